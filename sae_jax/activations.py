@@ -1,0 +1,43 @@
+"""Activations by name, and how a code is read: on the penalty's scale, and as active or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class Activation(NamedTuple):
+    """One activation of the codes.
+
+    Attributes:
+        apply: pre-activations -> codes.
+        activity: codes -> the scale on which the mean activation is held near rho; [0, 1] for bounded codes.
+        is_active: codes -> booleans, whether the unit counts as active on the sample.
+        active_rule: the same rule in words, for labels.
+    """
+
+    apply: Callable[[Any], Array]
+    activity: Callable[[Any], Array]
+    is_active: Callable[[Any], Array]
+    active_rule: str
+
+
+def _same(values: Any) -> Any:
+    return values
+
+
+# Bounded codes are never exactly 0. They are read as binary at 0.1, as Salakhutdinov and Hinton (2009, "Semantic
+# hashing") do for codes that crowd near 0, as sparse ones do: half-way, at 0.5, a unit that answers to its feature with
+# 0.4 would count as silent. Rectified codes are active where they are not zero.
+ACTIVATIONS: dict[str, Activation] = {
+    "sigmoid": Activation(jax.nn.sigmoid, _same, lambda codes: codes > 0.1, "code > 0.1"),
+    "tanh": Activation(jnp.tanh, lambda codes: (codes + 1) / 2, lambda codes: codes > -0.8, "(code + 1) / 2 > 0.1"),
+    "relu": Activation(jax.nn.relu, _same, lambda codes: codes > 0, "code > 0"),
+    "linear": Activation(_same, _same, lambda codes: codes != 0, "code != 0"),
+}
+
+OUTPUTS: dict[str, Callable[[Any], Array]] = {"sigmoid": jax.nn.sigmoid, "linear": _same}

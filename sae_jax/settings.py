@@ -1,0 +1,133 @@
+"""What a setting is: a dataclass field with a default, a range, a unit and a sentence of help.
+
+One declaration serves the Python defaults, the command line's help, the range checks and the labels of the results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class UserError(ValueError):
+    """Input that breaks a rule: one line with the rule, the value received and the likely fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The admitted values of a setting.
+
+    Args:
+        low, high: bounds of a number; low_open and high_open exclude the bound itself.
+        choices: the admitted words, where the setting is a word from a list.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    choices: tuple[str, ...] = ()
+
+    def __contains__(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, str):
+            return True
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return bool(above and below)
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.high == math.inf:
+            return f"{'>' if self.low_open else '>='} {self.low:g}"
+        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+TEXT = Range()
+POSITIVE = Range(low=0, low_open=True)
+NON_NEGATIVE = Range(low=0)
+OPEN_UNIT = Range(low=0, high=1, low_open=True, high_open=True)
+CLOSED_UNIT = Range(low=0, high=1)
+HALF_OPEN_UNIT = Range(low=0, high=1, high_open=True)
+AT_LEAST_ONE = Range(low=1)
+TRUE_OR_FALSE = Range(low=0, high=1)
+
+
+def one_of(choices: Iterable[str]) -> Range:
+    """The range of a setting that is one word out of `choices`."""
+    return Range(choices=tuple(choices))
+
+
+def setting(default: Any, within: Range, help: str, unit: str = "1") -> Any:
+    """A dataclass field that carries its range, its unit (as in UDUNITS, "1" for none) and its help sentence."""
+    return dataclasses.field(default=default, metadata={"range": within, "help": help, "unit": unit})
+
+
+def settings_of(owner: Any) -> dict[str, dataclasses.Field]:
+    """The settings of a dataclass by name."""
+    return {field.name: field for field in dataclasses.fields(owner) if "range" in field.metadata}
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting: ema_decay -> --ema-decay."""
+    return "--" + name.replace("_", "-")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among the known ones, with the nearest known one."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return UserError(f"unknown {kind} {name}: {hint}")
+
+
+def check(field: dataclasses.Field, value: Any) -> Any:
+    """Return `value` in the setting's type, or raise UserError.
+
+    Args:
+        field: the setting, as made by `setting`.
+        value: a bool, int, float or str; text is read as the setting's type, so that a command line may pass it on.
+    """
+    kind, within, name = type(field.default), field.metadata["range"], field.name
+    try:
+        if kind is bool:
+            words = {"true": True, "false": False, "1": True, "0": False}
+            result: Any = value if isinstance(value, bool) else words[str(value).lower()]
+        elif kind is int:
+            result = int(value)
+            if isinstance(value, bool) or (not isinstance(value, str) and result != value):
+                raise ValueError
+        elif kind is float:
+            if isinstance(value, bool):
+                raise ValueError
+            result = float(value)
+            if math.isnan(result):
+                raise ValueError
+        else:
+            result = str(value)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        wanted = {bool: "True or False", int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"{name} must be {wanted}: got {value!r}") from None
+    if result not in within:
+        if within.choices and isinstance(result, str):
+            near = difflib.get_close_matches(result, within.choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{name} must be {within}: got {result!r}{hint}")
+        raise UserError(f"{name} must be {within}: got {value}; the default is {field.default:g}")
+    return result
+
+
+def check_all(owner: Any) -> None:
+    """Check every setting of a frozen dataclass instance and store it in its declared type."""
+    for name, field in settings_of(owner).items():
+        object.__setattr__(owner, name, check(field, getattr(owner, name)))
+
+
+def as_json(owner: Any) -> Mapping[str, Any]:
+    """The settings of a dataclass instance as plain values."""
+    return {name: getattr(owner, name) for name in settings_of(owner)}

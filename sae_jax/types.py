@@ -1,0 +1,43 @@
+"""The nouns of the codebase: array aliases, the parameter pytree and everything that a sweep may vary."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sae_jax.settings import (
+    CLOSED_UNIT,
+    HALF_OPEN_UNIT,
+    NON_NEGATIVE,
+    OPEN_UNIT,
+    POSITIVE,
+    setting,
+)
+
+# encoder_weight [d_in, d_hidden], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
+# decoder_weight [d_hidden, d_in]. A flat dict, so that it is at once a pytree and a safetensors file.
+Params: TypeAlias = dict[str, Array]
+Key: TypeAlias = PRNGKeyArray
+Scalar: TypeAlias = Float[Array, ""] | float
+Batch: TypeAlias = Float[Array | np.ndarray, "batch d_in"]
+Codes: TypeAlias = Float[Array | np.ndarray, "batch d_hidden"]
+UnitMeans: TypeAlias = Float[Array | np.ndarray, " d_hidden"]
+
+
+@struct.dataclass
+class Hyperparameters:
+    """Everything numeric that a sweep may vary inside one compiled program: each leaf is a scalar, or traced."""
+
+    rho: Any = setting(0.05, OPEN_UNIT, "target mean activation of a hidden unit")
+    beta: Any = setting(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
+    weight_decay: Any = setting(5e-4, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
+    ema_decay: Any = setting(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
+    learning_rate: Any = setting(5e-3, POSITIVE, "learning rate at the end of the warm-up")
+    warmup_steps: Any = setting(500.0, NON_NEGATIVE, "linear warm-up of the learning rate", "step")
+    final_learning_rate: Any = setting(0.0, CLOSED_UNIT, "cosine decay ends at this fraction of the learning rate")
+    beta_warmup_steps: Any = setting(2000.0, NON_NEGATIVE, "linear warm-up of beta from 0", "step")
+    clip_norm: Any = setting(float("inf"), POSITIVE, "gradients are scaled down to this global norm; inf is off")
+    momentum: Any = setting(0.9, HALF_OPEN_UNIT, "momentum of optimizer sgd")
