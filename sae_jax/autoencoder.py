@@ -1,0 +1,57 @@
+"""The autoencoder over a parameter pytree: z = x We + be, h = sigma(z), x_hat = tau(h Wd + bd)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.config import Config
+from sae_jax.types import Batch, Codes, Key, Params
+
+
+def init(key: Key, config: Config, d_in: int) -> Params:
+    """Draw initial parameters: weights ~ U(-r, r) with r = sqrt(6 / (d_in + d_hidden + 1)), biases 0.
+
+    Args:
+        key: PRNG key; lanes of one seed receive the same one.
+        config: d_hidden and tied are read.
+        d_in: number of inputs.
+
+    Returns:
+        The float32 parameter pytree (see `sae_jax.types.Params`).
+
+    Source: Ng, UFLDL exercise "Sparse Autoencoder", step 1.
+    """
+    limit = (6.0 / (d_in + config.d_hidden + 1)) ** 0.5
+    encoder_key, decoder_key = jax.random.split(key)
+    params = {
+        "encoder_weight": jax.random.uniform(encoder_key, (d_in, config.d_hidden), minval=-limit, maxval=limit),
+        "encoder_bias": jnp.zeros(config.d_hidden),
+        "decoder_bias": jnp.zeros(d_in),
+    }
+    if not config.tied:
+        shape = (config.d_hidden, d_in)
+        params["decoder_weight"] = jax.random.uniform(decoder_key, shape, minval=-limit, maxval=limit)
+    return params
+
+
+def encode(params: Params, x: Batch, config: Config) -> Codes:
+    """Codes of a batch: h = sigma(x We + be), [batch, d_hidden]."""
+    return ACTIVATIONS[config.activation].apply(x @ params["encoder_weight"] + params["encoder_bias"][None, :])
+
+
+def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:
+    """Decoder rows, one per hidden unit; the encoder's transpose where the weights are tied."""
+    return params["decoder_weight"] if "decoder_weight" in params else params["encoder_weight"].T
+
+
+def decode_logits(params: Params, codes: Codes) -> Batch:
+    """Reconstruction before the output activation: h Wd + bd, [batch, d_in]."""
+    return codes @ decoder_weight(params) + params["decoder_bias"][None, :]
+
+
+def decode(params: Params, codes: Codes, config: Config) -> Batch:
+    """Reconstruction from codes: x_hat = tau(h Wd + bd), [batch, d_in]."""
+    return OUTPUTS[config.output](decode_logits(params, codes))

@@ -1,0 +1,85 @@
+"""The training objective: reconstruction + KL penalty + weight decay."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.autoencoder import decode_logits, encode
+from sae_jax.config import Config
+from sae_jax.penalties import kl_penalty, weight_decay
+from sae_jax.types import Batch, Hyperparameters, Params, Scalar, UnitMeans
+
+
+class Aux(NamedTuple):
+    """What the objective computes on the way: two terms of the loss and the batch's mean activity [d_hidden]."""
+
+    reconstruction: Array
+    penalty: Array
+    batch_mean: Array
+
+
+def reconstruction_loss(logits: Batch, x: Batch, config: Config) -> Float[Array, ""]:
+    """Reconstruction loss of a batch, by `config.reconstruction`, with x_hat = tau(logits).
+
+        squared_error        mean over the batch of sum_k (x_k - x_hat_k)^2
+        half_squared_error   half of it (Ng, CS294A notes, section 2)
+        mean_squared_error   mean over the batch and the inputs
+        bernoulli            mean over the batch of -sum_k x_k log x_hat_k + (1 - x_k) log(1 - x_hat_k), in nats
+
+    Args:
+        logits: reconstruction before the output activation, [batch, d_in].
+        x: targets, [batch, d_in].
+    """
+    if config.reconstruction == "bernoulli":
+        # From the logits: 1 - sigmoid(20) is already 0 in float32.
+        return jnp.mean(jnp.sum(jax.nn.softplus(logits) - x * logits, axis=1))
+    squares = jnp.square(OUTPUTS[config.output](logits) - x)
+    if config.reconstruction == "mean_squared_error":
+        return jnp.mean(squares)
+    scale = 0.5 if config.reconstruction == "half_squared_error" else 1.0
+    return scale * jnp.mean(jnp.sum(squares, axis=1))
+
+
+def objective(
+    params: Params,
+    x: Batch,
+    config: Config,
+    hyper: Hyperparameters,
+    beta: Scalar,
+    running_mean: UnitMeans | None = None,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, ""], Aux]:
+    """loss = reconstruction + beta * sum_j KL(rho || rho_hat_j) + (weight_decay / 2) ||W||^2.
+
+    Args:
+        params: parameter pytree.
+        x: batch, [batch, d_in]; this device's share of it under data parallelism.
+        hyper: rho and weight_decay are read.
+        beta: the penalty's weight at this step (the warm-up applied).
+        running_mean: rho_hat, [d_hidden]; None takes the batch's own mean activity (estimator batch).
+        axis_name: named axis over which the batch is split.
+
+    Returns:
+        (loss, Aux). Under data parallelism loss and reconstruction are this device's; batch_mean is the global one.
+    """
+    codes = encode(params, x, config)
+    activity = ACTIVATIONS[config.activation].activity(codes)
+    # No gradient passes a collective: differentiating through pmean means different things under different transforms.
+    batch_mean = jax.lax.stop_gradient(jnp.mean(activity, axis=0))
+    if axis_name is not None:
+        batch_mean = jax.lax.pmean(batch_mean, axis_name)
+    mean_activation = batch_mean if running_mean is None else running_mean
+    reconstruction = reconstruction_loss(decode_logits(params, codes), x, config)
+    penalty = kl_penalty(activity, mean_activation, hyper.rho, beta)
+    loss = reconstruction + penalty + hyper.weight_decay * weight_decay(params)
+    return loss, Aux(reconstruction, penalty, batch_mean)
+
+
+def heldout_objective(params: Params, x: Batch, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
+    """The objective on held-out data, beta in full and rho_hat measured on that data: what early stopping watches."""
+    return objective(params, x, config, hyper, hyper.beta)[0]

@@ -1,0 +1,25 @@
+"""Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
+
+import jax
+import numpy as np
+import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+# A float parameter admits an int, as everywhere in Python.
+typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# Before the first import of sae_jax: a call with arrays of the wrong shape raises. Modules that define state classes
+# are left out, because JAX rebuilds those with leaves that are no arrays.
+CHECKED = ("autoencoder", "batches", "data", "losses", "metrics", "optimizers", "penalties")
+install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest.typechecked")
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """Correlated samples in [.1, .9], [600, 16]."""
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(600, 6)) @ rng.normal(size=(6, 16))
+    return (0.5 + 0.4 * np.tanh(mixed / 2)).astype(np.float32)
