@@ -1,0 +1,230 @@
+"""One training step, a window of steps, and a whole training of one lane: pure functions over an explicit state."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from sae_jax import autoencoder, sparsity
+from sae_jax.batches import batch_indices
+from sae_jax.config import Config
+from sae_jax.losses import heldout_objective, objective
+from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.sparsity import SparsityState
+from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
+
+LOGGED_POINTS = 200
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training one lane carries from step to step.
+
+    Attributes:
+        params: parameter pytree.
+        opt_state: optax state.
+        sparsity: running mean activation.
+        step: steps taken, int32.
+        diverged_at: step at which loss or parameters turned non-finite, int32; -1 where they never did. From there on
+            the lane is frozen with its last finite parameters.
+    """
+
+    params: Params
+    opt_state: Any
+    sparsity: SparsityState
+    step: Array
+    diverged_at: Array
+
+
+@struct.dataclass
+class LaneState:
+    """A lane during `fit`: its training, and the bookkeeping of early stopping on held-out data.
+
+    Attributes:
+        train: the training state.
+        best_params: parameters of the best logged point; None where patience is 0.
+        best_loss: held-out objective there.
+        waited: logged points since.
+        stopped_at: step at which patience ran out, int32; -1 where it did not.
+    """
+
+    train: TrainState
+    best_params: Params | None
+    best_loss: Array
+    waited: Array
+    stopped_at: Array
+
+
+class Metrics(NamedTuple):
+    """Terms of the training loss: their sum with weight decay, the reconstruction loss, and beta times the KL sum."""
+
+    loss: Array
+    reconstruction: Array
+    penalty: Array
+
+
+class Keys(NamedTuple):
+    """The PRNG keys of a seed, one for each use."""
+
+    init: Key
+    batches: Key
+
+
+def keys_of(key: Key) -> Keys:
+    """Split a seed's key into one for each use."""
+    return Keys(*(jax.random.fold_in(key, i) for i in range(len(Keys._fields))))
+
+
+def init_state(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> TrainState:
+    """The state before the first step; `key` draws the parameters."""
+    params = autoencoder.init(key, config, d_in)
+    opt_state = make_optimizer(config, hyper, 0.0).init(params)
+    return TrainState(params, opt_state, sparsity.init(hyper.rho, config), jnp.int32(0), jnp.int32(-1))
+
+
+def train_step(
+    config: Config, state: TrainState, batch: Batch, hyper: Hyperparameters, axis_name: str | None = None
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step on one batch.
+
+    The penalty's value and slope use rho_hat as it stood before this batch; afterwards
+    rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss or new parameters are not finite is not
+    taken, and no later one is.
+
+    Args:
+        config: static settings.
+        state: state before the step.
+        batch: samples, [batch, d_in]; this device's share of them under data parallelism.
+        hyper: swept settings, scalars.
+        axis_name: named axis over which the batch is split (vmap, shard_map or pmap); None for a whole batch.
+
+    Returns:
+        (state after the step, Metrics of the batch before it); the same on every device of the axis.
+    """
+    running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
+    beta = hyper.beta * warmup(state.step, hyper.beta_warmup_steps)
+    (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(
+        state.params, batch, config, hyper, beta, running_mean, axis_name
+    )
+    metrics = Metrics(loss, aux.reconstruction, aux.penalty)
+    if axis_name is not None:
+        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+
+    optimizer = make_optimizer(config, hyper, learning_rate(state.step, config, hyper))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = jax.tree.map(jnp.add, state.params, updates)
+    running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
+
+    finite = jnp.isfinite(metrics.loss) & jnp.all(
+        jnp.stack([jnp.all(jnp.isfinite(w)) for w in jax.tree.leaves(params)])
+    )
+    alive = state.diverged_at < 0
+    taken = TrainState(params, opt_state, running, state.step + 1, state.diverged_at)
+    kept = dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
+    return jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), taken, kept), metrics
+
+
+def windows(steps: int) -> np.ndarray:
+    """Where logged points end: at most LOGGED_POINTS step numbers, evenly apart, the last one `steps`."""
+    every = math.ceil(steps / LOGGED_POINTS)
+    return np.minimum(np.arange(every, steps + every, every), steps)
+
+
+def init_lane(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> LaneState:
+    """A lane before its first step; `key` is the seed's key."""
+    train = init_state(keys_of(key).init, config, hyper, d_in)
+    best = train.params if config.patience else None
+    return LaneState(train, best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
+
+
+def train_window(
+    config: Config,
+    lane: LaneState,
+    train: Float[Array | np.ndarray, "samples d_in"],
+    heldout: Float[Array | np.ndarray, "heldout d_in"],
+    hyper: Hyperparameters,
+    key: Key,
+    start: Scalar | Array,
+    stop: Scalar | Array,
+) -> tuple[LaneState, Metrics]:
+    """Train one lane from step `start` to step `stop`, gathering minibatches on the device.
+
+    Args:
+        lane: the lane at step start.
+        train, heldout: the data; held-out data is only looked at where patience is above 0.
+        hyper: swept settings, scalars.
+        key: the seed's key.
+        start, stop: step numbers; they may be traced, so that one program serves every window.
+
+    Returns:
+        (lane at step stop, Metrics averaged over the window; NaN where the lane has diverged or stopped).
+    """
+    batches_key = keys_of(key).batches
+    running = lane.stopped_at < 0
+
+    def body(step: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, total = carry
+        indices = batch_indices(batches_key, step, train.shape[0], config.batch_size)
+        state, metrics = train_step(config, state, train[indices], hyper)
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    nothing = Metrics(*[jnp.float32(0.0)] * len(Metrics._fields))
+    state, total = jax.lax.fori_loop(start, stop, body, (lane.train, nothing))
+    shown = running & (state.diverged_at < 0)
+    metrics = jax.tree.map(lambda value: jnp.where(shown, value / (stop - start), jnp.nan), total)
+    if not config.patience:
+        return dataclasses.replace(lane, train=state), metrics
+
+    state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
+    loss = heldout_objective(state.params, heldout, config, hyper)
+    better = running & (loss < lane.best_loss)
+    waited = jnp.where(better, 0, lane.waited + running)
+    out_of_patience = running & (waited >= config.patience)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, lane.best_params)
+    return LaneState(
+        train=state,
+        best_params=best,
+        best_loss=jnp.where(better, loss, lane.best_loss),
+        waited=waited,
+        stopped_at=jnp.where(out_of_patience, state.step, lane.stopped_at),
+    ), metrics
+
+
+def final_params(lane: LaneState) -> Params:
+    """The parameters that a finished lane stands for: the best logged ones under early stopping, else the last."""
+    return lane.train.params if lane.best_params is None else lane.best_params
+
+
+def fit(
+    config: Config,
+    train: Float[Array | np.ndarray, "samples d_in"],
+    heldout: Float[Array | np.ndarray, "heldout d_in"],
+    hyper: Hyperparameters,
+    key: Key,
+) -> tuple[LaneState, Metrics]:
+    """Train one lane from its seed to its last step: a `lax.scan` over windows of steps.
+
+    Args:
+        config: static settings.
+        train, heldout: samples to train on and to watch for early stopping.
+        hyper: swept settings, scalars.
+        key: the seed's key, `jax.random.key(seed)`.
+
+    Returns:
+        (the finished lane, Metrics with a leading axis over `windows(config.steps)`).
+    """
+    stops = windows(config.steps)
+    starts = np.concatenate([[0], stops[:-1]])
+
+    def window(lane: LaneState, bounds: Array) -> tuple[LaneState, Metrics]:
+        return train_window(config, lane, train, heldout, hyper, key, bounds[0], bounds[1])
+
+    bounds = jnp.asarray(np.stack([starts, stops], axis=1), jnp.int32)
+    return jax.lax.scan(window, init_lane(key, config, hyper, train.shape[1]), bounds)

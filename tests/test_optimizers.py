@@ -1,0 +1,55 @@
+"""Schedules and optimizers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sae_jax.config import Config
+from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.types import Hyperparameters
+from tests import references
+
+PARAMS = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray([[3.0]])}
+GRADIENTS = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([[4.0]])}
+
+
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_learning_rate_against_the_reference(final):
+    hyper = Hyperparameters(learning_rate=0.02, warmup_steps=10.0, final_learning_rate=final)
+    for step in (0, 4, 9, 10, 50, 99):
+        expected = references.learning_rate(step, peak=0.02, warmup_steps=10, steps=100, final=final)
+        assert float(learning_rate(step, Config(steps=100), hyper)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+def test_no_warmup_and_a_warmup_longer_than_the_run():
+    assert float(warmup(0, 0.0)) == 1
+    rates = [float(learning_rate(t, Config(steps=10), Hyperparameters(warmup_steps=40.0))) for t in range(10)]
+    np.testing.assert_allclose(rates, 5e-3 * np.arange(1, 11) / 40, rtol=1e-5)
+
+
+def test_adam_is_optaxs():
+    hyper = Hyperparameters(clip_norm=jnp.inf)
+    ours, theirs = make_optimizer(Config(), hyper, 0.1), optax.adam(0.1)
+    states = ours.init(PARAMS), theirs.init(PARAMS)
+    for _ in range(3):
+        mine, first = ours.update(GRADIENTS, states[0])
+        other, second = theirs.update(GRADIENTS, states[1])
+        states = first, second
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), mine, other)
+
+
+def test_sgd_with_momentum_by_hand():
+    optimizer = make_optimizer(Config(optimizer="sgd"), Hyperparameters(momentum=0.5), 0.1)
+    state = optimizer.init(PARAMS)
+    for velocity in (3.0, 4.5, 5.25):
+        updates, state = optimizer.update(GRADIENTS, state)
+        np.testing.assert_allclose(updates["a"], [-0.1 * velocity, 0], rtol=1e-6)
+
+
+def test_clipping_scales_to_the_global_norm():
+    optimizer = make_optimizer(Config(optimizer="sgd"), Hyperparameters(clip_norm=1.0, momentum=0.0), 1.0)
+    updates, _ = optimizer.update(GRADIENTS, optimizer.init(PARAMS))
+    np.testing.assert_allclose(updates["a"], [-0.6, 0], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], [[-0.8]], rtol=1e-6)
