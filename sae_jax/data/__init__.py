@@ -1,0 +1,34 @@
+"""Data sources behind one function, `load`."""
+
+from __future__ import annotations
+
+from sae_jax.config import DataConfig
+from sae_jax.data import digits, files, patches, tfds_images
+from sae_jax.data.base import Data, as_data
+from sae_jax.settings import unknown
+
+SOURCES = {
+    "patches": patches.load,
+    "digits": digits.load,
+    "tfds": tfds_images.load,
+    "images": files.load_images,
+    "array": files.load_array,
+}
+
+
+def load(config: DataConfig) -> Data:
+    """Load, normalise and split the data set that `config.dataset` names.
+
+    Args:
+        config: dataset is a source's name, followed by a colon and a name or path where the source takes one.
+
+    Raises:
+        UserError: the source is unknown, or what it reads is missing, empty, not numeric, not finite or too small.
+    """
+    kind, _, argument = config.dataset.partition(":")
+    if kind not in SOURCES:
+        raise unknown("dataset", config.dataset, ["patches", "digits", "tfds:NAME", "images:PATH", "array:PATH"])
+    return SOURCES[kind](argument, config)
+
+
+__all__ = ["SOURCES", "Data", "as_data", "load"]

@@ -1,0 +1,127 @@
+"""What a data source returns, the checks that every source shares, and normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_jax.config import DataConfig
+from sae_jax.settings import UserError
+
+CLIP_STD = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Samples to train on and samples held out, float32, one row each.
+
+    Attributes:
+        train: [samples, d_in].
+        heldout: [heldout, d_in]; never trained on.
+        description: one line for people.
+        image_shape: (height, width) of a sample where it is an image.
+    """
+
+    train: Float[np.ndarray, "samples d_in"]
+    heldout: Float[np.ndarray, "heldout d_in"]
+    description: str
+    image_shape: tuple[int, int] | None = None
+
+
+def as_data(samples: np.ndarray, config: DataConfig = DataConfig(), name: str = "array") -> Data:  # noqa: B008
+    """Make Data of an array: checked, split at random by `config.data_seed`, normalised.
+
+    Args:
+        samples: [samples, features] of any real dtype.
+        config: heldout, data_seed, samples, normalize and subtract_mean are read.
+        name: what the description calls it.
+
+    Raises:
+        UserError: the array is empty, not 2-D, not numeric, not finite, or has too few rows to split.
+    """
+    samples = checked(samples, name, ("samples", "features"))
+    if len(samples) < 2:
+        raise UserError(f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}")
+    order = np.random.default_rng(config.data_seed).permutation(len(samples))
+    held = max(1, round(config.heldout * len(samples)))
+    train = samples[order[held:]]
+    return finish(train, samples[order[:held]], config, name, normalize="none")
+
+
+def finish(
+    train: np.ndarray,
+    heldout: np.ndarray,
+    config: DataConfig,
+    name: str,
+    *,
+    normalize: str,
+    image_shape: tuple[int, int] | None = None,
+) -> Data:
+    """The last steps of every source: limit, normalise, describe.
+
+    Args:
+        train, heldout: [samples, d_in], already apart.
+        normalize: what `auto` means for this source.
+    """
+    if config.samples:
+        train = train[: config.samples]
+    rule = normalize if config.normalize == "auto" else config.normalize
+    train, heldout = normalise(train, heldout, rule, config.subtract_mean)
+    shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
+    how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
+    description = f"{name}: {len(train)} samples of {shape} to train on, {len(heldout)} held out; {how}"
+    return Data(train, heldout, description, image_shape)
+
+
+def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: str) -> tuple[np.ndarray, np.ndarray]:
+    """Normalise both splits by the training split's statistics.
+
+        ufldl   x <- clip(x - mean, -3 std, 3 std) / (3 std) * 0.4 + 0.5, so that a sigmoid can reach it: [.1, .9]
+        unit    x <- (x - mean) / std
+        none    as it is
+
+    Args:
+        subtract_mean: patch (every sample's own mean over its inputs) or global (one mean over all samples and inputs).
+
+    Raises:
+        UserError: nothing is left after the mean is subtracted.
+
+    Source: Ng, UFLDL exercise "Sparse Autoencoder", normalizeData (which subtracts each patch's own mean).
+    """
+    if rule == "none":
+        return train.astype(np.float32), heldout.astype(np.float32)
+    centre = train.mean(dtype=np.float64)
+    centred = [
+        split - (split.mean(axis=1, keepdims=True, dtype=np.float64) if subtract_mean == "patch" else centre)
+        for split in (train, heldout)
+    ]
+    std = centred[0].std()
+    if std < 1e-12:
+        raise UserError(f"samples must differ from their mean to be normalised: got standard deviation {std:.3g}")
+    if rule == "ufldl":
+        limit = CLIP_STD * std
+        centred = [np.clip(split, -limit, limit) / limit * 0.4 + 0.5 for split in centred]
+    else:
+        centred = [split / std for split in centred]
+    return centred[0].astype(np.float32), centred[1].astype(np.float32)
+
+
+def checked(values: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
+    """The array as float32 or float64, or UserError where it is empty, of another rank, not numeric or not finite."""
+    values = np.asarray(values)
+    layout = "[" + ", ".join(axes) + "]"
+    if values.dtype.kind not in "fiub":
+        raise UserError(f"{name} must hold real numbers: got dtype {values.dtype}")
+    if values.ndim != len(axes):
+        raise UserError(f"{name} must be an array {layout}: got shape {list(values.shape)}; reshape it first")
+    if values.size == 0:
+        raise UserError(f"{name} must not be empty: got shape {list(values.shape)}")
+    values = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise UserError(
+            f"{name} must be finite: got {int(bad.sum())} NaN or infinite values of {values.size}; drop those samples"
+        )
+    return values

@@ -1,0 +1,100 @@
+"""Patches of whitened photographs."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+
+from sae_jax.config import DataConfig
+from sae_jax.data.base import Data, finish
+from sae_jax.settings import UserError
+
+# Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and
+# the night sky are left out.
+PHOTOGRAPHS = {
+    "skimage.data": ("camera.png", "chelsea.png", "brick.png", "grass.png"),
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+}
+DEFAULT_PATCHES = 10_000
+CUTOFF = 0.4  # cycles per pixel: Olshausen and Field's 200 cycles over pictures of 512 pixels
+
+
+def load(argument: str, config: DataConfig) -> Data:
+    """Patches of the photographs that ship inside scikit-image and scikit-learn."""
+    if argument:
+        raise UserError(f"dataset patches takes nothing after a colon: got {config.dataset}; use images:FILE.npy")
+    return from_images(photographs(), config, f"patches of {sum(map(len, PHOTOGRAPHS.values()))} photographs")
+
+
+def photographs() -> list[np.ndarray]:
+    """The photographs in grey, each [height, width] in [0, 1]."""
+    from skimage.color import rgb2gray
+    from skimage.io import imread
+
+    images = []
+    for package, names in PHOTOGRAPHS.items():
+        for name in names:
+            with resources.as_file(resources.files(package) / name) as path:
+                pixels = imread(path) / 255.0
+            images.append(rgb2gray(pixels) if pixels.ndim == 3 else pixels)
+    return images
+
+
+def whiten(image: np.ndarray) -> np.ndarray:
+    """Whiten an image: multiply its spectrum by |f| exp(-(|f| / f0)^4), f in cycles per pixel, f0 = 0.4.
+
+    Natural images have amplitudes that fall as 1/|f|; the ramp makes them flat and the low-pass factor keeps the
+    corners of the spectrum, which are mostly noise and aliasing, out. The result has mean 0 and variance 1.
+
+    Args:
+        image: [height, width].
+
+    Source: Olshausen and Field 1997, section 4 ("Sparse coding with an overcomplete basis set").
+    """
+    rows, columns = np.fft.fftfreq(image.shape[0]), np.fft.fftfreq(image.shape[1])
+    frequency = np.hypot(rows[:, None], columns[None, :])
+    gain = frequency * np.exp(-((frequency / CUTOFF) ** 4))
+    whitened = np.real(np.fft.ifft2(np.fft.fft2(image) * gain))
+    return whitened / max(whitened.std(), np.finfo(float).tiny)
+
+
+def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data:
+    """Draw patches from images: every image alike often, held-out patches from strips that no training patch touches.
+
+    Args:
+        images: each [height, width].
+        config: samples, patch_size, whiten, heldout, data_seed and the normalisation are read.
+        name: what the description calls them.
+
+    Raises:
+        UserError: a patch is larger than what an image leaves for it.
+    """
+    side, total = config.patch_size, config.samples or DEFAULT_PATCHES
+    held = max(1, round(total * config.heldout / (1 - config.heldout)))
+    splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
+    for i, image in enumerate(images):
+        pixels = whiten(image) if config.whiten else image
+        strip = max(side, round(config.heldout * image.shape[1]))
+        if side > image.shape[0] or side + strip > image.shape[1]:
+            raise UserError(
+                f"patch_size must leave room for two patches side by side, one held out: got {side} "
+                f"for an image of {image.shape[0]} x {image.shape[1]} pixels; use a smaller patch"
+            )
+        parts = {"train": (pixels[:, :-strip], total), "heldout": (pixels[:, -strip:], held)}
+        for which, (part, wanted) in parts.items():
+            rng = np.random.default_rng([config.data_seed, i, which == "heldout"])
+            share = wanted // len(images) + (i < wanted % len(images))
+            splits[which].append(draw(part, side, share, rng))
+    rng = np.random.default_rng(config.data_seed)
+    train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
+    label = f"{name}{', whitened' if config.whiten else ''}"
+    return finish(train, heldout, config, label, normalize="ufldl", image_shape=(side, side))
+
+
+def draw(image: np.ndarray, side: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` square patches at uniformly random positions, as rows [count, side * side]."""
+    rows = rng.integers(image.shape[0] - side + 1, size=count)
+    columns = rng.integers(image.shape[1] - side + 1, size=count)
+    view = np.lib.stride_tricks.sliding_window_view(image, (side, side))
+    return view[rows, columns].reshape(count, side * side)
