@@ -40,5 +40,6 @@ def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> opta
         hyper: clip_norm and momentum are read.
         rate: learning rate of this step.
     """
+    limit = jnp.where(hyper.clip_norm > 0, hyper.clip_norm, jnp.inf)
     direction = optax.scale_by_adam() if config.optimizer == "adam" else optax.trace(decay=hyper.momentum)
-    return optax.chain(optax.clip_by_global_norm(hyper.clip_norm), direction, optax.scale_by_learning_rate(rate))
+    return optax.chain(optax.clip_by_global_norm(limit), direction, optax.scale_by_learning_rate(rate))

@@ -124,16 +124,17 @@ def settings_json(grid: Grid) -> dict[str, Any]:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that holds something already.
+    """Refuse a folder that holds something already, or that could not be made.
 
     Raises:
-        UserError: it does, or it is no folder.
+        UserError: it does, it is no folder, or the folder that would hold it cannot be written to.
     """
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise UserError(f"the run's folder must be readable: got {folder}: {error.strerror}") from None
-    if taken:
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(
+            f"the run's folder must be writable: got {folder}, where {parent} is not; choose another --runs"
+        )
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(f"the run's folder must be new or empty: got {folder}; choose another --name")
 
 

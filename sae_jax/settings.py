@@ -106,12 +106,12 @@ def check(field: dataclasses.Field, value: Any) -> Any:
             if isinstance(value, bool):
                 raise ValueError
             result = float(value)
-            if math.isnan(result):
+            if not math.isfinite(result):
                 raise ValueError
         else:
             result = str(value)
     except (KeyError, ValueError, TypeError, OverflowError):
-        wanted = {bool: "True or False", int: "a whole number", float: "a number"}[kind]
+        wanted = {bool: "True or False", int: "a whole number", float: "a finite number"}[kind]
         raise UserError(f"{name} must be {wanted}: got {value!r}") from None
     if result not in within:
         if within.choices and isinstance(result, str):

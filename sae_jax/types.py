@@ -39,5 +39,5 @@ class Hyperparameters:
     warmup_steps: Any = setting(500.0, NON_NEGATIVE, "linear warm-up of the learning rate", "step")
     final_learning_rate: Any = setting(0.0, CLOSED_UNIT, "cosine decay ends at this fraction of the learning rate")
     beta_warmup_steps: Any = setting(2000.0, NON_NEGATIVE, "linear warm-up of beta from 0", "step")
-    clip_norm: Any = setting(float("inf"), POSITIVE, "gradients are scaled down to this global norm; inf is off")
+    clip_norm: Any = setting(0.0, NON_NEGATIVE, "gradients are scaled down to this global norm; 0 is off")
     momentum: Any = setting(0.9, HALF_OPEN_UNIT, "momentum of optimizer sgd")

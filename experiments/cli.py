@@ -1,0 +1,149 @@
+"""Command lines made from the settings' own declarations, and one way to fail."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from sae_jax.config import Config, DataConfig
+from sae_jax.settings import NON_NEGATIVE, TEXT, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.types import Hyperparameters
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run's files go and what it runs on."""
+
+    name: str = setting("", TEXT, "name of the run; empty is the command and the time")
+    runs: str = setting("runs", TEXT, "folder of all runs")
+    devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
+    lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is what memory allows")
+
+
+GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig}
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
+
+
+def parse(
+    argv: Sequence[str], prog: str, description: str, defaults: Mapping[str, tuple[Any, ...]], several: bool
+) -> tuple[RunConfig, dict[str, Any], tuple[int, ...]]:
+    """Read a command line.
+
+    Args:
+        argv: its words, without the program's name.
+        prog, description: for the help.
+        defaults: values of settings whose default differs from their declaration.
+        several: whether a setting may take several values, and seeds be asked for by number.
+
+    Returns:
+        (where the run goes, values of every setting of a sweep: a tuple where several were given, seeds).
+
+    Raises:
+        UserError: a flag is unknown, repeated, lacks its value or has one out of range.
+    """
+    seed_flag, seed_help, seed_default = (
+        ("seeds", "a number of seeds N for 0..N-1, or several seeds themselves", "4")
+        if several
+        else ("seed", "seed of initialisation and batches", "0")
+    )
+    groups = {group: _options(group, owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
+    seed_option = _option(seed_flag, (seed_default,), f"{seed_help}", "INT", several)
+    run_type = dataclasses.make_dataclass("run", [seed_option, *groups["run"]])
+    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items() if group != "run"]
+    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in [*types, run_type]]
+    _refuse_repeats(argv)
+    whole: type[Any] = dataclasses.make_dataclass("options", fields)
+    parsed, rest = tyro.cli(
+        whole,
+        args=list(argv),
+        prog=prog,
+        description=description,
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    words = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    if rest:
+        known = [flag(name) for name in words]
+        if rest[0].startswith("-"):
+            raise unknown("flag", rest[0].partition("=")[0], known)
+        raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
+
+    seeds = tuple(_checked(_SEED, seed_flag, words.pop(seed_flag), several))
+    run = {name: _checked(field, name, words.pop(name), False)[0] for name, field in settings_of(RunConfig).items()}
+    settings = {}
+    for owner in (Hyperparameters, Config, DataConfig):
+        for name, field in settings_of(owner).items():
+            values = _checked(field, name, words[name], several)
+            settings[name] = values[0] if len(values) == 1 else values
+    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
+    order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
+    return RunConfig(**run), {name: settings[name] for name in ordered}, seeds
+
+
+_SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, NON_NEGATIVE, "seed"))]))[0]
+
+
+def _options(group: str, owner: Any, defaults: Mapping[str, tuple[Any, ...]], several: bool) -> list[Any]:
+    options = []
+    for name, field in settings_of(owner).items():
+        kind, unit = type(field.default), field.metadata["unit"]
+        within = "" if field.metadata["range"] is TEXT or kind is bool else f"; {field.metadata['range']}"
+        text = field.metadata["help"] + within + (f" [{unit}]" if unit != "1" else "")
+        values = tuple(f"{value:g}" if kind is float else str(value) for value in defaults.get(name, (field.default,)))
+        options.append(_option(name, values, text, METAVARS[kind], several))
+    return options
+
+
+def _option(name: str, default: tuple[str, ...], help: str, metavar: str, several: bool) -> Any:
+    shown = " ".join(default) or "empty"
+    annotation = Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=help.replace("%", "%%"),
+            help_behavior_hint=f"(default: {shown})",
+            metavar=f"{metavar} [{metavar} ...]" if several else metavar,
+        ),
+    ]
+    return name, annotation, dataclasses.field(default=default)
+
+
+def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several: bool) -> tuple[Any, ...]:
+    if not words:
+        raise UserError(f"{flag(name)} needs a value: got none; see --help")
+    if len(words) > 1 and not several:
+        raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)})")
+    try:
+        return tuple(check(field, word) for word in words)
+    except UserError as error:
+        raise UserError(f"{flag(name)}: {error}") from None
+
+
+def _refuse_repeats(argv: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for word in argv:
+        if word.startswith("--"):
+            name = word.partition("=")[0].replace("_", "-")
+            if name in seen:
+                raise UserError(f"{name} must be given once: got it twice; several values follow one flag")
+            seen.add(name)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line and exit code 2 on bad input, 130 when interrupted."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted: nothing of this run was saved", file=sys.stderr)
+        sys.exit(INTERRUPTED)

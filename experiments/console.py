@@ -1,0 +1,148 @@
+"""What a run shows on the terminal: the plan, a progress bar, the table of cells, where the files lie."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from sae_jax import sweeps
+from sae_jax.plotting import by_cell, cell_axes
+
+MOST_ROWS = 40
+# A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
+STUCK = 0.1
+
+
+class TimeLeft(ProgressColumn):
+    """Time left by the rate since training began; compiling is not part of the rate."""
+
+    def render(self, task: Task) -> Text:
+        began, done = task.fields["began"], task.completed
+        if began is None or not done or not task.total:
+            return Text("time left -:--")
+        left = int((time.monotonic() - began) / done * (task.total - done))
+        return Text(f"time left {left // 60}:{left % 60:02d}")
+
+
+class ConsoleReporter(sweeps.Reporter):
+    """Reports a sweep on the terminal; where there is none, as a line at each quarter."""
+
+    def __init__(self) -> None:
+        # Wide enough for the table where the output is a file, which has no width of its own.
+        self.console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("steps, {task.fields[lanes]} lanes,"),
+            TimeLeft(),
+            console=self.console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._last = -1
+
+    def __enter__(self) -> ConsoleReporter:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def progress(self, progress: sweeps.Progress) -> None:
+        """Show where a program stands."""
+        if not self.console.is_terminal:
+            quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps
+            if quarter != self._last or progress.phase == "compiling":
+                self._last = quarter
+                self.line(f"{progress.phase}: step {progress.step} of {progress.steps}, {progress.lanes} lanes")
+            return
+        if progress.phase == "compiling":
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task("", total=progress.steps, lanes=progress.lanes, began=None)
+        assert self._task is not None
+        task = self._bar.tasks[-1]
+        began = task.fields["began"] or (time.monotonic() if progress.step else None)
+        self._bar.update(self._task, description=progress.phase, completed=progress.step, began=began)
+
+
+def print_table(console: Console, dataset: xr.Dataset) -> None:
+    """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds."""
+    axes, cells = cell_axes(dataset), by_cell(dataset)
+    table = Table(
+        title=f"held-out data, mean +- standard deviation over {dataset.sizes['seed']} seeds", title_justify="left"
+    )
+    for name in axes:
+        table.add_column(name, justify="right")
+    for name in ("reconstruction error", "explained variance", "mean activation", "dead fraction"):
+        table.add_column(name, justify="right")
+    diverged = dataset["diverged_at"] >= 0
+    if bool(diverged.any()):
+        table.add_column("diverged", justify="right", style="red")
+    for point, cell in cells[:MOST_ROWS]:
+        row = [f"{value:g}" if isinstance(value, float) else str(value) for value in point.values()]
+        row += [
+            _spread(cell["eval_reconstruction"].values),
+            _spread(cell["eval_explained_variance"].values),
+            _spread(cell["eval_mean_activation"].mean("unit").values, 4),
+            _spread(cell["eval_dead_fraction"].values, 2),
+        ]
+        if bool(diverged.any()):
+            row.append(f"{int((cell['diverged_at'] >= 0).sum())} of {cell.sizes['seed']}")
+        table.add_row(*row)
+    console.print(table)
+    if len(cells) > MOST_ROWS:
+        console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
+
+
+def warnings_of(dataset: xr.Dataset, rho: Any) -> list[str]:
+    """Lines about lanes that went wrong: those that diverged, and those whose units are mostly stuck at 0 or 1.
+
+    Args:
+        dataset: what `sae_jax.sweep` returned.
+        rho: the target where it was not swept.
+    """
+    lines = []
+    diverged = int((dataset["diverged_at"] >= 0).sum())
+    total = dataset["diverged_at"].size
+    if diverged:
+        lines.append(
+            f"warning: {diverged} of {total} lanes turned non-finite and were frozen with their last finite "
+            "parameters; try a lower learning_rate, or clip_norm 1"
+        )
+    target = dataset["rho"] if "rho" in dataset.dims else rho
+    mean = dataset["eval_mean_activation"]
+    bounded = dataset["eval_max_activation"].max("unit") <= 1
+    units = mean.notnull().sum("unit")
+    low = (mean < STUCK * target).sum("unit")
+    high = ((1 - mean < STUCK * (1 - target)) & bounded).sum("unit")
+    stuck = int((low + high > units / 2).sum())
+    if stuck:
+        lines.append(
+            f"warning: in {stuck} of {total} lanes most units are stuck at 0 or at 1: they moved further than the "
+            "running mean could tell, and there the penalty's slope no longer moves them; "
+            "try a lower learning_rate or ema_decay, or a longer warmup_steps and beta_warmup_steps"
+        )
+    return lines
+
+
+def _spread(values: np.ndarray, digits: int = 3) -> str:
+    return f"{values.mean():.{digits}f} +- {values.std():.{digits}f}"

@@ -1,0 +1,57 @@
+"""What sweep and train share: claim the run's folder, train, save, draw, tell."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import RunConfig
+from experiments.console import ConsoleReporter, print_table, warnings_of
+from sae_jax import Config, DataConfig, plotting, results, sweep
+
+
+def run_study(command: str, run: RunConfig, settings: Mapping[str, Any], seeds: int | Sequence[int]) -> Path:
+    """Train, save and draw a sweep.
+
+    Args:
+        command: name of the module, for the run's name and config.json.
+        run: where files go and what to run on.
+        settings: values of the sweep's settings, a tuple where several.
+        seeds: number of seeds, or the seeds.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: a setting or the data break a rule, or the folder holds another run.
+    """
+    began = time.monotonic()
+    folder = Path(run.runs) / (run.name or f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
+    results.check_free(folder)
+    with ConsoleReporter() as reporter:
+        dataset = sweep(
+            Config(),
+            DataConfig(),
+            seeds=seeds,
+            devices=run.devices or None,
+            lanes_per_chunk=run.lanes_per_chunk or None,
+            reporter=reporter,
+            **settings,
+        )
+        trained = time.monotonic()
+        recorded = json.loads(dataset.attrs["config"])
+        results.save(dataset, folder, f"python -m experiments.{command} {shlex.join(sys.argv[1:])}".rstrip())
+        pictures = plotting.save_all(dataset, folder / "figures")
+    console = reporter.console
+    print_table(console, dataset)
+    for line in warnings_of(dataset, recorded["rho"]):
+        reporter.line(line)
+    reporter.line(f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:")
+    for path in [folder / name for name in (results.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
+        reporter.line(f"  {path}")
+    return folder

@@ -1,0 +1,86 @@
+"""Figures: they are drawn for every shape of sweep, and show what is in the Dataset."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from sae_jax import Config, DataConfig, sweep
+from sae_jax.plotting import by_cell, filters, heatmaps, save_all, tile, tradeoff
+
+matplotlib.use("Agg")
+CONFIG = Config(d_hidden=5, batch_size=32, steps=20)
+DIGITS = DataConfig(dataset="digits")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return sweep(CONFIG, DIGITS, seeds=2, rho=[0.05, 0.1], beta=[0.5, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {},
+        {"beta": [0.0, 1.0]},
+        {"rho": [0.05, 0.1], "beta": [0.5, 1.0]},
+        {"rho": [0.05, 0.1], "ema_decay": [0.5, 0.9], "d_hidden": [3, 5], "activation": ["sigmoid", "relu"]},
+        {"beta": list(np.linspace(0.1, 3, 30))},
+        {"learning_rate": [0.001, 1e38]},
+    ],
+    ids=lambda axes: "x".join(axes) or "none",
+)
+def test_all_figures_of_any_sweep(tmp_path, axes):
+    paths = save_all(sweep(CONFIG, DIGITS, seeds=2, **axes), tmp_path)
+    assert len(paths) == 6
+    for path in paths:
+        pixels = matplotlib.image.imread(path)
+        assert min(pixels.shape[:2]) > 100 and pixels[..., :3].std() > 0.01
+
+
+def test_samples_that_are_no_images_are_drawn_as_rows(tmp_path, samples):
+    assert len(save_all(sweep(CONFIG, samples), tmp_path)) == 6
+
+
+def test_heatmaps_show_the_means_over_seeds(dataset):
+    panels = heatmaps(dataset).axes[:4]
+    shown = panels[1].images[0].get_array()
+    np.testing.assert_allclose(shown, dataset["eval_explained_variance"].mean("seed"), rtol=1e-6)
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["0.05", "0.1"]
+    assert panels[0].get_xlabel() == "beta"
+
+
+def test_the_tradeoff_has_a_line_for_each_beta_through_every_rho(dataset):
+    lines = tradeoff(dataset).axes[0].containers
+    assert len(lines) == 3
+    data = lines[1].lines[0]
+    cell = dataset.sel(beta=1.0)
+    np.testing.assert_allclose(data.get_ydata(), cell["eval_reconstruction"].mean("seed"), rtol=1e-6)
+    np.testing.assert_allclose(data.get_xdata(), cell["eval_mean_activation"].mean(("seed", "unit")), rtol=1e-5)
+
+
+def test_filters_show_one_picture_a_cell(dataset):
+    panels = [panel for panel in filters(dataset).axes if panel.images]
+    assert len(panels) == 6
+    assert panels[4].get_title().startswith("rho=0.1  beta=1\n")
+    expected = tile(dataset["decoder_weight"].sel(rho=0.1, beta=1.0, seed=0).values, (8, 8))
+    np.testing.assert_allclose(panels[4].images[0].get_array(), expected)
+
+
+def test_tiles_are_scaled_each_for_itself_and_apart():
+    picture = tile(np.array([[0.0, 2, 4, 6], [1, 1, 1, 2], [5, 5, 5, 5]]), (2, 2))
+    assert picture.shape == (7, 7)
+    np.testing.assert_allclose(picture[1:3, 1:3], [[-1, -1 / 3], [1 / 3, 1]])
+    assert np.nanmax(picture[1:3, 4:6]) == 1
+    np.testing.assert_array_equal(picture[4:6, 1:3], 0)
+    assert np.all(np.isnan(picture[3])) and np.all(np.isnan(picture[:, 3]))
+
+
+def test_cells_come_with_their_settings(dataset):
+    cells = by_cell(dataset)
+    assert [point for point, _ in cells][:4] == [
+        {"rho": 0.05, "beta": 0.5},
+        {"rho": 0.05, "beta": 1.0},
+        {"rho": 0.05, "beta": 2.0},
+        {"rho": 0.1, "beta": 0.5},
+    ]
+    assert cells[3][1]["eval_l0"].dims == ("seed",)

@@ -1,0 +1,76 @@
+"""Declared settings: ranges, conversions, messages."""
+
+import dataclasses
+
+import pytest
+
+from sae_jax.config import Config, DataConfig
+from sae_jax.settings import (
+    CLOSED_UNIT,
+    HALF_OPEN_UNIT,
+    NON_NEGATIVE,
+    OPEN_UNIT,
+    POSITIVE,
+    UserError,
+    check,
+    flag,
+    one_of,
+    settings_of,
+    unknown,
+)
+from sae_jax.types import Hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("within", "inside", "outside", "words"),
+    [
+        (OPEN_UNIT, [0.01, 0.99], [0, 1, -1], "in (0, 1)"),
+        (CLOSED_UNIT, [0, 1], [-0.01, 1.01], "in [0, 1]"),
+        (HALF_OPEN_UNIT, [0, 0.99], [1, -0.1], "in [0, 1)"),
+        (POSITIVE, [1e-9, 1e30], [0], "> 0"),
+        (NON_NEGATIVE, [0, 5], [-1e-9], ">= 0"),
+        (one_of(["a", "b"]), ["a"], ["c"], "one of a, b"),
+    ],
+)
+def test_ranges_admit_and_say_what_they_say(within, inside, outside, words):
+    assert all(value in within for value in inside)
+    assert not any(value in within for value in outside)
+    assert str(within) == words
+
+
+@pytest.mark.parametrize("owner", [Hyperparameters, Config, DataConfig])
+def test_every_default_lies_in_its_own_range_and_has_help(owner):
+    for name, field in settings_of(owner).items():
+        assert check(field, field.default) == field.default, name
+        assert check(field, str(field.default)) == field.default, name
+        assert field.metadata["help"] and field.metadata["unit"]
+
+
+def test_values_take_the_declared_type():
+    config = Config(d_hidden="12", tied="True", steps=1e3)
+    assert (config.d_hidden, config.tied, config.steps) == (12, True, 1000)
+    assert isinstance(config.steps, int)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"d_hidden": 0}, "d_hidden must be >= 1: got 0; the default is 49"),
+        ({"d_hidden": "many"}, "d_hidden must be a whole number: got 'many'"),
+        ({"d_hidden": True}, "d_hidden must be a whole number: got True"),
+        ({"d_hidden": float("inf")}, "d_hidden must be a whole number: got inf"),
+        ({"activation": "reluu"}, "activation must be one of .*; did you mean relu?"),
+        ({"tied": "maybe"}, "tied must be True or False: got 'maybe'"),
+    ],
+)
+def test_errors_say_the_rule_the_value_and_the_fix(settings, message):
+    with pytest.raises(UserError, match=message):
+        Config(**settings)
+
+
+def test_names_are_spelt_for_the_command_line_and_guessed_when_mistyped():
+    assert flag("ema_decay") == "--ema-decay"
+    assert str(unknown("flag", "--roh", ["--rho", "--beta"])) == "unknown flag --roh: did you mean --rho?"
+    assert str(unknown("flag", "--zzz", ["--rho", "--beta"])) == "unknown flag --zzz: known: --beta, --rho"
