@@ -10,9 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
 from experiments.cli import RunConfig
 from experiments.console import ConsoleReporter, print_table, warnings_of
 from sae_jax import Config, DataConfig, plotting, results, sweep
+
+# Figures go to files, also where a window could be opened.
+matplotlib.use("Agg")
 
 
 def run_study(command: str, run: RunConfig, settings: Mapping[str, Any], seeds: int | Sequence[int]) -> Path:

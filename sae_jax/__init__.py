@@ -1,6 +1,7 @@
 """Sparse autoencoders in JAX: a whole ablation study is one program."""
 
 from sae_jax.autoencoder import decode, encode, init
+from sae_jax.batches import batch_indices
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data, load
 from sae_jax.losses import objective
@@ -22,6 +23,7 @@ __all__ = [
     "TrainState",
     "UserError",
     "as_data",
+    "batch_indices",
     "decode",
     "encode",
     "evaluate",

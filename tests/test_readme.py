@@ -1,0 +1,47 @@
+"""The README's Python runs as written, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sae_jax.data import SOURCES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=["sweep", "own loop"])
+def test_code_runs(code, capsys):
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_layout_names_every_module():
+    names = {path.name for path in (ROOT / "sae_jax").glob("*.py")} - {"__init__.py"}
+    listed = re.findall(r"^      (\w+\.py) ", README, re.MULTILINE)
+    assert set(listed) == names and len(listed) == len(names)
+
+
+def test_modules_import_only_from_above():
+    listed = re.findall(r"^      (\w+(?:\.py|/)) ", README, re.MULTILINE)
+    order = [name.removesuffix(".py").removesuffix("/") for name in listed]
+    for place, name in enumerate(order):
+        files = [ROOT / "sae_jax" / f"{name}.py"] if name != "data" else (ROOT / "sae_jax" / "data").glob("*.py")
+        for file in files:
+            text = file.read_text()
+            imported = set(re.findall(r"^from sae_jax\.(\w+)", text, re.MULTILINE))
+            for line in re.findall(r"^from sae_jax import (.*)$", text, re.MULTILINE):
+                imported |= {word.split(" as ")[0].strip() for word in line.split(",")}
+            assert not {other for other in imported - {name} if other in order[place:]}, file
+
+
+def test_every_data_set_is_listed():
+    for kind in SOURCES:
+        assert f"`{kind}" in README
+
+
+def test_every_figure_is_there():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).is_file()
