@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from sae_jax.config import Config, DataConfig
-from sae_jax.settings import NON_NEGATIVE, TEXT, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
 from sae_jax.types import Hyperparameters
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -88,7 +88,7 @@ def parse(
     return RunConfig(**run), {name: settings[name] for name in ordered}, seeds
 
 
-_SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, NON_NEGATIVE, "seed"))]))[0]
+_SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, Range(), "seed"))]))[0]
 
 
 def _options(group: str, owner: Any, defaults: Mapping[str, tuple[Any, ...]], several: bool) -> list[Any]:
@@ -107,7 +107,7 @@ def _option(name: str, default: tuple[str, ...], help: str, metavar: str, severa
     annotation = Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help=help.replace("%", "%%"),
+            help=help,
             help_behavior_hint=f"(default: {shown})",
             metavar=f"{metavar} [{metavar} ...]" if several else metavar,
         ),
@@ -145,5 +145,5 @@ def one_line_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        print("interrupted: nothing of this run was saved", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_jax import sweeps
-from sae_jax.plotting import by_cell, cell_axes
+from sae_jax.plotting import by_cell, cell_axes, in_double_precision
 
 MOST_ROWS = 40
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
@@ -26,10 +26,12 @@ class TimeLeft(ProgressColumn):
     """Time left by the rate since training began; compiling is not part of the rate."""
 
     def render(self, task: Task) -> Text:
-        began, done = task.fields["began"], task.completed
-        if began is None or not done or not task.total:
+        if task.fields["began"] is None or not task.total:
             return Text("time left -:--")
-        left = int((time.monotonic() - began) / done * (task.total - done))
+        began, first = task.fields["began"]
+        if task.completed <= first:
+            return Text("time left -:--")
+        left = int((time.monotonic() - began) / (task.completed - first) * (task.total - task.completed))
         return Text(f"time left {left // 60}:{left % 60:02d}")
 
 
@@ -80,15 +82,23 @@ class ConsoleReporter(sweeps.Reporter):
             self._task = self._bar.add_task("", total=progress.steps, lanes=progress.lanes, began=None)
         assert self._task is not None
         task = self._bar.tasks[-1]
-        began = task.fields["began"] or (time.monotonic() if progress.step else None)
+        began = task.fields["began"] or ((time.monotonic(), progress.step) if progress.step else None)
         self._bar.update(self._task, description=progress.phase, completed=progress.step, began=began)
 
 
-def print_table(console: Console, dataset: xr.Dataset) -> None:
-    """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds."""
-    axes, cells = cell_axes(dataset), by_cell(dataset)
+def print_table(console: Console, dataset: xr.Dataset, rho: Any) -> None:
+    """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds.
+
+    Args:
+        console: where to.
+        dataset: what `sae_jax.sweep` returned.
+        rho: the target where it was not swept.
+    """
+    axes, cells = cell_axes(dataset), by_cell(in_double_precision(dataset))
+    if "rho" not in axes:
+        axes, cells = ["rho", *axes], [({"rho": rho, **point}, cell) for point, cell in cells]
     table = Table(
-        title=f"held-out data, mean +- standard deviation over {dataset.sizes['seed']} seeds", title_justify="left"
+        title=f"held-out data, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
     )
     for name in axes:
         table.add_column(name, justify="right")
@@ -137,12 +147,13 @@ def warnings_of(dataset: xr.Dataset, rho: Any) -> list[str]:
     stuck = int((low + high > units / 2).sum())
     if stuck:
         lines.append(
-            f"warning: in {stuck} of {total} lanes most units are stuck at 0 or at 1: they moved further than the "
-            "running mean could tell, and there the penalty's slope no longer moves them; "
-            "try a lower learning_rate or ema_decay, or a longer warmup_steps and beta_warmup_steps"
+            f"warning: in {stuck} of {total} lanes most units are stuck at 0 or at 1, where the penalty's slope no "
+            "longer moves them; large steps outrun a long running mean: "
+            "try a lower learning_rate or ema_decay, or a longer warmup and beta_warmup"
         )
     return lines
 
 
 def _spread(values: np.ndarray, digits: int = 3) -> str:
-    return f"{values.mean():.{digits}f} +- {values.std():.{digits}f}"
+    with np.errstate(invalid="ignore"):  # A diverged lane may measure as infinite.
+        return f"{values.mean():.{digits}f} +- {values.std():.{digits}f}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,23 +12,24 @@ import matplotlib
 
 from experiments.cli import RunConfig
 from experiments.console import ConsoleReporter, print_table, warnings_of
-from sae_jax import Config, DataConfig, plotting, results, sweep
+from sae_jax import Config, DataConfig, plotting, results
+from sae_jax.settings import as_json
+from sae_jax.sweeps import prepare, train
 
 # Figures go to files, also where a window could be opened.
 matplotlib.use("Agg")
 
 
-def run_study(command: str, run: RunConfig, settings: Mapping[str, Any], seeds: int | Sequence[int]) -> Path:
-    """Train, save and draw a sweep.
+def run_study(
+    command: str, argv: Sequence[str], run: RunConfig, settings: Mapping[str, Any], seeds: int | Sequence[int]
+) -> None:
+    """Train, save and draw a sweep, and tell how it went.
 
     Args:
-        command: name of the module, for the run's name and config.json.
+        command, argv: name of the module and its words, for the run's name and config.json.
         run: where files go and what to run on.
         settings: values of the sweep's settings, a tuple where several.
         seeds: number of seeds, or the seeds.
-
-    Returns:
-        The run's folder.
 
     Raises:
         UserError: a setting or the data break a rule, or the folder holds another run.
@@ -39,7 +38,7 @@ def run_study(command: str, run: RunConfig, settings: Mapping[str, Any], seeds: 
     folder = Path(run.runs) / (run.name or f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
     results.check_free(folder)
     with ConsoleReporter() as reporter:
-        dataset = sweep(
+        study = prepare(
             Config(),
             DataConfig(),
             seeds=seeds,
@@ -48,15 +47,16 @@ def run_study(command: str, run: RunConfig, settings: Mapping[str, Any], seeds: 
             reporter=reporter,
             **settings,
         )
-        trained = time.monotonic()
-        recorded = json.loads(dataset.attrs["config"])
-        results.save(dataset, folder, f"python -m experiments.{command} {shlex.join(sys.argv[1:])}".rstrip())
-        pictures = plotting.save_all(dataset, folder / "figures")
-    console = reporter.console
-    print_table(console, dataset)
+        recorded = results.settings_json(study.grid)
+        words = f"python -m experiments.{command} {shlex.join(argv)}".rstrip()
+        with results.claim(folder, recorded, words, as_json(run)):
+            dataset = train(study, reporter)
+            trained = time.monotonic()
+            results.save(dataset, folder)
+            pictures = plotting.save_all(dataset, folder / "figures")
+    print_table(reporter.console, dataset, recorded["rho"])
     for line in warnings_of(dataset, recorded["rho"]):
         reporter.line(line)
     reporter.line(f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:")
     for path in [folder / name for name in (results.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
         reporter.line(f"  {path}")
-    return folder

@@ -3,8 +3,9 @@
     python -m experiments.sweep
     python -m experiments.sweep --dataset tfds:mnist --d-hidden 196 --rho .05 .1 --beta 1 3 --seeds 8
 
-The default trains rho x beta x seeds, 36 lanes, on patches of photographs: about a minute on 2 cores. Expect oriented
-edges as filters, mean activations nearer to rho the larger beta is, and explained variance that falls as rho falls.
+The default trains rho x beta x seeds, 36 lanes, on patches of photographs: about half a minute on 2 cores. Expect
+oriented edges as filters where beta >= 1, mean activations nearer to rho the larger beta is, and explained variance
+that falls as rho falls.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
         run, settings, seeds = parse(
             argv, "python -m experiments.sweep", (__doc__ or "").partition("\n")[0], DEFAULT_AXES, several=True
         )
-        run_study("sweep", run, settings, seeds[0] if len(seeds) == 1 else seeds)
+        run_study("sweep", argv, run, settings, seeds[0] if len(seeds) == 1 else seeds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
         run, settings, seeds = parse(
             argv, "python -m experiments.train", (__doc__ or "").partition("\n")[0], {}, several=False
         )
-        run_study("train", run, settings, seeds)
+        run_study("train", argv, run, settings, seeds)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from sae_jax.penalties import kl_divergence, kl_penalty
 from sae_jax.settings import UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.sweeps import sweep
-from sae_jax.training import TrainState, fit, init_state, train_step
+from sae_jax.training import TrainState, fit, init_state, keys_of, train_step
 from sae_jax.types import Hyperparameters, Params
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "fit",
     "init",
     "init_state",
+    "keys_of",
     "kl_divergence",
     "kl_penalty",
     "load",

@@ -27,13 +27,15 @@ def init(key: Key, config: Config, d_in: int) -> Params:
     limit = (6.0 / (d_in + config.d_hidden + 1)) ** 0.5
     encoder_key, decoder_key = jax.random.split(key)
     params = {
-        "encoder_weight": jax.random.uniform(encoder_key, (d_in, config.d_hidden), minval=-limit, maxval=limit),
-        "encoder_bias": jnp.zeros(config.d_hidden),
-        "decoder_bias": jnp.zeros(d_in),
+        "encoder_weight": jax.random.uniform(
+            encoder_key, (d_in, config.d_hidden), jnp.float32, minval=-limit, maxval=limit
+        ),
+        "encoder_bias": jnp.zeros(config.d_hidden, jnp.float32),
+        "decoder_bias": jnp.zeros(d_in, jnp.float32),
     }
     if not config.tied:
         shape = (config.d_hidden, d_in)
-        params["decoder_weight"] = jax.random.uniform(decoder_key, shape, minval=-limit, maxval=limit)
+        params["decoder_weight"] = jax.random.uniform(decoder_key, shape, jnp.float32, minval=-limit, maxval=limit)
     return params
 
 

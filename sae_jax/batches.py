@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
+from sae_jax.settings import UserError
 from sae_jax.types import Key, Scalar
 
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); the spare two pay for the cheap hash.
@@ -30,7 +31,12 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
         step: step number, from 0.
         samples: number of training samples n.
         batch_size: samples a batch, at most n.
+
+    Raises:
+        UserError: a batch is larger than the set.
     """
+    if batch_size > samples:
+        raise UserError(f"batch_size must be at most the number of training samples: got {batch_size} of {samples}")
     steps_per_epoch = samples // batch_size
     epoch, within = jnp.divmod(jnp.asarray(step, jnp.int32), steps_per_epoch)
     positions = within * batch_size + jnp.arange(batch_size, dtype=jnp.int32)

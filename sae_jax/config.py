@@ -17,7 +17,7 @@ from sae_jax.settings import (
     setting,
 )
 
-RECONSTRUCTIONS = ("squared_error", "half_squared_error", "mean_squared_error", "bernoulli")
+RECONSTRUCTION_LOSSES = ("squared_error", "half_squared_error", "mean_squared_error", "bernoulli")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Config:
     activation: str = setting("sigmoid", one_of(ACTIVATIONS), "activation of the codes")
     output: str = setting("sigmoid", one_of(OUTPUTS), "activation of the reconstruction")
     tied: bool = setting(False, TRUE_OR_FALSE, "the decoder weight is the encoder's transpose")
-    reconstruction: str = setting("squared_error", one_of(RECONSTRUCTIONS), "reconstruction loss")
+    reconstruction_loss: str = setting("squared_error", one_of(RECONSTRUCTION_LOSSES), "reconstruction loss")
     estimator: str = setting(
         "ema", one_of(("ema", "batch")), "rho_hat in the penalty: the running mean, or this batch's own mean"
     )
@@ -48,9 +48,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_all(self)
-        if self.reconstruction == "bernoulli" and self.output != "sigmoid":
+        if self.reconstruction_loss == "bernoulli" and self.output != "sigmoid":
             raise UserError(
-                f"reconstruction bernoulli needs probabilities: got output {self.output}; use output sigmoid"
+                f"reconstruction_loss bernoulli needs probabilities: got output {self.output}; use output sigmoid"
             )
 
 

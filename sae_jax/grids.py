@@ -18,6 +18,8 @@ STATIC = settings_of(Config)
 DATA = settings_of(DataConfig)
 ALL_SETTINGS = HYPER | STATIC | DATA
 
+MOST_SEEDS = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -103,10 +105,11 @@ def make_grid(config: Config, data: DataConfig, seeds: int | Sequence[int], sett
 
 def _checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, (int, np.integer)):
-        if seeds < 1:
-            raise UserError(f"seeds must be >= 1, or a list of seeds: got {seeds}")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise UserError(f"seeds must be a number in [1, {MOST_SEEDS}], or a list of seeds: got {seeds}")
         return tuple(range(int(seeds)))
-    chosen = tuple(int(seed) for seed in seeds)
-    if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
-        raise UserError(f"seeds must be different numbers in [0, 2^32): got {', '.join(map(str, chosen)) or 'none'}")
-    return chosen
+    whole = all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in seeds)
+    if not whole or not len(seeds) or len(set(seeds)) < len(seeds):
+        given = ", ".join(map(str, seeds)) or "none"
+        raise UserError(f"seeds must be different whole numbers in [0, 2^32): got {given}")
+    return tuple(int(seed) for seed in seeds)

@@ -24,7 +24,7 @@ class Aux(NamedTuple):
 
 
 def reconstruction_loss(logits: Batch, x: Batch, config: Config) -> Float[Array, ""]:
-    """Reconstruction loss of a batch, by `config.reconstruction`, with x_hat = tau(logits).
+    """Reconstruction loss of a batch, by `config.reconstruction_loss`, with x_hat = tau(logits).
 
         squared_error        mean over the batch of sum_k (x_k - x_hat_k)^2
         half_squared_error   half of it (Ng, CS294A notes, section 2)
@@ -35,13 +35,13 @@ def reconstruction_loss(logits: Batch, x: Batch, config: Config) -> Float[Array,
         logits: reconstruction before the output activation, [batch, d_in].
         x: targets, [batch, d_in].
     """
-    if config.reconstruction == "bernoulli":
+    if config.reconstruction_loss == "bernoulli":
         # From the logits: 1 - sigmoid(20) is already 0 in float32.
         return jnp.mean(jnp.sum(jax.nn.softplus(logits) - x * logits, axis=1))
     squares = jnp.square(OUTPUTS[config.output](logits) - x)
-    if config.reconstruction == "mean_squared_error":
+    if config.reconstruction_loss == "mean_squared_error":
         return jnp.mean(squares)
-    scale = 0.5 if config.reconstruction == "half_squared_error" else 1.0
+    scale = 0.5 if config.reconstruction_loss == "half_squared_error" else 1.0
     return scale * jnp.mean(jnp.sum(squares, axis=1))
 
 

@@ -46,7 +46,7 @@ def evaluate(params: Params, x: Batch, config: Config) -> Evaluation:
     Args:
         params: parameter pytree.
         x: held-out samples, [batch, d_in].
-        config: activation, output and reconstruction are read.
+        config: activation, output and reconstruction_loss are read.
 
     Source: Bricken et al. 2023 (L0, dead units: never active on the samples looked at).
     """

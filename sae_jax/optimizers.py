@@ -10,26 +10,27 @@ from sae_jax.config import Config
 from sae_jax.types import Hyperparameters, Scalar
 
 
-def warmup(step: Scalar | Array, steps: Scalar) -> Float[Array, ""]:
-    """Linear warm-up factor: min(1, (step + 1) / steps), 1 throughout where steps is 0."""
-    return jnp.minimum(1.0, (step + 1) / jnp.maximum(steps, 1.0))
+def warmup(step: Scalar | Array, config: Config, fraction: Scalar) -> Float[Array, ""]:
+    """Linear warm-up factor over a fraction w of all T steps: min(1, (t + 1) / (w T)), 1 throughout where w is 0."""
+    return jnp.minimum(1.0, (step + 1) / jnp.maximum(fraction * config.steps, 1.0))
 
 
 def learning_rate(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
     """Learning rate of a step: linear warm-up to the full rate, then half a cosine down to its final fraction.
 
-        lr * min(1, (t + 1) / w) * (f + (1 - f) (1 + cos(pi p)) / 2),  p = max(0, t - w) / (T - w)
+        lr * min(1, (t + 1) / (w T)) * (f + (1 - f) (1 + cos(pi p)) / 2),  p = max(0, t - w T) / (T - w T)
 
     Args:
         step: t, from 0.
         config: steps T is read.
-        hyper: learning_rate lr, warmup_steps w and final_learning_rate f are read.
+        hyper: learning_rate lr, warmup w and final_learning_rate f are read.
 
     Source: Loshchilov and Hutter 2017, equation 5 (one cycle).
     """
-    done = jnp.clip((step - hyper.warmup_steps) / jnp.maximum(config.steps - hyper.warmup_steps, 1.0), 0.0, 1.0)
+    start = hyper.warmup * config.steps
+    done = jnp.clip((step - start) / jnp.maximum(config.steps - start, 1.0), 0.0, 1.0)
     cosine = hyper.final_learning_rate + (1 - hyper.final_learning_rate) * 0.5 * (1 + jnp.cos(jnp.pi * done))
-    return hyper.learning_rate * warmup(step, hyper.warmup_steps) * cosine
+    return hyper.learning_rate * warmup(step, config, hyper.warmup) * cosine
 
 
 def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformation:

@@ -81,9 +81,9 @@ def choose_devices(wanted: int | None = None) -> list[jax.Device]:
     """
     if wanted is not None and wanted < 1:
         raise UserError(f"devices must be >= 1: got {wanted}")
-    if wanted or jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]
-        with contextlib.suppress(RuntimeError):  # JAX has computed something already.
-            jax.config.update("jax_num_cpu_devices", wanted or cpu_cores())
+    with contextlib.suppress(RuntimeError):  # JAX has computed something already.
+        chosen_before = max(jax.config.jax_num_cpu_devices, 0)  # type: ignore[attr-defined]
+        jax.config.update("jax_num_cpu_devices", max(wanted or 1, chosen_before or cpu_cores()))
     available = jax.local_devices()
     if wanted is not None and wanted > len(available):
         raise UserError(
@@ -180,31 +180,45 @@ def lane_mesh(devices: list[jax.Device]) -> Mesh:
 
 
 def over_lanes(
-    function: Callable[..., Any], mesh: Mesh, sequential: bool, shared: int, donate: bool = False
+    function: Callable[..., Any],
+    mesh: Mesh,
+    shared: int,
+    blocks_in_turn: bool,
+    cells_in_turn: bool = False,
+    donate: bool = False,
 ) -> jax.stages.Wrapped:
     """Compile a function of one lane to run on all lanes of a chunk, without any collective.
 
     Args:
-        function: f(*shared arguments, lane, hyper, key), all of one lane.
+        function: f(*shared arguments, *the lane's own arguments, key).
         mesh: blocks are split over its axis.
-        sequential: run a device's blocks in turn, or as one batch.
         shared: number of leading arguments that all lanes share.
-        donate: the lanes' buffers may be reused for the result.
+        blocks_in_turn, cells_in_turn: one after another, which needs the memory of one, or as one batch.
+        donate: the buffers of the first argument that is a lane's own may be reused for the result.
 
     Returns:
-        The jitted function of (*shared arguments, lanes [blocks, cells, ...], hyper [blocks, cells], keys [blocks]).
-        A block's key is not batched over its cells, so that what depends on it alone is computed once.
+        The jitted function of (*shared arguments, *lane arguments [blocks, cells, ...], keys [blocks]). A block's key
+        is not batched over its cells, so that what depends on it alone is computed once.
     """
-    split, whole = PartitionSpec(LANES), PartitionSpec()
 
     def all_blocks(*arguments: Any) -> Any:
-        common, lanes = arguments[:shared], arguments[shared:]
-        block = jax.vmap(lambda *lane: function(*common, *lane), in_axes=(0, 0, None))
-        return jax.lax.map(lambda one: block(*one), lanes) if sequential else jax.vmap(block)(*lanes)
+        common = arguments[:shared]
 
-    spread = jax.shard_map(
-        all_blocks, mesh=mesh, in_specs=(whole,) * shared + (split,) * 3, out_specs=split, check_vma=False
-    )
+        def block(*lanes: Any) -> Any:
+            own, key = lanes[:-1], lanes[-1]
+            if cells_in_turn:
+                return jax.lax.map(lambda lane: function(*common, *lane, key), own)
+            return jax.vmap(lambda *lane: function(*common, *lane, key))(*own)
+
+        lanes = arguments[shared:]
+        return jax.lax.map(lambda one: block(*one), lanes) if blocks_in_turn else jax.vmap(block)(*lanes)
+
+    def spread(*arguments: Any) -> Any:
+        whole, split = PartitionSpec(), PartitionSpec(LANES)
+        specs = tuple(whole if i < shared else split for i in range(len(arguments)))
+        mapped = jax.shard_map(all_blocks, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
+        return mapped(*arguments)
+
     return jax.jit(spread, donate_argnums=(shared,) if donate else ())
 
 

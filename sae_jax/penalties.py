@@ -8,11 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.types import Codes, Params, Scalar, UnitMeans
-
-# Beyond [EPSILON, 1 - EPSILON] the divergence goes on along its tangent. 1e-6 is the smallest round margin whose
-# mirror image 1 - 1e-6 float32 still holds apart from 1.
-EPSILON = 1e-6
+from sae_jax.types import EPSILON, Codes, Params, Scalar, UnitMeans
 
 
 def kl_divergence(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_hidden"]:
@@ -101,6 +97,5 @@ def weight_decay(params: Params) -> Float[Array, ""]:
 
     Source: Ng, CS294A notes, section 2.
     """
-    return 0.5 * sum(
-        (jnp.sum(jnp.square(params[name])) for name in sorted(params) if name.endswith("_weight")), jnp.zeros(())
-    )
+    squares = [jnp.sum(jnp.square(params[name])) for name in sorted(params) if name.endswith("_weight")]
+    return 0.5 * jnp.sum(jnp.stack(squares))

@@ -44,13 +44,19 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
         "tradeoff": tradeoff,
     }
     paths = []
-    with matplotlib.rc_context(STYLE):
+    dataset = in_double_precision(dataset)
+    with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):
         for name, draw in figures.items():
             figure = draw(dataset)
             paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1])
             plt.close(figure)
     return paths
+
+
+def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with its floats as float64, in which sums over the parameters of a diverged lane stay finite."""
+    return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
 
 
 def cell_axes(dataset: xr.Dataset) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ PARAMETERS = {
 }
 RESULTS_FILE, PARAMS_FILE, CONFIG_FILE = "results.nc", "params.safetensors", "config.json"
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "scikit-learn", "scikit-image", "tensorflow-datasets")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "h5netcdf", "safetensors"),
+    *("scikit-learn", "scikit-image", "tensorflow-datasets"),
+)
 
 
 def to_dataset(
@@ -49,16 +53,16 @@ def to_dataset(
     Returns:
         A Dataset with the lane axes, then seed, then what the variable itself has: step, unit or input.
     """
-    active = ACTIVATIONS[config.activation].active_rule
+    active = f"{ACTIVATIONS[config.activation].active_rule} for {config.activation} codes"
     units = {"mean_squared_error": "squared input units", "bernoulli": "nat"}.get(
-        config.reconstruction, "squared input units per sample"
+        config.reconstruction_loss, "squared input units per sample"
     )
     window = "mean over the steps since the last logged one"
     described: dict[str, tuple[tuple[str, ...], str, str]] = {
         "loss": (("step",), f"training loss with penalty and weight decay, {window}", units),
         "reconstruction": (("step",), f"reconstruction term of the training loss, {window}", units),
         "penalty": (("step",), f"beta * sum_j KL(rho || rho_hat_j), {window}", "nat"),
-        "eval_reconstruction": ((), f"reconstruction loss ({config.reconstruction}) on held-out data", units),
+        "eval_reconstruction": ((), f"reconstruction loss ({config.reconstruction_loss}) on held-out data", units),
         "eval_explained_variance": ((), "explained variance on held-out data; 0 is predicting the mean", "1"),
         "eval_l0": ((), f"mean number of active units per held-out sample; active: {active}", "unit"),
         "eval_dead_fraction": ((), f"share of units active on no held-out sample; active: {active}", "1"),
@@ -105,15 +109,18 @@ def join(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Da
     points = [dataset.expand_dims({name: [value] for name, value in point.items()}) for point, dataset in programs]
     for name, values in reversed(grid.program_axes.items()):
         groups = [points[i : i + len(values)] for i in range(0, len(points), len(values))]
-        points = [xr.concat(group, dim=name, join="outer", combine_attrs="override") for group in groups]
+        points = [xr.concat(group, dim=name, join="outer", combine_attrs=_both_labels) for group in groups]
     dataset = points[0]
     for name, values in grid.program_axes.items():
         dataset[name].attrs = coordinate(name, values)[2]
-    dataset.attrs = {
-        "title": "sparse autoencoder sweep",
-        "config": json.dumps(settings_json(grid)),
-    }
+    dataset.attrs = {"title": "sparse autoencoder sweep", "config": json.dumps(settings_json(grid))}
     return dataset.transpose(*grid.axes, "seed", ...)
+
+
+def _both_labels(attributes: list[dict[str, str]], context: Any) -> dict[str, str]:
+    """Labels of a variable whose programs label it differently, such as by what counts as active: all of them."""
+    names = dict.fromkeys(name for labelled in attributes for name in labelled)
+    return {name: " / ".join(dict.fromkeys(labelled[name] for labelled in attributes)) for name in names}
 
 
 def settings_json(grid: Grid) -> dict[str, Any]:
@@ -129,22 +136,62 @@ def check_free(folder: Path) -> None:
     Raises:
         UserError: it does, it is no folder, or the folder that would hold it cannot be written to.
     """
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(
-            f"the run's folder must be writable: got {folder}, where {parent} is not; choose another --runs"
-        )
-    if folder.exists() and any(folder.iterdir()):
+    try:
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    if taken:
         raise UserError(f"the run's folder must be new or empty: got {folder}; choose another --name")
+    if not parent.is_dir():
+        raise _unwritable(folder, f"{parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"{parent} is read-only")
 
 
-def save(dataset: xr.Dataset, folder: Path, command: str) -> None:
-    """Write a sweep: parameters to params.safetensors, the other variables to results.nc, settings to config.json.
+@contextlib.contextmanager
+def claim(folder: Path, settings: Mapping[str, Any], command: str, run: Mapping[str, Any]) -> Iterator[None]:
+    """Make the folder of a run and write config.json into it, before anything is trained.
+
+    Where the body fails before it has saved results, both are taken away again.
+
+    Args:
+        folder: new or empty.
+        settings: every setting of the sweep.
+        command: the command line.
+        run: what it ran on.
+
+    Raises:
+        UserError: the folder holds another run, also one that began a moment ago, or cannot be written to.
+    """
+    check_free(folder)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    content = {"command": command, "settings": settings, "run": run, "versions": versions}
+    path = folder / CONFIG_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x") as stream:
+            stream.write(json.dumps(content, indent=2) + "\n")
+    except FileExistsError:
+        raise UserError(f"the run's folder must be new or empty: got {folder}; choose another --name") from None
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    try:
+        yield
+    except BaseException:
+        if not (folder / RESULTS_FILE).exists():
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Somebody has put a file there.
+                folder.rmdir()
+        raise
+
+
+def save(dataset: xr.Dataset, folder: Path) -> None:
+    """Write a sweep: parameters to params.safetensors, the other variables to results.nc.
 
     Args:
         dataset: what `sae_jax.sweep` returned.
-        folder: made where it is missing; files of the same names are replaced, each in one move.
-        command: the command line, for config.json.
+        folder: an existing folder; files of the same names are replaced, each in one move.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -152,18 +199,11 @@ def save(dataset: xr.Dataset, folder: Path, command: str) -> None:
     parameters = {name: np.ascontiguousarray(dataset[name].values, np.float32) for name in PARAMETERS}
     dims = {name: ",".join(map(str, dataset[name].dims)) for name in PARAMETERS}
     rest = dataset.drop_vars(list(PARAMETERS))
-    description = {
-        "command": command,
-        "settings": json.loads(dataset.attrs["config"]),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
         _replace(folder / PARAMS_FILE, lambda path: save_file(parameters, path, metadata=dims))
         _replace(folder / RESULTS_FILE, lambda path: rest.to_netcdf(path, engine="h5netcdf"))
     except OSError as error:
-        raise UserError(f"the run's folder must be writable: got {folder}: {error.strerror or error}") from None
+        raise _unwritable(folder, error.strerror or str(error)) from None
 
 
 def load(folder: str | Path) -> xr.Dataset:
@@ -184,7 +224,14 @@ def load(folder: str | Path) -> xr.Dataset:
     return dataset
 
 
+def _unwritable(folder: Path, reason: str | None) -> UserError:
+    return UserError(f"the run's folder must be writable: got {folder}: {reason}; choose another --name or --runs")
+
+
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

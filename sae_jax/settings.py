@@ -11,6 +11,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+# The largest number of single precision.
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class UserError(ValueError):
     """Input that breaks a rule: one line with the rule, the value received and the likely fix."""
@@ -106,14 +111,15 @@ def check(field: dataclasses.Field, value: Any) -> Any:
             if isinstance(value, bool):
                 raise ValueError
             result = float(value)
-            if not math.isfinite(result):
+            if not math.isfinite(result) or abs(result) > LARGEST:
                 raise ValueError
         else:
             result = str(value)
     except (KeyError, ValueError, TypeError, OverflowError):
         wanted = {bool: "True or False", int: "a whole number", float: "a finite number"}[kind]
         raise UserError(f"{name} must be {wanted}: got {value!r}") from None
-    if result not in within:
+    # Floats are trained with in single precision, so that is where they must lie in their range.
+    if (float(np.float32(result)) if kind is float else result) not in within:
         if within.choices and isinstance(result, str):
             near = difflib.get_close_matches(result, within.choices, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

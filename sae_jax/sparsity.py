@@ -28,7 +28,7 @@ def init(rho: Scalar, config: Config) -> SparsityState:
     rho = jnp.asarray(rho, jnp.float32)
     if config.ema_start == "rho":
         return SparsityState(jnp.full(config.d_hidden, rho), jnp.zeros_like(rho))
-    return SparsityState(jnp.zeros(config.d_hidden), jnp.ones_like(rho))
+    return SparsityState(jnp.zeros(config.d_hidden, jnp.float32), jnp.ones_like(rho))
 
 
 def update(state: SparsityState, batch_mean: UnitMeans, decay: Scalar) -> SparsityState:

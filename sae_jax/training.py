@@ -109,7 +109,7 @@ def train_step(
         (state after the step, Metrics of the batch before it); the same on every device of the axis.
     """
     running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
-    beta = hyper.beta * warmup(state.step, hyper.beta_warmup_steps)
+    beta = hyper.beta * warmup(state.step, config, hyper.beta_warmup)
     (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(
         state.params, batch, config, hyper, beta, running_mean, axis_name
     )
@@ -175,7 +175,7 @@ def train_window(
         state, metrics = train_step(config, state, train[indices], hyper)
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    nothing = Metrics(*[jnp.float32(0.0)] * len(Metrics._fields))
+    nothing = Metrics(*[jnp.zeros((), train.dtype)] * len(Metrics._fields))
     state, total = jax.lax.fori_loop(start, stop, body, (lane.train, nothing))
     shown = running & (state.diverged_at < 0)
     metrics = jax.tree.map(lambda value: jnp.where(shown, value / (stop - start), jnp.nan), total)
@@ -184,10 +184,15 @@ def train_window(
 
     state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
     loss = heldout_objective(state.params, heldout, config, hyper)
+    # Before the warm-ups end, the loss rises with beta and falls with the learning rate, whatever the lane does.
+    warm = state.step >= config.steps * jnp.maximum(hyper.warmup, hyper.beta_warmup)
+    running = running & warm & (state.diverged_at < 0)
     better = running & (loss < lane.best_loss)
     waited = jnp.where(better, 0, lane.waited + running)
     out_of_patience = running & (waited >= config.patience)
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, lane.best_params)
+    # Until something is watched, and where nothing was, a lane stands for its last parameters.
+    newest = better | jnp.isinf(lane.best_loss)
+    best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, lane.best_params)
     return LaneState(
         train=state,
         best_params=best,

@@ -12,8 +12,8 @@ from sae_jax.settings import (
     CLOSED_UNIT,
     HALF_OPEN_UNIT,
     NON_NEGATIVE,
-    OPEN_UNIT,
     POSITIVE,
+    Range,
     setting,
 )
 
@@ -27,17 +27,21 @@ Codes: TypeAlias = Float[Array | np.ndarray, "batch d_hidden"]
 UnitMeans: TypeAlias = Float[Array | np.ndarray, " d_hidden"]
 
 
+# Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence goes on along its tangent.
+EPSILON = 1e-6
+
+
 @struct.dataclass
 class Hyperparameters:
     """Everything numeric that a sweep may vary inside one compiled program: each leaf is a scalar, or traced."""
 
-    rho: Any = setting(0.05, OPEN_UNIT, "target mean activation of a hidden unit")
+    rho: Any = setting(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
     beta: Any = setting(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
     weight_decay: Any = setting(5e-4, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
     ema_decay: Any = setting(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
     learning_rate: Any = setting(5e-3, POSITIVE, "learning rate at the end of the warm-up")
-    warmup_steps: Any = setting(500.0, NON_NEGATIVE, "linear warm-up of the learning rate", "step")
+    warmup: Any = setting(0.05, CLOSED_UNIT, "fraction of the steps over which the learning rate rises linearly")
     final_learning_rate: Any = setting(0.0, CLOSED_UNIT, "cosine decay ends at this fraction of the learning rate")
-    beta_warmup_steps: Any = setting(2000.0, NON_NEGATIVE, "linear warm-up of beta from 0", "step")
+    beta_warmup: Any = setting(0.2, CLOSED_UNIT, "fraction of the steps over which beta rises linearly from 0")
     clip_norm: Any = setting(0.0, NON_NEGATIVE, "gradients are scaled down to this global norm; 0 is off")
     momentum: Any = setting(0.9, HALF_OPEN_UNIT, "momentum of optimizer sgd")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sae_jax.batches import batch_indices, permute
+from sae_jax.settings import UserError
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 5, 64, 65, 1000, 9001])
@@ -21,6 +22,11 @@ def test_an_epoch_shows_every_sample_once_and_the_next_one_in_another_order():
     ]
     assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
     assert np.mean(epochs[0] == epochs[1]) < 0.1
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(UserError, match="batch_size must be at most the number of training samples: got 20 of 10"):
+        batch_indices(jax.random.key(0), 0, 10, 20)
 
 
 def test_the_remainder_of_an_epoch_is_left_out_by_chance_not_by_place():

@@ -126,6 +126,39 @@ def test_tfds_images_of_several_sizes_are_refused(tmp_path):
         load(DataConfig(dataset="tfds:ragged", data_dir=str(tmp_path)))
 
 
+def test_a_tfds_set_that_is_cut_short_or_of_another_format_names_the_command_too(tmp_path):
+    images = RNG.integers(0, 256, size=(30, 5, 4, 1), dtype=np.uint8)
+    for name in ("cut", "gone", "other"):
+        write_image_set(tmp_path, name, {"train": images})
+    file = tmp_path / "cut" / "1.0.0" / "cut-train.array_record-00000-of-00001"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (tmp_path / "gone" / "1.0.0" / "gone-train.array_record-00000-of-00001").unlink()
+    info = tmp_path / "other" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for name in ("cut", "gone", "other"):
+        with pytest.raises(UserError, match=rf"tfds:{name} must be readable as array_record .*download_and_prepare"):
+            load(DataConfig(dataset=f"tfds:{name}", data_dir=str(tmp_path)))
+
+
+def test_one_tfds_image_cannot_be_split(tmp_path):
+    write_image_set(tmp_path, "single", {"train": RNG.integers(0, 256, size=(1, 5, 4, 1), dtype=np.uint8)})
+    with pytest.raises(UserError, match="must hold at least 2 images"):
+        load(DataConfig(dataset="tfds:single", data_dir=str(tmp_path)))
+
+
+def test_constant_images_are_whitened_to_nothing():
+    np.testing.assert_array_equal(whiten(np.full((50, 50), 0.3)), 0)
+
+
+def test_more_patches_than_fit_in_memory_are_refused():
+    with pytest.raises(UserError, match="samples must fit in memory: got 1000000000000"):
+        load(DataConfig(samples=10**12))
+
+
+def test_the_smallest_heldout_part_is_one_sample():
+    assert len(load(DataConfig(dataset="digits", heldout=1e-4)).heldout) == 1
+
+
 def test_an_unprepared_tfds_set_names_the_command_that_prepares_it(tmp_path):
     with pytest.raises(UserError, match=r"pip install tensorflow .*builder\('mnist', data_dir='.*download_and_prepare"):
         load(DataConfig(dataset="tfds:mnist", data_dir=str(tmp_path)))
@@ -157,7 +190,10 @@ def test_integers_and_booleans_are_numbers():
         (np.zeros((5, 0)), "must not be empty"),
         (np.zeros(5), "must be an array .samples, features.: got shape .5."),
         (np.zeros((1, 5)), "must hold at least 2 samples"),
-        (np.array([[1.0, np.nan], [0.0, np.inf]]), "must be finite: got 2 NaN or infinite values of 4"),
+        (
+            np.array([[1.0, np.nan], [1e300, np.inf]]),
+            "must be finite in single precision: got 3 NaN, infinite or huge values of 4",
+        ),
         (np.array([["a", "b"], ["c", "d"]]), "must hold real numbers"),
         (np.array([[1j, 2], [3, 4]]), "must hold real numbers"),
     ],

@@ -88,8 +88,8 @@ def test_lanes_that_went_wrong_are_named(tmp_path):
 
 def test_units_that_are_stuck_are_named(tmp_path):
     # Adam moves every bias by about the learning rate a step, while the running mean still stands near rho.
-    penalty = ["--rho", "0.05", "--beta", "50", "--beta-warmup-steps", "0", "--ema-decay", "0.99", "--name", "off"]
-    speed = ["--learning-rate", "0.3", "--warmup-steps", "0", "--final-learning-rate", "1"]
+    penalty = ["--rho", "0.05", "--beta", "50", "--beta-warmup", "0", "--ema-decay", "0.99", "--name", "off"]
+    speed = ["--learning-rate", "0.3", "--warmup", "0", "--final-learning-rate", "1"]
     done = run("train", *SMOKE, "--dataset", "digits", *penalty, *speed, cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: in 1 of 1 lanes most units are stuck at 0 or at 1" in done.stdout
@@ -100,16 +100,17 @@ def test_help_states_ranges_units_and_defaults(module, tmp_path):
     done = run(module, "--help", cwd=tmp_path)
     assert done.returncode == 0
     text = " ".join(done.stdout.replace("│", " ").split())
-    assert "target mean activation of a hidden unit; in (0, 1)" in text
-    assert "linear warm-up of the learning rate; >= 0 [step] (default: 500)" in text
+    assert "target mean activation of a hidden unit; in [1e-06, 0.999999]" in text
+    assert "fraction of the steps over which the learning rate rises linearly; in [0, 1] (default: 0.05)" in text
+    assert "training steps; >= 1 [step] (default: 10000)" in text
     assert "one of sigmoid, tanh, relu, linear (default: sigmoid)" in text
     assert ("--seeds" in text) == (module == "sweep")
     assert not (tmp_path / "runs").exists()
 
 
 BAD = [
-    (["--rho", "1.5"], "--rho: rho must be in (0, 1): got 1.5; the default is 0.05"),
-    (["--rho", "0"], "--rho: rho must be in (0, 1): got 0"),
+    (["--rho", "1.5"], "--rho: rho must be in [1e-06, 0.999999]: got 1.5; the default is 0.05"),
+    (["--rho", "0"], "--rho: rho must be in [1e-06, 0.999999]: got 0"),
     (["--rho", "nan"], "--rho: rho must be a finite number: got 'nan'"),
     (["--rho", "a"], "--rho: rho must be a finite number: got 'a'"),
     (["--rho"], "--rho needs a value"),
@@ -121,14 +122,17 @@ BAD = [
     (["--d-hidden", "2.5"], "--d-hidden: d_hidden must be a whole number: got '2.5'"),
     (["--tied", "perhaps"], "--tied: tied must be True or False: got 'perhaps'"),
     (["--activation", "sigmod"], "did you mean sigmoid?"),
-    (["--reconstruction", "bernoulli", "--output", "linear"], "reconstruction bernoulli needs probabilities"),
+    (["--reconstruction-loss", "bernoulli", "--output", "linear"], "reconstruction_loss bernoulli needs probabilities"),
     (["--roh", "0.1"], "unknown flag --roh: did you mean --rho?"),
     (["--roh=0.1"], "unknown flag --roh: did you mean --rho?"),
     (["0.1"], "every value needs a flag before it: got '0.1'"),
     (["--dataset", "patchez"], "unknown dataset patchez: did you mean patches?"),
     (["--dataset", "array:nowhere.npy"], "needs a file that exists: got nowhere.npy"),
     (["--dataset", "array:empty.npy"], "empty.npy must not be empty"),
-    (["--dataset", "array:holes.npy"], "holes.npy must be finite: got 1 NaN or infinite values of 200"),
+    (
+        ["--dataset", "array:holes.npy"],
+        "holes.npy must be finite in single precision: got 1 NaN",
+    ),
     (["--dataset", "array:flat.npy"], "held-out samples must differ"),
     (["--dataset", "array:large.npy", "--batch-size", "9"], "output sigmoid needs data in [0, 1]"),
     (["--dataset", "array:objects.npy"], "must be a .npy or .npz file of plain numbers"),
@@ -142,17 +146,22 @@ BAD = [
     (["--name", "taken"], "the run's folder must be new or empty: got runs/taken"),
     (["--name", "a", "b"], "--name takes one value: got 2"),
     (["--runs", "text.npy"], "the run's folder must be writable: got text.npy"),
+    (["--name", "n" * 300], "File name too long"),
+    (["--dataset", "array:" + "n" * 300], "File name too long"),
+    (["--samples", "1" + 12 * "0"], "samples must fit in memory"),
 ]
 ONLY_SWEEP = [
     (["--rho", "0.1", "0.1"], "rho must not name a value twice"),
-    (["--seeds", "0"], "seeds must be >= 1"),
-    (["--seeds", "1", "1"], "seeds must be different numbers"),
+    (["--seeds", "0"], "seeds must be a number in [1, 1000000]"),
+    (["--seeds", "-3"], "seeds must be a number in [1, 1000000]"),
+    (["--seeds", "5000000000"], "seeds must be a number in [1, 1000000]"),
+    (["--seeds", "1", "1"], "seeds must be different whole numbers"),
     (["--seeds", "x"], "--seeds: seed must be a whole number"),
 ]
 ONLY_TRAIN = [
     (["--rho", "0.1", "0.2"], "--rho takes one value: got 2"),
     (["--seeds", "3"], "unknown flag --seeds: did you mean --seed?"),
-    (["--seed", "-1"], "--seed: seed must be >= 0: got -1"),
+    (["--seed", "-1"], "seeds must be different whole numbers in [0, 2^32): got -1"),
 ]
 
 

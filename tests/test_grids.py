@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from sae_jax.config import Config, DataConfig
-from sae_jax.grids import make_grid
+from sae_jax.grids import ALL_SETTINGS, make_grid
 from sae_jax.settings import UserError
+from sae_jax.sweeps import sweep
 
 
 def grid(seeds=1, **settings):
@@ -23,6 +24,11 @@ def test_sequences_are_axes_and_values_are_not():
     assert all(data.dataset == "digits" for _, _, data in made.programs())
 
 
+def test_no_setting_is_named_like_a_variable_or_a_dimension_of_the_result(samples):
+    result = sweep(Config(d_hidden=2, batch_size=8, steps=2), samples)
+    assert not set(ALL_SETTINGS) & ({str(name) for name in result.variables} | {str(dim) for dim in result.dims})
+
+
 def test_cells_run_through_the_last_axis_fastest():
     cells = grid(rho=[0.1, 0.2], beta=np.array([1, 2, 3])).cells()
     np.testing.assert_allclose(cells.rho, [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], rtol=1e-6)
@@ -35,7 +41,7 @@ def test_cells_run_through_the_last_axis_fastest():
     ("settings", "message"),
     [
         ({"roh": 0.1}, "unknown setting roh: did you mean rho?"),
-        ({"rho": [0.1, 1.5]}, r"rho must be in \(0, 1\): got 1.5"),
+        ({"rho": [0.1, 1.5]}, r"rho must be in \[1e-06, 0.999999\]: got 1.5"),
         ({"rho": []}, "rho needs at least one value"),
         ({"rho": [0.1, 0.1]}, "rho must not name a value twice"),
         ({"rho": float("nan")}, "rho must be a finite number: got nan"),
@@ -46,10 +52,16 @@ def test_cells_run_through_the_last_axis_fastest():
         ({"d_hidden": [4, 0]}, "d_hidden must be >= 1: got 0"),
         ({"activation": "sigmiod"}, "did you mean sigmoid?"),
         ({"tied": 3}, "tied must be True or False: got 3"),
-        ({"reconstruction": ["squared_error", "bernoulli"], "output": ["sigmoid", "linear"]}, "needs probabilities"),
-        ({"seeds": 0}, "seeds must be >= 1"),
-        ({"seeds": [1, 1]}, "seeds must be different numbers"),
-        ({"seeds": [-1]}, "seeds must be different numbers"),
+        (
+            {"reconstruction_loss": ["squared_error", "bernoulli"], "output": ["sigmoid", "linear"]},
+            "needs probabilities",
+        ),
+        ({"seeds": 0}, "seeds must be a number in .1, 1000000."),
+        ({"seeds": [1, 1]}, "seeds must be different whole numbers"),
+        ({"seeds": 5_000_000_000}, "seeds must be a number in .1, 1000000."),
+        ({"seeds": [0.5, 1.5]}, "seeds must be different whole numbers"),
+        ({"seeds": [2**32]}, "seeds must be different whole numbers"),
+        ({"seeds": [-1]}, "seeds must be different whole numbers"),
         ({"seeds": []}, "got none"),
     ],
 )

@@ -23,7 +23,7 @@ def test_squared_losses_by_their_formulas(output):
     expected = {"squared_error": total / 6, "half_squared_error": total / 12, "mean_squared_error": total / 24}
     for name, value in expected.items():
         loss = reconstruction_loss(
-            jnp.asarray(LOGITS), jnp.asarray(TARGETS), Config(reconstruction=name, output=output)
+            jnp.asarray(LOGITS), jnp.asarray(TARGETS), Config(reconstruction_loss=name, output=output)
         )
         assert float(loss) == pytest.approx(value, rel=1e-5)
 
@@ -31,12 +31,12 @@ def test_squared_losses_by_their_formulas(output):
 def test_bernoulli_is_the_cross_entropy():
     p = references.sigmoid(LOGITS)
     expected = -np.sum(TARGETS * np.log(p) + (1 - TARGETS) * np.log(1 - p)) / 6
-    loss = reconstruction_loss(jnp.asarray(LOGITS), jnp.asarray(TARGETS), Config(reconstruction="bernoulli"))
+    loss = reconstruction_loss(jnp.asarray(LOGITS), jnp.asarray(TARGETS), Config(reconstruction_loss="bernoulli"))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_bernoulli_stays_exact_where_the_sigmoid_has_rounded_to_one():
-    config = Config(reconstruction="bernoulli")
+    config = Config(reconstruction_loss="bernoulli")
     logits = jnp.asarray([[30.0], [-200.0]])
     assert float(reconstruction_loss(logits, jnp.asarray([[0.0], [1.0]]), config)) == pytest.approx(115, rel=1e-6)
     gradient = jax.grad(lambda z: reconstruction_loss(z, jnp.asarray([[0.0], [1.0]]), config))(logits)
@@ -45,7 +45,7 @@ def test_bernoulli_stays_exact_where_the_sigmoid_has_rounded_to_one():
 
 def test_bernoulli_with_a_linear_output_is_refused():
     with pytest.raises(UserError, match="bernoulli needs probabilities"):
-        Config(reconstruction="bernoulli", output="linear")
+        Config(reconstruction_loss="bernoulli", output="linear")
 
 
 def test_objective_and_its_gradient_against_the_reference(samples):

@@ -7,7 +7,8 @@ import pytest
 
 from sae_jax import sparsity
 from sae_jax.config import Config
-from sae_jax.penalties import EPSILON, kl_divergence, kl_penalty, kl_slope, weight_decay
+from sae_jax.penalties import kl_divergence, kl_penalty, kl_slope, weight_decay
+from sae_jax.types import EPSILON
 from tests import references
 
 

@@ -46,6 +46,15 @@ def test_every_default_lies_in_its_own_range_and_has_help(owner):
         assert field.metadata["help"] and field.metadata["unit"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rho", 0.99999999), ("rho", 1e-9), ("rho", 0.0), ("learning_rate", 1e-46), ("learning_rate", 1e39)],
+)
+def test_values_that_single_precision_moves_out_of_range_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} must be"):
+        check(settings_of(Hyperparameters)[name], value)
+
+
 def test_values_take_the_declared_type():
     config = Config(d_hidden="12", tied="True", steps=1e3)
     assert (config.d_hidden, config.tied, config.steps) == (12, True, 1000)

@@ -1,11 +1,17 @@
 """A sweep: one labelled array, whose every lane is what training it alone gives."""
 
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
-import sae_jax
-from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, sweep
+from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, load, sweep
 from sae_jax.activations import ACTIVATIONS
 from sae_jax.metrics import evaluate
 from sae_jax.results import PARAMETERS
@@ -23,6 +29,19 @@ def data(samples):
 @pytest.fixture(scope="module")
 def whole(data):
     return sweep(CONFIG, data, seeds=3, **GRID)
+
+
+@contextlib.contextmanager
+def logged_lines():
+    """The lines that JAX logs inside."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("jax").addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger("jax").removeHandler(handler)
 
 
 def test_the_result_is_one_labelled_array(whole):
@@ -119,7 +138,7 @@ def test_every_activation_trains(data, activation, tied):
 @pytest.mark.parametrize("estimator", ["ema", "batch"])
 def test_optimizers_and_estimators_hold_the_mean_activation(data, optimizer, estimator):
     made = sweep(
-        CONFIG, data, optimizer=optimizer, estimator=estimator, beta=5.0, rho=[0.1, 0.3], steps=2000, learning_rate=0.01
+        CONFIG, data, optimizer=optimizer, estimator=estimator, beta=5.0, rho=[0.1, 0.3], steps=2000, learning_rate=0.003
     )
     means = made["eval_mean_activation"].mean(("seed", "unit"))
     np.testing.assert_allclose(means, made["rho"], rtol=0.15)
@@ -134,6 +153,7 @@ def test_early_stopping_is_per_lane(samples):
         weight_decay=0.0,
         final_learning_rate=1.0,
         learning_rate=[1e-5, 0.02],
+        beta_warmup=0.0,
     )
     stopped = made["stopped_at"].squeeze()
     assert stopped[0] == -1 and 0 < stopped[1] < 3000
@@ -181,6 +201,42 @@ def test_constant_data_is_refused():
         sweep(CONFIG, np.full((100, 4), 0.5))
 
 
-def test_the_pieces_are_exported():
-    for name in sae_jax.__all__:
-        assert getattr(sae_jax, name) is not None
+def test_loss_and_patience_are_axes_too_and_labels_name_every_rule(data):
+    made = sweep(
+        CONFIG, data, reconstruction_loss=["squared_error", "bernoulli"], activation=["sigmoid", "relu"], patience=2
+    )
+    assert made["loss"].dims == ("reconstruction_loss", "activation", "seed", "step")
+    label = made["eval_l0"].attrs["long_name"]
+    assert "code > 0.1 for sigmoid codes" in label and "code > 0 for relu codes" in label
+    assert made["eval_reconstruction"].attrs["units"] == "squared input units per sample / nat"
+
+
+def test_the_samples_own_settings_are_recorded(data):
+    recorded = json.loads(sweep(CONFIG, load(DataConfig(dataset="digits", data_seed=7))).attrs["config"])
+    assert (recorded["dataset"], recorded["data_seed"]) == ("digits", 7)
+    assert json.loads(sweep(CONFIG, data).attrs["config"])["dataset"] == "array"
+
+
+def test_a_second_sweep_of_the_same_shapes_compiles_nothing(data, samples):
+    sweep(CONFIG, data, seeds=2)
+    with jax.log_compiles(), logged_lines() as lines:
+        sweep(CONFIG, as_data(samples[::-1].copy()), seeds=2, beta=0.5)
+    assert not [line for line in lines if "Compiling" in line and "spread" in line]
+
+
+def test_lanes_of_one_bad_setting_do_not_hold_the_others_up(data):
+    made = sweep(CONFIG, data, learning_rate=1e38)
+    assert int(made["diverged_at"].squeeze()) >= 0
+    assert np.isnan(made["loss"].squeeze()[-1]) and made["loss"].sizes["step"] == 100
+
+
+def test_double_precision_mode_changes_nothing_of_the_types():
+    code = (
+        "import numpy as np; from sae_jax import *;"
+        "config = Config(d_hidden=3, batch_size=8, steps=4, patience=2);"
+        "made = sweep(config, np.random.rand(50, 4), tied=[False, True]);"
+        "assert made['loss'].dtype == 'float32' and made['encoder_weight'].dtype == 'float32'"
+    )
+    environment = os.environ | {"JAX_ENABLE_X64": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

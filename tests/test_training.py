@@ -17,9 +17,7 @@ from sae_jax.types import Hyperparameters
 from tests import references
 
 CONFIG = Config(d_hidden=7, batch_size=32, steps=100)
-HYPER = Hyperparameters(
-    rho=0.05, beta=2.0, weight_decay=1e-3, learning_rate=0.01, warmup_steps=20.0, beta_warmup_steps=30.0
-)
+HYPER = Hyperparameters(rho=0.05, beta=2.0, weight_decay=1e-3, learning_rate=0.01, warmup=0.2, beta_warmup=0.3)
 
 
 def assert_close(actual, expected, rtol=0.0, atol=0.0):
@@ -133,7 +131,7 @@ def test_a_lane_that_diverges_is_frozen_with_its_last_finite_parameters(samples,
     if bad == "batch":
         state, _ = step(state, np.full((32, 16), np.nan, np.float32), HYPER)
     else:
-        state, _ = step(state, samples[32:64], HYPER.replace(learning_rate=jnp.float32(3e38), warmup_steps=0.0))
+        state, _ = step(state, samples[32:64], HYPER.replace(learning_rate=jnp.float32(3e38), warmup=0.0))
         state, _ = step(state, samples[32:64], HYPER)
     assert int(state.diverged_at) in (1, 2)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
@@ -146,7 +144,9 @@ def test_a_lane_that_diverges_is_frozen_with_its_last_finite_parameters(samples,
 def test_early_stopping_keeps_the_best_parameters(samples):
     # A learning rate that never falls goes on overfitting 40 samples.
     config = dataclasses.replace(CONFIG, d_hidden=30, batch_size=20, steps=3000, patience=5)
-    hyper = Hyperparameters(beta=0.0, weight_decay=0.0, learning_rate=0.02, final_learning_rate=1.0)
+    hyper = Hyperparameters(
+        beta=0.0, weight_decay=0.0, learning_rate=0.02, final_learning_rate=1.0, warmup=0.0, beta_warmup=0.0
+    )
     train, heldout = samples[:40], samples[300:]
     lane, curves = FIT(config, train, heldout, hyper, jax.random.key(0))
     stopped_at = int(lane.stopped_at)
@@ -167,10 +167,24 @@ def test_early_stopping_keeps_the_best_parameters(samples):
     assert int(lane.train.step) == stopped_at
 
 
+def test_patience_waits_for_the_warmups_and_not_for_lanes_that_have_diverged(samples):
+    config = dataclasses.replace(CONFIG, steps=400, patience=1)
+    # While beta rises, the full penalty weighs on units that are not yet held: that loss is no reason to stop.
+    lane, _ = FIT(config, samples, samples[300:], dataclasses.replace(HYPER, beta_warmup=0.5), jax.random.key(0))
+    assert int(lane.stopped_at) == -1 or int(lane.stopped_at) > 200
+    wild = dataclasses.replace(HYPER, learning_rate=1e38, warmup=0.0)
+    lane, _ = FIT(config, samples, samples[300:], wild, jax.random.key(0))
+    assert int(lane.train.diverged_at) >= 0
+    assert int(lane.stopped_at) == -1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(final_params(lane)))
+    for best, last in zip(jax.tree.leaves(final_params(lane)), jax.tree.leaves(lane.train.params), strict=True):
+        np.testing.assert_array_equal(best, last)
+
+
 def test_patience_changes_nothing_before_it_runs_out(samples):
     patient = dataclasses.replace(CONFIG, patience=1000)
     key = jax.random.key(2)
     plain, _ = FIT(CONFIG, samples, samples[:50], HYPER, key)
     watched, _ = FIT(patient, samples, samples[:50], HYPER, key)
-    assert_close(watched.train.params, plain.train.params, rtol=1e-5, atol=1e-6)
+    assert_close(watched.train, plain.train, rtol=1e-5, atol=1e-6)
     assert int(watched.stopped_at) == -1

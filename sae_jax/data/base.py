@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import psutil
 from jaxtyping import Float
 
 from sae_jax.config import DataConfig
@@ -20,17 +21,23 @@ class Data:
     Attributes:
         train: [samples, d_in].
         heldout: [heldout, d_in]; never trained on.
+        config: the settings that it was made by.
         description: one line for people.
         image_shape: (height, width) of a sample where it is an image.
     """
 
     train: Float[np.ndarray, "samples d_in"]
     heldout: Float[np.ndarray, "heldout d_in"]
+    config: DataConfig
     description: str
     image_shape: tuple[int, int] | None = None
 
 
-def as_data(samples: np.ndarray, config: DataConfig = DataConfig(), name: str = "array") -> Data:  # noqa: B008
+def as_data(
+    samples: np.ndarray,
+    config: DataConfig = DataConfig(dataset="array"),  # noqa: B008
+    name: str = "array",
+) -> Data:
     """Make Data of an array: checked, split at random by `config.data_seed`, normalised.
 
     Args:
@@ -72,7 +79,7 @@ def finish(
     shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
     how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
     description = f"{name}: {len(train)} samples of {shape} to train on, {len(heldout)} held out; {how}"
-    return Data(train, heldout, description, image_shape)
+    return Data(train, heldout, config, description, image_shape)
 
 
 def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: str) -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +115,22 @@ def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: 
     return centred[0].astype(np.float32), centred[1].astype(np.float32)
 
 
+def check_fits(samples: int, d_in: int) -> None:
+    """Refuse a number of samples whose float64 form, and a copy of it, would not fit in memory.
+
+    Raises:
+        UserError: they would not.
+    """
+    needed, available = 2 * 8 * samples * d_in, psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            f"samples must fit in memory: got {samples}, which take {needed / 2**20:,.0f} MiB "
+            f"of {available / 2**20:,.0f} MiB; use fewer"
+        )
+
+
 def checked(values: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
-    """The array as float32 or float64, or UserError where it is empty, of another rank, not numeric or not finite."""
+    """The array as float64, or UserError where it is empty, of another rank, not numeric or not finite."""
     values = np.asarray(values)
     layout = "[" + ", ".join(axes) + "]"
     if values.dtype.kind not in "fiub":
@@ -118,10 +139,11 @@ def checked(values: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
         raise UserError(f"{name} must be an array {layout}: got shape {list(values.shape)}; reshape it first")
     if values.size == 0:
         raise UserError(f"{name} must not be empty: got shape {list(values.shape)}")
-    values = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
-    bad = ~np.isfinite(values)
+    with np.errstate(over="ignore"):  # What single precision cannot hold becomes infinite, and is refused.
+        bad = ~np.isfinite(values.astype(np.float32))
     if bad.any():
         raise UserError(
-            f"{name} must be finite: got {int(bad.sum())} NaN or infinite values of {values.size}; drop those samples"
+            f"{name} must be finite in single precision: got {int(bad.sum())} NaN, infinite or huge values "
+            f"of {values.size}; drop those samples or rescale them"
         )
-    return values
+    return values.astype(np.float64)

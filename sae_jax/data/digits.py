@@ -20,7 +20,7 @@ def load(argument: str, config: DataConfig) -> Data:
         raise UserError(f"dataset digits takes nothing after a colon: got {config.dataset}; use digits")
     pixels = load_digits().data / 16.0
     order = np.random.default_rng(config.data_seed).permutation(len(pixels))
-    held = round(config.heldout * len(pixels))
+    held = max(1, round(config.heldout * len(pixels)))
     return finish(
         pixels[order[held:]],
         pixels[order[:held]],

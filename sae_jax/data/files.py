@@ -34,9 +34,9 @@ def read(path: str, dataset: str) -> np.ndarray:
     if not path:
         raise UserError(f"dataset {kind} needs a file: got {dataset!r}; use {kind}:FILE.npy")
     file = Path(path)
-    if not file.is_file():
-        raise UserError(f"dataset {kind} needs a file that exists: got {path}")
     try:
+        if not file.is_file():
+            raise UserError(f"dataset {kind} needs a file that exists: got {path}")
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -47,7 +47,7 @@ def read(path: str, dataset: str) -> np.ndarray:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} must be a .npy or .npz file of plain numbers, as numpy.save writes: {reason}"
         ) from None

@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 
 from sae_jax.config import DataConfig
-from sae_jax.data.base import Data, finish
+from sae_jax.data.base import Data, check_fits, finish
 from sae_jax.settings import UserError
 
 # Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and
@@ -56,7 +56,8 @@ def whiten(image: np.ndarray) -> np.ndarray:
     frequency = np.hypot(rows[:, None], columns[None, :])
     gain = frequency * np.exp(-((frequency / CUTOFF) ** 4))
     whitened = np.real(np.fft.ifft2(np.fft.fft2(image) * gain))
-    return whitened / max(whitened.std(), np.finfo(float).tiny)
+    # What is left of a constant image is rounding, not texture.
+    return whitened / whitened.std() if whitened.std() > 1e-9 * np.abs(image).max() else np.zeros_like(whitened)
 
 
 def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data:
@@ -72,15 +73,17 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data
     """
     side, total = config.patch_size, config.samples or DEFAULT_PATCHES
     held = max(1, round(total * config.heldout / (1 - config.heldout)))
-    splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
-    for i, image in enumerate(images):
-        pixels = whiten(image) if config.whiten else image
-        strip = max(side, round(config.heldout * image.shape[1]))
+    strips = [max(side, round(config.heldout * image.shape[1])) for image in images]
+    for image, strip in zip(images, strips, strict=True):
         if side > image.shape[0] or side + strip > image.shape[1]:
             raise UserError(
                 f"patch_size must leave room for two patches side by side, one held out: got {side} "
                 f"for an image of {image.shape[0]} x {image.shape[1]} pixels; use a smaller patch"
             )
+    check_fits(total + held, side * side)
+    splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
+    for i, (image, strip) in enumerate(zip(images, strips, strict=True)):
+        pixels = whiten(image) if config.whiten else image
         parts = {"train": (pixels[:, :-strip], total), "heldout": (pixels[:, -strip:], held)}
         for which, (part, wanted) in parts.items():
             rng = np.random.default_rng([config.data_seed, i, which == "heldout"])

@@ -31,66 +31,73 @@ def load(name: str, config: DataConfig) -> Data:
     """
     if not name:
         raise UserError("dataset tfds needs a name: got 'tfds:'; use tfds:mnist")
+    where = f"--data-dir {config.data_dir}" if config.data_dir else "TFDS's default folder"
+    options = f"'{name}', data_dir={config.data_dir or None!r}, file_format='array_record'"
+    prepare = (
+        'python -m pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
+        f'tfds.builder({options}).download_and_prepare()"'
+    )
     with _quiet():
-        builder = _builder(name, config.data_dir)
-        features, splits = dict(builder.info.features or {}), sorted(builder.info.splits)
-        if "image" not in features:
-            raise UserError(f"tfds:{name} must have an image feature: it has {', '.join(features)}")
-        if "train" not in splits:
-            raise UserError(f"tfds:{name} must have a train split: it has {', '.join(splits)}")
-        train = _images(builder, "train", name)
-        if "test" in splits:
-            heldout = _images(builder, "test", name)
-        else:
-            held = max(1, round(config.heldout * len(train)))
-            train, heldout = train[:-held], train[-held:]
-    shape = (train.shape[1], train.shape[2])
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder(name, data_dir=config.data_dir or None, file_format="array_record")
+            prepared = builder.data_path.exists()
+        except tfds.core.DatasetNotFoundError:
+            raise UserError(
+                f"tfds:{name} must be a set that tensorflow-datasets knows, or one prepared in {where}: "
+                "see https://www.tensorflow.org/datasets for the names"
+            ) from None
+        except ModuleNotFoundError:
+            prepared = False
+        except Exception as error:  # A folder that is no such set fails in as many ways as there are file formats.
+            raise _unreadable(name, where, error, prepare) from None
+        if not prepared:
+            raise UserError(
+                f"tfds:{name} must be prepared: it is not in {where}, and preparing it needs TensorFlow and a network; "
+                f"pass --data-dir to a folder that holds it, or run: {prepare}"
+            )
+        try:
+            train, heldout = _splits(builder, name, config.heldout)
+        except UserError:
+            raise
+        except Exception as error:  # So does a set whose files are cut short.
+            raise _unreadable(name, where, error, prepare) from None
     return finish(
         train.reshape(len(train), -1),
         heldout.reshape(len(heldout), -1),
         config,
         f"tensorflow-datasets {name}",
         normalize="none",
-        image_shape=shape,
+        image_shape=(train.shape[1], train.shape[2]),
     )
 
 
-def _builder(name: str, data_dir: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    where = f"--data-dir {data_dir}" if data_dir else "TFDS's default folder"
-    options = f"'{name}', data_dir={data_dir or None!r}, file_format='array_record'"
-    prepare = (
-        'python -m pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
-        f'tfds.builder({options}).download_and_prepare()"'
+def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"tfds:{name} must be readable as array_record files in {where}: {reason}; "
+        f"to prepare it anew, move it away and run: {prepare}"
     )
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
-        prepared = builder.data_path.exists()
-    except tfds.core.DatasetNotFoundError:
-        raise UserError(
-            f"tfds:{name} must be a set that tensorflow-datasets knows, or one prepared in {where}: "
-            "see https://www.tensorflow.org/datasets for the names"
-        ) from None
-    except ModuleNotFoundError:
-        prepared = False
-    except Exception as error:  # A folder that is no TFDS set fails in as many ways as there are file formats.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"tfds:{name} must be readable in {where}: {reason}") from None
-    if not prepared:
-        raise UserError(
-            f"tfds:{name} must be prepared: it is not in {where}, and preparing it needs TensorFlow and a network; "
-            f"pass --data-dir to a folder that holds it, or run: {prepare}"
-        )
-    return builder
+
+
+def _splits(builder: Any, name: str, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    features, splits = dict(builder.info.features or {}), sorted(builder.info.splits)
+    if "image" not in features:
+        raise UserError(f"tfds:{name} must have an image feature: it has {', '.join(features)}")
+    if "train" not in splits:
+        raise UserError(f"tfds:{name} must have a train split: it has {', '.join(splits)}")
+    train = _images(builder, "train", name)
+    if "test" in splits:
+        return train, _images(builder, "test", name)
+    if len(train) < 2:
+        raise UserError(f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {len(train)}")
+    held = max(1, round(fraction * len(train)))
+    return train[:-held], train[-held:]
 
 
 def _images(builder: Any, split: str, name: str) -> np.ndarray:
-    try:
-        source = builder.as_data_source(split=split)
-    except (NotImplementedError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"tfds:{name} must be prepared with file_format='array_record': {reason}") from None
+    source = builder.as_data_source(split=split)
     if len(source) == 0:
         raise UserError(f"tfds:{name} must not be empty: its {split} split has no images")
     first = np.asarray(source[0]["image"])

@@ -1,0 +1,165 @@
+"""Training and measuring all lanes of one compiled program, chunk by chunk."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from sae_jax.autoencoder import decoder_weight
+from sae_jax.config import Config
+from sae_jax.data import Data
+from sae_jax.metrics import evaluate
+from sae_jax.parallel import Plan, lane_mesh, layout, make_plan, memory_budget, over_lanes, place
+from sae_jax.training import LaneState, Metrics, final_params, init_lane, train_window, windows
+from sae_jax.types import Hyperparameters
+
+
+class Progress(NamedTuple):
+    """Where a program stands: its phase (compiling, training, evaluating), steps over all chunks, lanes."""
+
+    phase: str
+    step: int
+    steps: int
+    lanes: int
+
+
+class Compiled(NamedTuple):
+    """The three functions of a program, each over all lanes of a chunk."""
+
+    start: jax.stages.Wrapped
+    advance: jax.stages.Wrapped
+    measure: jax.stages.Wrapped
+
+
+@functools.lru_cache(maxsize=32)
+def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compiled:
+    """The program of a Config: kept, so that another data set or another call of the same shapes compiles nothing."""
+    return Compiled(
+        start=over_lanes(lambda hyper, key: init_lane(key, config, hyper, d_in), mesh, 0, sequential),
+        advance=over_lanes(
+            lambda train, heldout, start, stop, lane, hyper, key: train_window(
+                config, lane, train, heldout, hyper, key, start, stop
+            ),
+            mesh,
+            4,
+            sequential,
+            donate=True,
+        ),
+        # One lane at a time: a held-out split is many times as large as a batch.
+        measure=over_lanes(
+            lambda heldout, lane, key: _measure(lane, heldout, config), mesh, 1, True, cells_in_turn=True
+        ),
+    )
+
+
+def plan_lanes(
+    config: Config,
+    data: Data,
+    hyper: Hyperparameters,
+    seeds: tuple[int, ...],
+    devices: list[jax.Device],
+    lanes_per_chunk: int | None,
+) -> Plan:
+    """Lay a program's lanes out, from the memory that one lane needs.
+
+    A lane counts twice, as a window's argument and as its result, with a batch's activations and their gradients.
+
+    Args:
+        config, data: the program and its samples.
+        hyper: hyperparameters of every cell, each leaf [cells].
+        seeds: seeds of every cell.
+        devices: devices to spread over.
+        lanes_per_chunk: the most lanes of a chunk; None is what memory allows.
+    """
+    d_in = data.train.shape[1]
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), hyper)
+    state = jax.eval_shape(lambda seed, h: init_lane(jax.random.key(seed), config, h, d_in), 0, one)
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    row_bytes = 3 * 4 * (d_in + config.d_hidden)
+    watched = len(data.heldout) if config.patience else 0
+    lane_bytes = 2 * state_bytes + row_bytes * max(config.batch_size, watched)
+    shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
+    budget = memory_budget(devices, shared_bytes)
+    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk)
+
+
+def run_lanes(
+    config: Config,
+    data: Data,
+    hyper: Hyperparameters,
+    seeds: tuple[int, ...],
+    devices: list[jax.Device],
+    plan: Plan,
+    progress: Callable[[Progress], None],
+) -> dict[str, np.ndarray]:
+    """Train and measure all lanes of one program.
+
+    Args:
+        config, data: the program and its samples.
+        hyper: hyperparameters of every cell, each leaf [cells].
+        seeds: seeds of every cell.
+        devices, plan: where the lanes go.
+        progress: is told where the program stands.
+
+    Returns:
+        Arrays by variable name, each with leading axes [cells, seeds].
+    """
+    mesh, stops = lane_mesh(devices), windows(config.steps)
+    train, heldout = (place(part, mesh, split=False) for part in (data.train, data.heldout))
+    program = compiled(config, train.shape[1], mesh, plan.sequential)
+    arrays: dict[str, np.ndarray] = {}
+    total = config.steps * plan.chunks
+    progress(Progress("compiling", 0, total, plan.lanes))
+    for chunk, (cells, seed_of) in enumerate(zip(*layout(plan), strict=True)):
+        here = np.maximum(cells, 0)
+        settings = place(jax.tree.map(lambda leaf, here=here: leaf[here], hyper), mesh, split=True)
+        keys = place(jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed_of]), mesh, split=True)
+        lanes = program.start(settings, keys)
+        curves: list[Metrics] = []
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+            # One window stays in flight, so that the devices do not wait for the host.
+            if len(curves) > 1:
+                curves[-2] = jax.device_get(curves[-2])
+                progress(Progress("training", chunk * config.steps + int(start), total, plan.lanes))
+                if np.all(np.isnan(curves[-2].loss)):
+                    break  # Every lane has stopped or diverged.
+            lanes, metrics = program.advance(train, heldout, np.int32(start), np.int32(stop), lanes, settings, keys)
+            curves.append(metrics)
+        progress(Progress("evaluating", (chunk + 1) * config.steps, total, plan.lanes))
+        found = jax.device_get(program.measure(heldout, lanes, keys))
+        stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))
+        missing = [(0, 0), (0, 0), (0, len(stops) - len(curves))]
+        for name in Metrics._fields:
+            found[name] = np.pad(getattr(stacked, name), missing, constant_values=np.nan)
+        _scatter(arrays, found, cells, seed_of, plan)
+    return arrays
+
+
+def _measure(lane: LaneState, heldout: Array, config: Config) -> dict[str, Array]:
+    params = final_params(lane)
+    evaluation = evaluate(params, heldout, config)
+    return {
+        **{f"eval_{name}": value for name, value in evaluation._asdict().items()},
+        **params,
+        "decoder_weight": decoder_weight(params),
+        "diverged_at": lane.train.diverged_at,
+        "stopped_at": lane.stopped_at,
+    }
+
+
+def _scatter(
+    arrays: dict[str, np.ndarray], found: dict[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray, plan: Plan
+) -> None:
+    """Put a chunk's arrays [blocks, cells, ...] where they belong in arrays [cells, seeds, ...], fillers left out."""
+    real = cells >= 0
+    where = cells[real], np.broadcast_to(seeds[:, None], cells.shape)[real]
+    for name, values in found.items():
+        if name not in arrays:
+            arrays[name] = np.empty((plan.cells, plan.seeds, *values.shape[2:]), values.dtype)
+        arrays[name][where] = values[real]
