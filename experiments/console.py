@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_jax import sweeps
-from sae_jax.plotting import by_cell, cell_axes, in_double_precision
+from sae_jax.cells import by_cell, cell_axes, in_double_precision, short, target
 
 MOST_ROWS = 40
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
@@ -86,17 +85,11 @@ class ConsoleReporter(sweeps.Reporter):
         self._bar.update(self._task, description=progress.phase, completed=progress.step, began=began)
 
 
-def print_table(console: Console, dataset: xr.Dataset, rho: Any) -> None:
-    """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds.
-
-    Args:
-        console: where to.
-        dataset: what `sae_jax.sweep` returned.
-        rho: the target where it was not swept.
-    """
+def print_table(console: Console, dataset: xr.Dataset) -> None:
+    """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds."""
     axes, cells = cell_axes(dataset), by_cell(in_double_precision(dataset))
     if "rho" not in axes:
-        axes, cells = ["rho", *axes], [({"rho": rho, **point}, cell) for point, cell in cells]
+        axes, cells = ["rho", *axes], [({"rho": target(dataset).item(), **point}, cell) for point, cell in cells]
     table = Table(
         title=f"held-out data, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
     )
@@ -108,7 +101,7 @@ def print_table(console: Console, dataset: xr.Dataset, rho: Any) -> None:
     if bool(diverged.any()):
         table.add_column("diverged", justify="right", style="red")
     for point, cell in cells[:MOST_ROWS]:
-        row = [f"{value:g}" if isinstance(value, float) else str(value) for value in point.values()]
+        row = [short(value) for value in point.values()]
         row += [
             _spread(cell["eval_reconstruction"].values),
             _spread(cell["eval_explained_variance"].values),
@@ -123,13 +116,8 @@ def print_table(console: Console, dataset: xr.Dataset, rho: Any) -> None:
         console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
 
 
-def warnings_of(dataset: xr.Dataset, rho: Any) -> list[str]:
-    """Lines about lanes that went wrong: those that diverged, and those whose units are mostly stuck at 0 or 1.
-
-    Args:
-        dataset: what `sae_jax.sweep` returned.
-        rho: the target where it was not swept.
-    """
+def warnings_of(dataset: xr.Dataset) -> list[str]:
+    """Lines about lanes that went wrong: those that diverged, and those whose units are mostly stuck at 0 or 1."""
     lines = []
     diverged = int((dataset["diverged_at"] >= 0).sum())
     total = dataset["diverged_at"].size
@@ -138,12 +126,12 @@ def warnings_of(dataset: xr.Dataset, rho: Any) -> list[str]:
             f"warning: {diverged} of {total} lanes turned non-finite and were frozen with their last finite "
             "parameters; try a lower learning_rate, or clip_norm 1"
         )
-    target = dataset["rho"] if "rho" in dataset.dims else rho
+    rho = target(dataset)
     mean = dataset["eval_mean_activation"]
     bounded = dataset["eval_max_activation"].max("unit") <= 1
     units = mean.notnull().sum("unit")
-    low = (mean < STUCK * target).sum("unit")
-    high = ((1 - mean < STUCK * (1 - target)) & bounded).sum("unit")
+    low = (mean < STUCK * rho).sum("unit")
+    high = ((1 - mean < STUCK * (1 - rho)) & bounded).sum("unit")
     stuck = int((low + high > units / 2).sum())
     if stuck:
         lines.append(

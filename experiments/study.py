@@ -54,8 +54,8 @@ def run_study(
             trained = time.monotonic()
             results.save(dataset, folder)
             pictures = plotting.save_all(dataset, folder / "figures")
-    print_table(reporter.console, dataset, recorded["rho"])
-    for line in warnings_of(dataset, recorded["rho"]):
+    print_table(reporter.console, dataset)
+    for line in warnings_of(dataset):
         reporter.line(line)
     reporter.line(f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:")
     for path in [folder / name for name in (results.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+
+from sae_jax.cells import by_cell, cell_axes, in_double_precision, name_of, short, target
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -29,7 +30,6 @@ STYLE: dict[Any, Any] = {
 }
 MOST_PANELS = 25
 LINE_STYLES = ("-", "--", ":", "-.")
-INNER_DIMS = ("seed", "step", "unit", "input")
 
 
 def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
@@ -54,32 +54,6 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
     return paths
 
 
-def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
-    """The Dataset with its floats as float64, in which sums over the parameters of a diverged lane stay finite."""
-    return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
-
-
-def cell_axes(dataset: xr.Dataset) -> list[str]:
-    """The swept settings of a Dataset: its dimensions without seed, step, unit and input."""
-    return [str(dim) for dim in dataset["eval_reconstruction"].dims if dim not in INNER_DIMS]
-
-
-def by_cell(dataset: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]]:
-    """Every cell of a sweep: its settings, and its part of the Dataset."""
-    axes = cell_axes(dataset)
-    shape = [dataset.sizes[axis] for axis in axes]
-    cells = []
-    for index in np.ndindex(*shape):
-        cell = dataset.isel(dict(zip(axes, index, strict=True)))
-        cells.append(({axis: cell[axis].item() for axis in axes}, cell))
-    return cells
-
-
-def name_of(point: dict[str, Any]) -> str:
-    """A cell's name: its settings, as rho=0.05 beta=1."""
-    return "  ".join(f"{name}={_short(value)}" for name, value in point.items()) or "the only cell"
-
-
 def heatmaps(dataset: xr.Dataset) -> Figure:
     """Held-out measures over the first two swept settings, averaged over seeds and the other settings."""
     axes = cell_axes(dataset)
@@ -87,7 +61,7 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
     measures = {
         "reconstruction error": dataset["eval_reconstruction"],
         "explained variance": dataset["eval_explained_variance"],
-        "mean activation / rho": dataset["eval_mean_activation"].mean("unit") / _rho(dataset),
+        "mean activation / rho": dataset["eval_mean_activation"].mean("unit") / target(dataset),
         "dead fraction": dataset["eval_dead_fraction"],
     }
     kept = [axis for axis in (rows, columns) if axis]
@@ -104,7 +78,7 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
             (rows, panel.set_yticks, panel.set_ylabel),
             (columns, panel.set_xticks, panel.set_xlabel),
         ):
-            ticks = [_short(value) for value in dataset[axis].values] if axis else [""]
+            ticks = [short(value) for value in dataset[axis].values] if axis else [""]
             every = max(1, len(ticks) // 10)
             set_ticks(range(0, len(ticks), every), ticks[::every])
             set_label(axis or "")
@@ -179,8 +153,7 @@ def filters(dataset: xr.Dataset) -> Figure:
 
 def mean_activation(dataset: xr.Dataset) -> Figure:
     """Mean activation of every unit on held-out data, sorted, against the target rho; one panel for each rho."""
-    rho = _rho(dataset)
-    targets = np.unique(np.asarray(rho))
+    targets = np.unique(np.asarray(target(dataset)))
     if len(targets) > MOST_PANELS:
         targets = targets[np.linspace(0, len(targets) - 1, MOST_PANELS).round().astype(int)]
     columns = min(len(targets), 5)
@@ -191,15 +164,15 @@ def mean_activation(dataset: xr.Dataset) -> Figure:
     others = [axis for axis in cell_axes(dataset) if axis != "rho"]
     for panel in panels.flat[len(targets) :]:
         panel.axis("off")
-    for panel, target in zip(panels.flat, targets, strict=False):
-        part = dataset.sel(rho=target) if "rho" in dataset.dims else dataset
+    for panel, rho in zip(panels.flat, targets, strict=False):
+        part = dataset.sel(rho=rho) if "rho" in dataset.dims else dataset
         for point, cell in by_cell(part):
             colour, style = _look(part, others, point)
             units = np.sort(cell["eval_mean_activation"].values.ravel())
             units = units[np.isfinite(units)]
             panel.plot(np.linspace(0, 1, len(units)), units, style, color=colour, lw=1.3, label=name_of(point))
-        panel.axhline(target, color="black", lw=0.8, ls=(0, (4, 3)))
-        panel.set(title=f"rho = {_short(target)} (dashed)", xlabel="units of all seeds, by rank")
+        panel.axhline(rho, color="black", lw=0.8, ls=(0, (4, 3)))
+        panel.set(title=f"rho = {short(rho)} (dashed)", xlabel="units of all seeds, by rank")
     panels[0, 0].set_ylabel("mean activation")
     if 1 <= len(panels[0, 0].get_lines()) - 1 <= 12 and others:
         panels[0, 0].legend(fontsize=8)
@@ -270,11 +243,6 @@ def _draw_filters(panel: Axes, lane: xr.Dataset) -> None:
         panel.imshow(weights, cmap="gray", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
 
 
-def _rho(dataset: xr.Dataset) -> xr.DataArray:
-    fixed = json.loads(dataset.attrs["config"])["rho"]
-    return dataset["rho"] if "rho" in dataset.dims else xr.DataArray(float(fixed))
-
-
 def _look(dataset: xr.Dataset, axes: list[str], point: dict[str, Any]) -> tuple[Any, str]:
     """Colour by the first axis, line style by the second."""
     if not axes:
@@ -285,10 +253,6 @@ def _look(dataset: xr.Dataset, axes: list[str], point: dict[str, Any]) -> tuple[
         return colour, "-"
     second = list(dataset[axes[1]].values).index(point[axes[1]])
     return colour, LINE_STYLES[second % len(LINE_STYLES)]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _write_values(panel: Axes, values: np.ndarray) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sae_jax import Config, DataConfig, sweep
-from sae_jax.plotting import by_cell, filters, heatmaps, save_all, tile, tradeoff
+from sae_jax.plotting import filters, heatmaps, save_all, tile, tradeoff
 
 matplotlib.use("Agg")
 CONFIG = Config(d_hidden=5, batch_size=32, steps=20)
@@ -73,14 +73,3 @@ def test_tiles_are_scaled_each_for_itself_and_apart():
     assert np.nanmax(picture[1:3, 4:6]) == 1
     np.testing.assert_array_equal(picture[4:6, 1:3], 0)
     assert np.all(np.isnan(picture[3])) and np.all(np.isnan(picture[:, 3]))
-
-
-def test_cells_come_with_their_settings(dataset):
-    cells = by_cell(dataset)
-    assert [point for point, _ in cells][:4] == [
-        {"rho": 0.05, "beta": 0.5},
-        {"rho": 0.05, "beta": 1.0},
-        {"rho": 0.05, "beta": 2.0},
-        {"rho": 0.1, "beta": 0.5},
-    ]
-    assert cells[3][1]["eval_l0"].dims == ("seed",)

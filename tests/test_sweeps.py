@@ -138,7 +138,14 @@ def test_every_activation_trains(data, activation, tied):
 @pytest.mark.parametrize("estimator", ["ema", "batch"])
 def test_optimizers_and_estimators_hold_the_mean_activation(data, optimizer, estimator):
     made = sweep(
-        CONFIG, data, optimizer=optimizer, estimator=estimator, beta=5.0, rho=[0.1, 0.3], steps=2000, learning_rate=0.003
+        CONFIG,
+        data,
+        optimizer=optimizer,
+        estimator=estimator,
+        beta=5.0,
+        rho=[0.1, 0.3],
+        steps=2000,
+        learning_rate=0.003,
     )
     means = made["eval_mean_activation"].mean(("seed", "unit"))
     np.testing.assert_allclose(means, made["rho"], rtol=0.15)

@@ -1,0 +1,47 @@
+"""Walking through a results Dataset cell by cell, for tables and figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+INNER_DIMS = ("seed", "step", "unit", "input")
+
+
+def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with its floats as float64, in which sums over the parameters of a diverged lane stay finite."""
+    return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
+
+
+def cell_axes(dataset: xr.Dataset) -> list[str]:
+    """The swept settings of a Dataset: its dimensions without seed, step, unit and input."""
+    return [str(dim) for dim in dataset["eval_reconstruction"].dims if dim not in INNER_DIMS]
+
+
+def by_cell(dataset: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Every cell of a sweep: its settings, and its part of the Dataset."""
+    axes = cell_axes(dataset)
+    shape = [dataset.sizes[axis] for axis in axes]
+    cells = []
+    for index in np.ndindex(*shape):
+        cell = dataset.isel(dict(zip(axes, index, strict=True)))
+        cells.append(({axis: cell[axis].item() for axis in axes}, cell))
+    return cells
+
+
+def name_of(point: dict[str, Any]) -> str:
+    """A cell's name: its settings, as rho=0.05 beta=1."""
+    return "  ".join(f"{name}={short(value)}" for name, value in point.items()) or "the only cell"
+
+
+def target(dataset: xr.Dataset) -> xr.DataArray:
+    """rho: along its axis where it was swept, else the one value."""
+    return dataset["rho"] if "rho" in dataset.dims else xr.DataArray(float(json.loads(dataset.attrs["config"])["rho"]))
+
+
+def short(value: Any) -> str:
+    """A setting's value in few characters."""
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
