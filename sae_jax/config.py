@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.corruption import CORRUPTIONS
 from sae_jax.settings import (
     AT_LEAST_ONE,
     NON_NEGATIVE,
@@ -33,13 +34,14 @@ class Config:
     output: str = setting("sigmoid", one_of(OUTPUTS), "activation of the reconstruction")
     tied: bool = setting(False, TRUE_OR_FALSE, "the decoder weight is the encoder's transpose")
     reconstruction_loss: str = setting("squared_error", one_of(RECONSTRUCTION_LOSSES), "reconstruction loss")
+    corruption: str = setting("none", one_of(CORRUPTIONS), "noise on the encoder's inputs, at level --noise")
     estimator: str = setting(
         "ema", one_of(("ema", "batch")), "rho_hat in the penalty: the running mean, or this batch's own mean"
     )
     ema_start: str = setting(
         "rho", one_of(("rho", "zero")), "the running mean starts at rho, or at 0 and is corrected for it"
     )
-    optimizer: str = setting("adam", one_of(("adam", "sgd")), "Adam, or SGD with momentum")
+    optimizer: str = setting("adam", one_of(("adam", "sgd", "lbfgs")), "Adam, SGD with momentum, or full-batch L-BFGS")
     batch_size: int = setting(128, AT_LEAST_ONE, "samples in a minibatch", "sample")
     steps: int = setting(10_000, AT_LEAST_ONE, "training steps", "step")
     patience: int = setting(
@@ -48,6 +50,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_all(self)
+        if self.optimizer == "lbfgs" and (self.estimator != "batch" or self.corruption != "none"):
+            raise UserError(
+                "optimizer lbfgs needs the exact gradient of one fixed loss: "
+                f"got estimator {self.estimator}, corruption {self.corruption}; use estimator batch, corruption none"
+            )
         if self.reconstruction_loss == "bernoulli" and self.output != "sigmoid":
             raise UserError(
                 f"reconstruction_loss bernoulli needs probabilities: got output {self.output}; use output sigmoid"

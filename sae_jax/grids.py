@@ -61,11 +61,16 @@ class Grid:
             yield point, config, dataclasses.replace(self.data, **{k: v for k, v in point.items() if k in DATA})
 
     def cells(self) -> Hyperparameters:
-        """Hyperparameters of every cell, each leaf float32 [cells], the last axis fastest."""
+        """Hyperparameters of every cell, each leaf float32 [cells], the last axis fastest.
+
+        A coefficient that is 0 in every cell is None: its penalty is left out of the program.
+        """
         shape = self.shape[:-1]
         swept = np.meshgrid(*self.lane_axes.values(), indexing="ij")
         values = dict(self.fixed) | dict(zip(self.lane_axes, swept, strict=True))
-        return Hyperparameters(**{name: np.broadcast_to(np.float32(values[name]), shape).reshape(-1) for name in HYPER})
+        leaves = {name: np.broadcast_to(np.float32(values[name]), shape).reshape(-1) for name in HYPER}
+        unused = {name: None for name in ("l1", "contractive") if not np.any(leaves[name])}
+        return Hyperparameters(**(leaves | unused))
 
 
 def make_grid(config: Config, data: DataConfig, seeds: int | Sequence[int], settings: Mapping[str, Any]) -> Grid:

@@ -83,7 +83,8 @@ def plan_lanes(
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     row_bytes = 3 * 4 * (d_in + config.d_hidden)
     watched = len(data.heldout) if config.patience else 0
-    lane_bytes = 2 * state_bytes + row_bytes * max(config.batch_size, watched)
+    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size
+    lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
     budget = memory_budget(devices, shared_bytes)
     return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk)

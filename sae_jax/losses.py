@@ -1,4 +1,4 @@
-"""The training objective: reconstruction + KL penalty + weight decay."""
+"""The training objective: reconstruction and penalties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from sae_jax.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.autoencoder import decode_logits, encode
 from sae_jax.config import Config
-from sae_jax.penalties import kl_penalty, weight_decay
+from sae_jax.penalties import contractive_penalty, kl_penalty, l1_penalty, weight_decay
 from sae_jax.types import Batch, Hyperparameters, Params, Scalar, UnitMeans
 
 
@@ -53,21 +53,27 @@ def objective(
     beta: Scalar,
     running_mean: UnitMeans | None = None,
     axis_name: str | None = None,
+    corrupted: Batch | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
-    """loss = reconstruction + beta * sum_j KL(rho || rho_hat_j) + (weight_decay / 2) ||W||^2.
+    """The training loss: the reconstruction loss and every penalty with its own coefficient.
+
+        loss = R(x, x_hat) + beta * sum_j KL(rho || rho_hat_j) + l1 * mean_i ||h_i||_1
+             + contractive * mean_i ||dh_i/dx||_F^2 + (weight_decay / 2) ||W||^2
 
     Args:
         params: parameter pytree.
         x: batch, [batch, d_in]; this device's share of it under data parallelism.
-        hyper: rho and weight_decay are read.
-        beta: the penalty's weight at this step (the warm-up applied).
+        config: static settings.
+        hyper: rho and the coefficients are read; those that are None leave their penalty out.
+        beta: the KL penalty's weight at this step (the warm-up applied).
         running_mean: rho_hat, [d_hidden]; None takes the batch's own mean activity (estimator batch).
         axis_name: named axis over which the batch is split.
+        corrupted: what the encoder sees, [batch, d_in]; None is x itself. The target is always x.
 
     Returns:
         (loss, Aux). Under data parallelism loss and reconstruction are this device's; batch_mean is the global one.
     """
-    codes = encode(params, x, config)
+    codes = encode(params, x if corrupted is None else corrupted, config)
     activity = ACTIVATIONS[config.activation].activity(codes)
     # No gradient passes a collective: differentiating through pmean means different things under different transforms.
     batch_mean = jax.lax.stop_gradient(jnp.mean(activity, axis=0))
@@ -77,9 +83,13 @@ def objective(
     reconstruction = reconstruction_loss(decode_logits(params, codes), x, config)
     penalty = kl_penalty(activity, mean_activation, hyper.rho, beta)
     loss = reconstruction + penalty + hyper.weight_decay * weight_decay(params)
+    if hyper.l1 is not None:
+        loss = loss + hyper.l1 * l1_penalty(codes)
+    if hyper.contractive is not None:
+        loss = loss + hyper.contractive * contractive_penalty(params, codes, config.activation)
     return loss, Aux(reconstruction, penalty, batch_mean)
 
 
 def heldout_objective(params: Params, x: Batch, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
-    """The objective on held-out data, beta in full and rho_hat measured on that data: what early stopping watches."""
+    """The objective on clean held-out data, beta in full, rho_hat measured there: what early stopping watches."""
     return objective(params, x, config, hyper, hyper.beta)[0]

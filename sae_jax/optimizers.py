@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from sae_jax.config import Config
 from sae_jax.types import Hyperparameters, Scalar
 
+LINE_SEARCH_STEPS = 20
+
 
 def warmup(step: Scalar | Array, config: Config, fraction: Scalar) -> Float[Array, ""]:
     """Linear warm-up factor over a fraction w of all T steps: min(1, (t + 1) / (w T)), 1 throughout where w is 0."""
@@ -33,14 +35,25 @@ def learning_rate(step: Scalar | Array, config: Config, hyper: Hyperparameters) 
     return hyper.learning_rate * warmup(step, config, hyper.warmup) * cosine
 
 
-def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformation:
+def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformationExtraArgs:
     """The optimizer of one step; its state does not depend on the learning rate, so that this may be traced.
+
+    L-BFGS searches along its direction for a step that meets the strong Wolfe conditions; no learning rate enters. The
+    search tries the full step first: optax's default, the step of the iteration before, stalls on autoencoders.
 
     Args:
         config: optimizer is read.
-        hyper: clip_norm and momentum are read.
+        hyper: clip_norm and momentum are read; neither by L-BFGS.
         rate: learning rate of this step.
+
+    Returns:
+        A transformation whose update takes, beside gradients, state and parameters, the value of the loss, its
+        gradient and the loss itself as `value`, `grad` and `value_fn`.
     """
+    if config.optimizer == "lbfgs":
+        search = optax.scale_by_zoom_linesearch(LINE_SEARCH_STEPS, initial_guess_strategy="one")
+        return optax.lbfgs(linesearch=search)
     limit = jnp.where(hyper.clip_norm > 0, hyper.clip_norm, jnp.inf)
     direction = optax.scale_by_adam() if config.optimizer == "adam" else optax.trace(decay=hyper.momentum)
-    return optax.chain(optax.clip_by_global_norm(limit), direction, optax.scale_by_learning_rate(rate))
+    transformation = optax.chain(optax.clip_by_global_norm(limit), direction, optax.scale_by_learning_rate(rate))
+    return optax.with_extra_args_support(transformation)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sae_jax.activations import ACTIVATIONS
 from sae_jax.types import EPSILON, Codes, Params, Scalar, UnitMeans
 
 
@@ -90,6 +91,30 @@ def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Arr
 
 
 kl_penalty.defvjp(_kl_penalty_fwd, _kl_penalty_bwd)
+
+
+def l1_penalty(codes: Codes) -> Float[Array, ""]:
+    """Mean over the batch of the codes' L1 norm, mean_i sum_j |h_ij|.
+
+    Source: Bricken et al. 2023, "Towards monosemanticity", appendix "Advice for training sparse autoencoders".
+    """
+    return jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
+
+
+def contractive_penalty(params: Params, codes: Codes, activation: str) -> Float[Array, ""]:
+    """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
+
+        mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_kj^2)
+
+    Args:
+        params: encoder_weight is read.
+        codes: codes of the batch, [batch, d_hidden]; sigma' is a function of them.
+        activation: name of the codes' activation.
+
+    Source: Rifai et al. 2011, "Contractive auto-encoders", section 3.
+    """
+    slopes = jnp.mean(jnp.square(ACTIVATIONS[activation].slope(codes)), axis=0)
+    return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=0))
 
 
 def weight_decay(params: Params) -> Float[Array, ""]:

@@ -134,7 +134,7 @@ def check_data(config: Config, data: Data) -> None:
         UserError: a batch is larger than the data, a sigmoid output cannot reach the values, or there is nothing to
             explain.
     """
-    if config.batch_size > len(data.train):
+    if config.batch_size > len(data.train) and config.optimizer != "lbfgs":
         raise UserError(
             f"batch_size must be at most the number of training samples: got {config.batch_size} of {len(data.train)}"
         )

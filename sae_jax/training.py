@@ -15,8 +15,10 @@ from jaxtyping import Array, Float
 from sae_jax import autoencoder, sparsity
 from sae_jax.batches import batch_indices
 from sae_jax.config import Config
-from sae_jax.losses import heldout_objective, objective
+from sae_jax.corruption import corrupt
+from sae_jax.losses import Aux, heldout_objective, objective
 from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.settings import UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
 
@@ -75,6 +77,7 @@ class Keys(NamedTuple):
 
     init: Key
     batches: Key
+    noise: Key
 
 
 def keys_of(key: Key) -> Keys:
@@ -90,7 +93,12 @@ def init_state(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> T
 
 
 def train_step(
-    config: Config, state: TrainState, batch: Batch, hyper: Hyperparameters, axis_name: str | None = None
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    axis_name: str | None = None,
+    noise_key: Key | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on one batch.
 
@@ -101,24 +109,44 @@ def train_step(
     Args:
         config: static settings.
         state: state before the step.
-        batch: samples, [batch, d_in]; this device's share of them under data parallelism.
+        batch: samples, [batch, d_in]; this device's share of them under data parallelism, which L-BFGS does not do.
         hyper: swept settings, scalars.
         axis_name: named axis over which the batch is split (vmap, shard_map or pmap); None for a whole batch.
+        noise_key: PRNG key of this step's corruption; may be None where `config.corruption` is none.
 
     Returns:
         (state after the step, Metrics of the batch before it); the same on every device of the axis.
     """
     running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
-    beta = hyper.beta * warmup(state.step, config, hyper.beta_warmup)
-    (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(
-        state.params, batch, config, hyper, beta, running_mean, axis_name
-    )
+    # L-BFGS learns the curvature of one fixed loss, which a rising beta would take away from under it.
+    fixed = config.optimizer == "lbfgs"
+    beta = hyper.beta if fixed else hyper.beta * warmup(state.step, config, hyper.beta_warmup)
+    corrupted = None
+    if fixed and axis_name is not None:
+        raise UserError("optimizer lbfgs takes the whole batch on one device: got a named axis; use adam or sgd")
+    if config.corruption != "none":
+        if noise_key is None:
+            raise UserError(f"corruption {config.corruption} needs a noise_key: got none; see keys_of")
+        own = noise_key if axis_name is None else jax.random.fold_in(noise_key, jax.lax.axis_index(axis_name))
+        corrupted = corrupt(own, batch, config.corruption, hyper.noise)
+
+    def loss_of(params: Params) -> tuple[Array, Aux]:
+        return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted)
+
+    (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = Metrics(loss, aux.reconstruction, aux.penalty)
     if axis_name is not None:
         gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
 
     optimizer = make_optimizer(config, hyper, learning_rate(state.step, config, hyper))
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(
+        gradients,
+        state.opt_state,
+        state.params,
+        value=metrics.loss,
+        grad=gradients,
+        value_fn=lambda params: loss_of(params)[0],
+    )
     params = jax.tree.map(jnp.add, state.params, updates)
     running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
 
@@ -166,13 +194,17 @@ def train_window(
     Returns:
         (lane at step stop, Metrics averaged over the window; NaN where the lane has diverged or stopped).
     """
-    batches_key = keys_of(key).batches
+    keys = keys_of(key)
     running = lane.stopped_at < 0
 
     def body(step: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, total = carry
-        indices = batch_indices(batches_key, step, train.shape[0], config.batch_size)
-        state, metrics = train_step(config, state, train[indices], hyper)
+        if config.optimizer == "lbfgs":
+            batch = train
+        else:
+            batch = train[batch_indices(keys.batches, step, train.shape[0], config.batch_size)]
+        noise_key = jax.random.fold_in(keys.noise, step)
+        state, metrics = train_step(config, state, batch, hyper, noise_key=noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
     nothing = Metrics(*[jnp.zeros((), train.dtype)] * len(Metrics._fields))

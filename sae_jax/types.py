@@ -33,11 +33,17 @@ EPSILON = 1e-6
 
 @struct.dataclass
 class Hyperparameters:
-    """Everything numeric that a sweep may vary inside one compiled program: each leaf is a scalar, or traced."""
+    """Everything numeric that a sweep may vary inside one compiled program: each leaf is a scalar, or traced.
+
+    The coefficients l1 and contractive may be None, which leaves their penalty out of the program altogether.
+    """
 
     rho: Any = setting(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
     beta: Any = setting(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
     weight_decay: Any = setting(5e-4, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
+    l1: Any = setting(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units")
+    contractive: Any = setting(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian")
+    noise: Any = setting(0.0, NON_NEGATIVE, "level of the corruption: standard deviation, or probability up to 1")
     ema_decay: Any = setting(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
     learning_rate: Any = setting(5e-3, POSITIVE, "learning rate at the end of the warm-up")
     warmup: Any = setting(0.05, CLOSED_UNIT, "fraction of the steps over which the learning rate rises linearly")

@@ -35,6 +35,8 @@ def test_cells_run_through_the_last_axis_fastest():
     np.testing.assert_allclose(cells.beta, [1, 2, 3, 1, 2, 3])
     np.testing.assert_allclose(cells.momentum, [0.9] * 6, rtol=1e-6)
     assert grid().cells().rho.shape == (1,)
+    assert grid(l1=[0.0, 0.1]).cells().l1.tolist() == [0, np.float32(0.1)]
+    assert grid(l1=0.0).cells().l1 is None
 
 
 @pytest.mark.parametrize(

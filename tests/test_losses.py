@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.autoencoder import init
+from sae_jax.autoencoder import decode_logits, encode, init
 from sae_jax.config import Config
 from sae_jax.losses import objective, reconstruction_loss
+from sae_jax.penalties import contractive_penalty, l1_penalty
 from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters
 from tests import references
@@ -94,3 +95,22 @@ def test_the_penalty_never_reaches_the_decoder(samples):
     for name in ("decoder_weight", "decoder_bias"):
         np.testing.assert_array_equal(without[name], with_penalty[name])
     assert np.any(without["encoder_weight"] != with_penalty["encoder_weight"])
+
+
+def test_penalties_add_up_each_with_its_own_coefficient(samples):
+    config = Config(d_hidden=7)
+    params = init(jax.random.key(0), config, 16)
+    x, noisy = samples[:32], samples[32:64]
+
+    def loss(**coefficients):
+        hyper = Hyperparameters(**({"weight_decay": 0.0, "l1": None, "contractive": None} | coefficients))
+        return float(objective(params, x, config, hyper, coefficients.get("beta", 0.0), corrupted=noisy)[0])
+
+    codes = encode(params, noisy, config)
+    plain = float(reconstruction_loss(decode_logits(params, codes), x, config))
+    assert loss() == pytest.approx(plain, rel=1e-6)
+    parts = {"beta": 2.0, "l1": 0.3, "contractive": 0.7, "weight_decay": 0.1}
+    single = {name: loss(**{name: value}) - plain for name, value in parts.items()}
+    assert single["l1"] == pytest.approx(0.3 * float(l1_penalty(codes)), rel=1e-4)
+    assert single["contractive"] == pytest.approx(0.7 * float(contractive_penalty(params, codes, "sigmoid")), rel=1e-4)
+    assert loss(**parts) == pytest.approx(plain + sum(single.values()), rel=1e-5)

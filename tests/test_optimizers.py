@@ -8,6 +8,7 @@ import pytest
 
 from sae_jax.config import Config
 from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters
 from tests import references
 
@@ -53,3 +54,25 @@ def test_clipping_scales_to_the_global_norm():
     updates, _ = optimizer.update(GRADIENTS, optimizer.init(PARAMS))
     np.testing.assert_allclose(updates["a"], [-0.6, 0], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], [[-0.8]], rtol=1e-6)
+
+
+def test_lbfgs_reaches_the_minimum_of_a_quadratic_within_as_many_steps_as_dimensions():
+    scales = jnp.asarray([1.0, 5.0, 30.0])
+
+    def value(w):
+        return 0.5 * jnp.sum(scales * jnp.square(w - 1))
+
+    optimizer = make_optimizer(Config(optimizer="lbfgs", estimator="batch"), Hyperparameters(), 0.0)
+    w = jnp.asarray([4.0, -3.0, 2.0])
+    state = optimizer.init(w)
+    for _ in range(12):
+        loss, gradient = jax.value_and_grad(value)(w)
+        updates, state = optimizer.update(gradient, state, w, value=loss, grad=gradient, value_fn=value)
+        w = w + updates
+    np.testing.assert_allclose(w, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"estimator": "batch", "corruption": "gaussian"}])
+def test_lbfgs_refuses_a_loss_that_does_not_stand_still(settings):
+    with pytest.raises(UserError, match="optimizer lbfgs needs the exact gradient of one fixed loss"):
+        Config(optimizer="lbfgs", **settings)

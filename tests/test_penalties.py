@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from sae_jax import sparsity
+from sae_jax.activations import ACTIVATIONS
+from sae_jax.autoencoder import encode, init
 from sae_jax.config import Config
-from sae_jax.penalties import kl_divergence, kl_penalty, kl_slope, weight_decay
+from sae_jax.penalties import (
+    contractive_penalty,
+    kl_divergence,
+    kl_penalty,
+    kl_slope,
+    l1_penalty,
+    weight_decay,
+)
 from sae_jax.types import EPSILON
 from tests import references
 
@@ -170,3 +179,21 @@ def test_weight_decay_is_half_the_squared_norm_and_spares_biases():
         "decoder_bias": jnp.asarray([7.0]),
     }
     assert float(weight_decay(params)) == (1 + 4 + 9 + 16) / 2
+
+
+def test_l1_is_the_mean_over_samples_of_the_sum_over_units():
+    codes = jnp.asarray([[1.0, -2.0, 0.0], [0.0, 0.5, 0.5]])
+    assert float(l1_penalty(codes)) == (3 + 1) / 2
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation):
+    config = Config(d_hidden=5, activation=activation)
+    params = init(jax.random.key(0), config, 7)
+    params["encoder_bias"] = jnp.linspace(-1.0, 1.0, 5)
+    x = jax.random.normal(jax.random.key(1), (11, 7))
+    jacobians = jax.vmap(jax.jacfwd(lambda one: encode(params, one[None], config)[0]))(x)
+    expected = float(jnp.mean(jnp.sum(jnp.square(jacobians), axis=(1, 2))))
+    assert float(contractive_penalty(params, encode(params, x, config), activation)) == pytest.approx(
+        expected, rel=1e-5
+    )

@@ -8,14 +8,19 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
 
 from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, load, sweep
 from sae_jax.activations import ACTIVATIONS
+from sae_jax.autoencoder import init
+from sae_jax.losses import objective
 from sae_jax.metrics import evaluate
 from sae_jax.results import PARAMETERS
-from sae_jax.training import final_params, fit, windows
+from sae_jax.training import final_params, fit, keys_of, windows
 
 CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0], "learning_rate": 0.01}
@@ -180,6 +185,30 @@ def test_data_settings_are_axes_where_the_data_is_a_config():
     sides = sweep(Config(d_hidden=5, batch_size=50, steps=20), DataConfig(samples=200), patch_size=[4, 8])
     assert sides["image_height"].values.tolist() == [4, 8]
     assert sides["decoder_bias"].notnull().sum("input").values.ravel().tolist() == [16, 64]
+
+
+def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
+    config = Config(
+        d_hidden=6, optimizer="lbfgs", estimator="batch", reconstruction_loss="half_squared_error", steps=150
+    )
+    made = sweep(config, data, seeds=2, rho=[0.05, 0.2], beta=0.3, weight_decay=1e-3)
+    with jax.enable_x64(True):
+        x = jnp.asarray(data.train, jnp.float64)
+        for rho, seed in ((0.05, 0), (0.2, 1)):
+            hyper = Hyperparameters(rho=rho, beta=0.3, weight_decay=1e-3)
+            start, rebuild = ravel_pytree(init(keys_of(jax.random.key(seed)).init, config, 16))
+            cost = jax.jit(jax.value_and_grad(lambda w, h=hyper, r=rebuild: objective(r(w), x, config, h, h.beta)[0]))
+
+            def double(w, cost=cost):
+                value, gradient = cost(jnp.asarray(w))
+                return float(value), np.asarray(gradient, np.float64)
+
+            options = {"maxiter": 150, "maxfun": 1000}
+            best = scipy.optimize.minimize(
+                double, np.asarray(start, np.float64), jac=True, method="L-BFGS-B", options=options
+            )
+            ours = float(made["loss"].sel(rho=rho, seed=seed).isel(step=-1))
+            assert ours == pytest.approx(best.fun, rel=0.01)
 
 
 @pytest.mark.parametrize(

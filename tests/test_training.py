@@ -11,7 +11,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 from sae_jax.batches import batch_indices
 from sae_jax.config import Config
-from sae_jax.losses import heldout_objective
+from sae_jax.corruption import corrupt
+from sae_jax.losses import heldout_objective, objective
+from sae_jax.settings import UserError
 from sae_jax.training import final_params, fit, init_lane, init_state, keys_of, train_step, train_window, windows
 from sae_jax.types import Hyperparameters
 from tests import references
@@ -139,6 +141,22 @@ def test_a_lane_that_diverges_is_frozen_with_its_last_finite_parameters(samples,
         assert_close(state.params, before.params)
     later, _ = step(state, samples[64:96], HYPER)
     assert_close(later, state)
+
+
+def test_corruption_is_drawn_afresh_each_step_and_the_target_stays_clean(samples):
+    config = dataclasses.replace(CONFIG, corruption="masking")
+    hyper = dataclasses.replace(HYPER, noise=0.5)
+    state = init_state(jax.random.key(0), config, hyper, 16)
+    batch = samples[:32]
+    losses = [
+        float(STEP(config, state, batch, hyper, noise_key=jax.random.key(i))[1].reconstruction) for i in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    seen = corrupt(jax.random.key(0), batch, "masking", 0.5)
+    expected = objective(state.params, batch, config, hyper, 0.0, corrupted=seen)[1].reconstruction
+    assert losses[0] == pytest.approx(float(expected), rel=1e-6)
+    with pytest.raises(UserError, match="corruption masking needs a noise_key"):
+        STEP(config, state, batch, hyper)
 
 
 def test_early_stopping_keeps_the_best_parameters(samples):

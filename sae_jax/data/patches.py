@@ -80,7 +80,7 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data
                 f"patch_size must leave room for two patches side by side, one held out: got {side} "
                 f"for an image of {image.shape[0]} x {image.shape[1]} pixels; use a smaller patch"
             )
-    check_fits(total + held, side * side)
+    check_fits(total, side * side)
     splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
     for i, (image, strip) in enumerate(zip(images, strips, strict=True)):
         pixels = whiten(image) if config.whiten else image
