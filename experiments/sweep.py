@@ -15,7 +15,7 @@ import sys
 from experiments.cli import one_line_errors, parse
 from experiments.study import run_study
 
-DEFAULT_AXES = {"rho": (0.03, 0.05, 0.1), "beta": (0.3, 1.0, 3.0)}
+DEFAULT_AXES = {"rho": (0.05, 0.07, 0.1), "beta": (0.3, 1.0, 3.0)}
 
 
 def main(argv: list[str]) -> None:

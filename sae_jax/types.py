@@ -40,7 +40,7 @@ class Hyperparameters:
 
     rho: Any = setting(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
     beta: Any = setting(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
-    weight_decay: Any = setting(5e-4, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
+    weight_decay: Any = setting(1e-3, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
     l1: Any = setting(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units")
     contractive: Any = setting(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian")
     noise: Any = setting(0.0, NON_NEGATIVE, "level of the corruption: standard deviation, or probability up to 1")
