@@ -15,10 +15,13 @@ from rich.text import Text
 
 from sae_jax import sweeps
 from sae_jax.cells import by_cell, cell_axes, in_double_precision, short, target
+from sae_jax.parallel import count
 
 MOST_ROWS = 40
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
 STUCK = 0.1
+# A lane that explains less variance than this has learned next to nothing.
+LEARNED = 0.05
 
 
 class TimeLeft(ProgressColumn):
@@ -44,7 +47,7 @@ class ConsoleReporter(sweeps.Reporter):
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            TextColumn("steps, {task.fields[lanes]} lanes,"),
+            TextColumn("steps, {task.fields[lanes]},"),
             TimeLeft(),
             console=self.console,
             transient=True,
@@ -73,12 +76,14 @@ class ConsoleReporter(sweeps.Reporter):
             quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps
             if quarter != self._last or progress.phase == "compiling":
                 self._last = quarter
-                self.line(f"{progress.phase}: step {progress.step} of {progress.steps}, {progress.lanes} lanes")
+                self.line(
+                    f"{progress.phase}: step {progress.step} of {progress.steps}, {count(progress.lanes, 'lane')}"
+                )
             return
         if progress.phase == "compiling":
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task("", total=progress.steps, lanes=progress.lanes, began=None)
+            self._task = self._bar.add_task("", total=progress.steps, lanes=count(progress.lanes, "lane"), began=None)
         assert self._task is not None
         task = self._bar.tasks[-1]
         began = task.fields["began"] or ((time.monotonic(), progress.step) if progress.step else None)
@@ -125,6 +130,12 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
         lines.append(
             f"warning: {diverged} of {total} lanes turned non-finite and were frozen with their last finite "
             "parameters; try a lower learning_rate, or clip_norm 1"
+        )
+    nothing = int((dataset["eval_explained_variance"] < LEARNED).sum())
+    if nothing:
+        lines.append(
+            f"warning: {nothing} of {total} lanes explain less than {LEARNED:.0%} of the held-out variance, next to "
+            "nothing; try more steps, a larger rho, or a lower beta or weight_decay"
         )
     rho = target(dataset)
     mean = dataset["eval_mean_activation"]

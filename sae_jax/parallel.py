@@ -56,9 +56,6 @@ class Plan(NamedTuple):
         return self.devices * self.blocks_per_device
 
     def __str__(self) -> str:
-        def count(number: int, noun: str) -> str:
-            return f"{number} {noun}{'' if number == 1 else 's'}"
-
         kind = jax.default_backend().upper()
         held = self.blocks_per_chunk * self.cells_per_block * self.lane_bytes
         return (
@@ -68,6 +65,11 @@ class Plan(NamedTuple):
             f"{'in turn' if self.sequential else 'in parallel'}; "
             f"{held / 2**20:,.0f} MiB of {self.budget_bytes / 2**20:,.0f} MiB"
         )
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 lane, 2 lanes."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def choose_devices(wanted: int | None = None) -> list[jax.Device]:

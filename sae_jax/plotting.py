@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 MOST_PANELS = 25
+FAINT = 0.25
 LINE_STYLES = ("-", "--", ":", "-.")
 
 
@@ -104,7 +105,7 @@ def curves(dataset: xr.Dataset) -> Figure:
         if title != titles["reconstruction"] and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
             panel.set_yscale("log")
             panel.yaxis.set_minor_formatter(NullFormatter())
-    if 1 < len(cells) <= 16:
+    if 1 < len(cells) <= 24:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
@@ -119,7 +120,9 @@ def filters_best(dataset: xr.Dataset) -> Figure:
     point = {axis: lane[axis].item() for axis in cell_axes(dataset)} | {"seed": lane["seed"].item()}
     figure, panel = plt.subplots(figsize=(5, 5), layout="constrained")
     _draw_filters(panel, lane)
-    panel.set_title(f"decoder rows, best lane\n{name_of(point)}  explained variance {float(scores[index]):.3f}")
+    panel.set_title(
+        f"decoder rows, best lane (faint: dead units)\n{name_of(point)}  explained variance {float(scores[index]):.3f}"
+    )
     return figure
 
 
@@ -145,7 +148,7 @@ def filters(dataset: xr.Dataset) -> Figure:
             f"{name_of(point)}\nexplained variance {float(lane['eval_explained_variance']):.2f}", fontsize=8
         )
     figure.suptitle(
-        f"decoder rows, seed {dataset['seed'].values[0]}"
+        f"decoder rows, seed {dataset['seed'].values[0]} (faint: dead units)"
         + (f", {len(chosen)} of {len(cells)} cells" if len(chosen) < len(cells) else "")
     )
     return figure
@@ -213,13 +216,15 @@ def tradeoff(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def tile(weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def tile(weights: np.ndarray, shape: tuple[int, int], contrast: np.ndarray | None = None) -> np.ndarray:
     """Decoder rows as one picture, nearly square, each row scaled to its own largest magnitude; gaps are NaN.
 
     Args:
         weights: [units, height * width].
         shape: (height, width).
+        contrast: largest magnitude to scale each row to, [units]; None is 1.
     """
+    contrast = np.ones(len(weights)) if contrast is None else contrast
     columns = int(np.ceil(np.sqrt(len(weights))))
     rows = -(-len(weights) // columns)
     height, width = shape
@@ -228,16 +233,21 @@ def tile(weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         centred = row - row.mean()
         top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
         scale = max(float(np.abs(centred).max()), 1e-12)
-        picture[top : top + height, left : left + width] = (centred / scale).reshape(shape)
+        picture[top : top + height, left : left + width] = (contrast[i] * centred / scale).reshape(shape)
     return picture
 
 
 def _draw_filters(panel: Axes, lane: xr.Dataset) -> None:
+    """Decoder rows of a lane; those of dead units, which reconstruct nothing but a constant, are faint."""
     weights = lane["decoder_weight"].dropna("unit", how="all").dropna("input", how="all").values
     shape = (int(lane["image_height"]), int(lane["image_width"]))
     panel.axis("off")
     if min(shape) > 0 and weights.size:
-        panel.imshow(tile(weights, shape), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        # A dead unit's largest activity is below every living one's, so their number tells which they are.
+        order = np.argsort(lane["eval_max_activation"].values[: len(weights)])
+        contrast = np.ones(len(weights))
+        contrast[order[: round(float(lane["eval_dead_fraction"]) * len(weights))]] = FAINT
+        panel.imshow(tile(weights, shape, contrast), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     elif weights.size:
         limit = max(float(np.abs(weights).max()), 1e-12)
         panel.imshow(weights, cmap="gray", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")

@@ -136,7 +136,8 @@ def check_data(config: Config, data: Data) -> None:
     """
     if config.batch_size > len(data.train) and config.optimizer != "lbfgs":
         raise UserError(
-            f"batch_size must be at most the number of training samples: got {config.batch_size} of {len(data.train)}"
+            f"batch_size must be at most the number of training samples: got {config.batch_size} of {len(data.train)}; "
+            f"use {len(data.train)} or less"
         )
     low = min(float(split.min()) for split in (data.train, data.heldout))
     high = max(float(split.max()) for split in (data.train, data.heldout))

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.reproduce.report import markdown_table
 from sae_jax.data import SOURCES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+LAYOUT = README.partition("    sae_jax/\n")[2].partition("    experiments/")[0]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -20,12 +22,12 @@ def test_code_runs(code, capsys):
 
 def test_the_layout_names_every_module():
     names = {path.name for path in (ROOT / "sae_jax").glob("*.py")} - {"__init__.py"}
-    listed = re.findall(r"^      (\w+\.py) ", README, re.MULTILINE)
+    listed = re.findall(r"^      (\w+\.py) ", LAYOUT, re.MULTILINE)
     assert set(listed) == names and len(listed) == len(names)
 
 
 def test_modules_import_only_from_above():
-    listed = re.findall(r"^      (\w+(?:\.py|/)) ", README, re.MULTILINE)
+    listed = re.findall(r"^      (\w+(?:\.py|/)) ", LAYOUT, re.MULTILINE)
     order = [name.removesuffix(".py").removesuffix("/") for name in listed]
     for place, name in enumerate(order):
         files = [ROOT / "sae_jax" / f"{name}.py"] if name != "data" else (ROOT / "sae_jax" / "data").glob("*.py")
@@ -45,3 +47,7 @@ def test_every_data_set_is_listed():
 def test_every_figure_is_there():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).is_file()
+
+
+def test_the_table_of_reproductions_is_the_commands_own():
+    assert markdown_table(ROOT / "reproductions") in README

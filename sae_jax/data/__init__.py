@@ -27,7 +27,7 @@ def load(config: DataConfig) -> Data:
     """
     kind, _, argument = config.dataset.partition(":")
     if kind not in SOURCES:
-        raise unknown("dataset", config.dataset, ["patches", "digits", "tfds:NAME", "images:PATH", "array:PATH"])
+        raise unknown("dataset", kind, SOURCES)
     return SOURCES[kind](argument, config)
 
 

@@ -51,10 +51,14 @@ def as_data(
     samples = checked(samples, name, ("samples", "features"))
     if len(samples) < 2:
         raise UserError(f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}")
+    return finish(*split(samples, config), config, name, normalize="none")
+
+
+def split(samples: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out rows: a random part of size `config.heldout`, the same for the same `config.data_seed`."""
     order = np.random.default_rng(config.data_seed).permutation(len(samples))
     held = max(1, round(config.heldout * len(samples)))
-    train = samples[order[held:]]
-    return finish(train, samples[order[:held]], config, name, normalize="none")
+    return samples[order[held:]], samples[order[:held]]
 
 
 def finish(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sae_jax.config import DataConfig
-from sae_jax.data.base import Data, finish
+from sae_jax.data.base import Data, finish, split
 from sae_jax.settings import UserError
 
 
@@ -19,11 +17,8 @@ def load(argument: str, config: DataConfig) -> Data:
     if argument:
         raise UserError(f"dataset digits takes nothing after a colon: got {config.dataset}; use digits")
     pixels = load_digits().data / 16.0
-    order = np.random.default_rng(config.data_seed).permutation(len(pixels))
-    held = max(1, round(config.heldout * len(pixels)))
     return finish(
-        pixels[order[held:]],
-        pixels[order[:held]],
+        *split(pixels, config),
         config,
         "scikit-learn's handwritten digits",
         normalize="none",

@@ -1,0 +1,1 @@
+"""Published figures and numbers, each beside the one measured here: python -m experiments.reproduce --list."""

@@ -1,0 +1,106 @@
+"""What a reproduction reports, on the terminal, as JSON and as a row of the README's table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a reproduction may be told.
+
+    Attributes:
+        quick: a small size, for tests: the same code, looser numbers.
+        images: a .npy file of images to use instead of the photographs; empty for those.
+    """
+
+    quick: bool = False
+    images: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One published number or claim beside the measured one.
+
+    Attributes:
+        what: what is measured.
+        published: the number or claim, in its source's words where it is no number.
+        measured: the number measured.
+        low, high: the stated tolerance, which the measured number must meet.
+    """
+
+    what: str
+    published: str
+    measured: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def passed(self) -> bool:
+        return self.low <= self.measured <= self.high
+
+    @property
+    def difference(self) -> str:
+        """Measured minus published, where the published one is a number."""
+        try:
+            return f"{self.measured - float(self.published):+.3g}"
+        except ValueError:
+            return ""
+
+    @property
+    def tolerance(self) -> str:
+        if self.low == -math.inf:
+            return f"<= {self.high:g}"
+        return f">= {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        verdict = "yes" if self.passed else "no"
+        return self.what, self.published, f"{self.measured:.4g}", self.difference, self.tolerance, verdict
+
+
+COLUMNS = ("what", "published", "measured", "difference", "tolerance", "met")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All checks of a reproduction and its figure."""
+
+    checks: list[Check]
+    figure: Figure
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def save(self, name: str, source: str, options: Options, folder: Path) -> list[Path]:
+        """Write NAME.json and NAME.png; returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {
+            "name": name,
+            "source": source,
+            "options": dataclasses.asdict(options),
+            "passed": self.passed,
+            "checks": [dict(zip(COLUMNS, check.row, strict=True)) for check in self.checks],
+        }
+        paths = [folder / f"{name}.json", folder / f"{name}.png"]
+        paths[0].write_text(json.dumps(content, indent=2) + "\n")
+        self.figure.savefig(paths[1], dpi=120, bbox_inches="tight")
+        return paths
+
+
+def markdown_table(folder: Path) -> str:
+    """The table of all saved reports, for the README."""
+    lines = ["| reproduction | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        for i, check in enumerate(content["checks"]):
+            name = f"`{content['name']}`: {content['source']}" if i == 0 else ""
+            lines.append(f"| {name} | " + " | ".join(check[column] for column in COLUMNS) + " |")
+    return "\n".join(lines)
