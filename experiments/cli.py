@@ -53,8 +53,8 @@ def parse(
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
-    groups = {group: _options(group, owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
-    seed_option = _option(seed_flag, (seed_default,), f"{seed_help}", "INT", several)
+    groups = {group: _options(owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
+    seed_option = _option(seed_flag, (seed_default,), seed_help, "INT", several)
     run_type = dataclasses.make_dataclass("run", [seed_option, *groups["run"]])
     types = [dataclasses.make_dataclass(group, options) for group, options in groups.items() if group != "run"]
     fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in [*types, run_type]]
@@ -91,7 +91,7 @@ def parse(
 _SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, Range(), "seed"))]))[0]
 
 
-def _options(group: str, owner: Any, defaults: Mapping[str, tuple[Any, ...]], several: bool) -> list[Any]:
+def _options(owner: Any, defaults: Mapping[str, tuple[Any, ...]], several: bool) -> list[Any]:
     options = []
     for name, field in settings_of(owner).items():
         kind, unit = type(field.default), field.metadata["unit"]

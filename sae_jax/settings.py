@@ -56,7 +56,6 @@ class Range:
 TEXT = Range()
 POSITIVE = Range(low=0, low_open=True)
 NON_NEGATIVE = Range(low=0)
-OPEN_UNIT = Range(low=0, high=1, low_open=True, high_open=True)
 CLOSED_UNIT = Range(low=0, high=1)
 HALF_OPEN_UNIT = Range(low=0, high=1, high_open=True)
 AT_LEAST_ONE = Range(low=1)

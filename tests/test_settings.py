@@ -9,8 +9,8 @@ from sae_jax.settings import (
     CLOSED_UNIT,
     HALF_OPEN_UNIT,
     NON_NEGATIVE,
-    OPEN_UNIT,
     POSITIVE,
+    Range,
     UserError,
     check,
     flag,
@@ -24,7 +24,7 @@ from sae_jax.types import Hyperparameters
 @pytest.mark.parametrize(
     ("within", "inside", "outside", "words"),
     [
-        (OPEN_UNIT, [0.01, 0.99], [0, 1, -1], "in (0, 1)"),
+        (Range(low=0, high=1, low_open=True, high_open=True), [0.01, 0.99], [0, 1, -1], "in (0, 1)"),
         (CLOSED_UNIT, [0, 1], [-0.01, 1.01], "in [0, 1]"),
         (HALF_OPEN_UNIT, [0, 0.99], [1, -0.1], "in [0, 1)"),
         (POSITIVE, [1e-9, 1e30], [0], "> 0"),

@@ -1,6 +1,7 @@
 """A sweep: one labelled array, whose every lane is what training it alone gives."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -254,10 +255,15 @@ def test_the_samples_own_settings_are_recorded(data):
 
 
 def test_a_second_sweep_of_the_same_shapes_compiles_nothing(data, samples):
-    sweep(CONFIG, data, seeds=2)
-    with jax.log_compiles(), logged_lines() as lines:
-        sweep(CONFIG, as_data(samples[::-1].copy()), seeds=2, beta=0.5)
-    assert not [line for line in lines if "Compiling" in line and "spread" in line]
+    fresh = dataclasses.replace(CONFIG, steps=7)
+
+    def compiled_by(samples, **settings):
+        with jax.log_compiles(), logged_lines() as lines:
+            sweep(fresh, samples, seeds=2, **settings)
+        return [line for line in lines if "Compiling" in line and "spread" in line]
+
+    assert len(compiled_by(data)) == 3
+    assert not compiled_by(as_data(samples[::-1].copy()), beta=0.5)
 
 
 def test_lanes_of_one_bad_setting_do_not_hold_the_others_up(data):

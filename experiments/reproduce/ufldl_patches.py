@@ -45,15 +45,16 @@ def run(options: Options) -> Report:
     shares = np.mean(fits > 0.8, axis=(1, 2))
     ours = trained["loss"].sel(beta=BETA).isel(step=-1).values
     theirs, gradient_error = _scipy(config, data.train, seeds)
-    loose = options.quick
     checks = [
-        Check("cost over SciPy's, worst seed", "1", float(np.max(ours / theirs)), 0, 1.1 if loose else 1.003),
-        Check("gradient check in float64, relative", "1e-9", gradient_error, 0, 1e-7 if loose else 1e-9),
-        Check("share of filters with Gabor R^2 > .8, beta 3", "0.88 to 0.96", float(shares[1]), 0 if loose else 0.85),
-        Check("the same, beta 0", "0", float(shares[0]), 0, 1 if loose else 0.1),
+        Check("cost over SciPy's, worst seed", "1", float(np.max(ours / theirs)), 0, 1.1 if options.quick else 1.003),
+        Check("gradient check in float64, relative", "1e-9", gradient_error, 0, 1e-9),
     ]
-    if options.images:
-        checks.append(Check("cost on these images, mean", "0.455", float(np.mean(ours)), 0, np.inf))
+    # After 30 iterations filters look like nothing yet, so the quick size claims nothing about them.
+    if not options.quick:
+        checks += [
+            Check("share of filters with Gabor R^2 > .8, beta 3", "0.88 to 0.96", float(shares[1]), low=0.85),
+            Check("the same, beta 0", "0", float(shares[0]), 0, 0.1),
+        ]
     figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     for panel, beta in zip(panels, (0.0, BETA), strict=False):
         rows = trained["decoder_weight"].sel(beta=beta).values[0]
@@ -63,7 +64,7 @@ def run(options: Options) -> Report:
     for seed in range(seeds):
         panels[2].plot(trained["step"], trained["loss"].sel(beta=BETA).values[seed], label=f"seed {seed}")
     panels[2].axhline(float(np.mean(theirs)), color="black", lw=0.8, ls="--", label="SciPy")
-    panels[2].set(yscale="log", title="cost, beta 3", xlabel="L-BFGS iteration")
+    panels[2].set(yscale="log", title=f"cost, beta 3: {np.mean(ours):.4f} at the end", xlabel="L-BFGS iteration")
     panels[2].legend(frameon=False)
     return Report(checks, figure)
 
