@@ -25,7 +25,7 @@ from rich.table import Table
 
 from experiments.cli import one_line_errors
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
-from sae_jax.settings import UserError, unknown
+from sae_jax.settings import UserError, flag, unknown
 
 NAMES = ("kl-curve", "pca", "ufldl-patches")
 OUTSIDE = 1
@@ -43,6 +43,7 @@ class Arguments:
     table: Annotated[bool, tyro.conf.arg(help="print the README's table of what has been saved, and end")] = False
     quick: Annotated[bool, tyro.conf.arg(help="a small size with loose tolerances, for tests")] = False
     images: Annotated[str, tyro.conf.arg(help="ufldl-patches: other images, a .npy of [n, height, width]")] = ""
+    data_dir: Annotated[str, tyro.conf.arg(help="folder of prepared tensorflow-datasets that holds mnist")] = ""
     out: Annotated[str, tyro.conf.arg(help="folder of the reports")] = "reproductions"
 
 
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         if rest:
-            flags = [f"--{field.name}" for field in dataclasses.fields(Arguments) if field.name != "name"]
+            flags = [flag(field.name) for field in dataclasses.fields(Arguments) if field.name != "name"]
             raise unknown("flag" if rest[0].startswith("-") else "second name", rest[0].partition("=")[0], flags)
         if arguments.list:
             for name in NAMES:
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> None:
         for name in names:
             if name not in NAMES:
                 raise unknown("reproduction", name, NAMES)
-        options = Options(quick=arguments.quick, images=arguments.images)
+        options = Options(arguments.quick, arguments.images, arguments.data_dir)
         reports = [_reproduce(name, options, Path(arguments.out)) for name in names]
         if not all(report.passed for report in reports):
             sys.exit(OUTSIDE)

@@ -10,6 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sae_jax import DataConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -18,10 +20,17 @@ class Options:
     Attributes:
         quick: a small size, for tests: the same code, looser numbers.
         images: a .npy file of images to use instead of the photographs; empty for those.
+        data_dir: folder of prepared tensorflow-datasets, for those that need MNIST; empty is TFDS's own default.
     """
 
     quick: bool = False
     images: str = ""
+    data_dir: str = ""
+
+    @property
+    def mnist(self) -> DataConfig:
+        """Where MNIST is read from."""
+        return DataConfig(dataset="tfds:mnist", data_dir=self.data_dir)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Report:
         content: dict[str, Any] = {
             "name": name,
             "source": source,
-            "options": dataclasses.asdict(options),
+            "options": {"quick": options.quick, "images": options.images},
             "passed": self.passed,
             "checks": [dict(zip(COLUMNS, check.row, strict=True)) for check in self.checks],
         }
