@@ -71,6 +71,7 @@ class DataConfig:
 
     dataset: str = setting("patches", TEXT, "patches, digits, tfds:NAME, images:FILE.npy or array:FILE.npy/.npz")
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets; empty is TFDS's own default")
+    classes: str = setting("", TEXT, "labels of the samples to train on, such as 0-4,7; empty is all")
     samples: int = setting(
         0, NON_NEGATIVE, "training samples: patches to draw (0 is 10000), or the most to take of a dataset (0 is all)"
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import psutil
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sae_jax.config import DataConfig
 from sae_jax.settings import UserError
@@ -24,6 +25,8 @@ class Data:
         config: the settings that it was made by.
         description: one line for people.
         image_shape: (height, width) of a sample where it is an image.
+        train_labels, heldout_labels: class numbers, [samples] and [heldout], where the source has them.
+        left_out, left_out_labels: held-out samples of the classes that `config.classes` leaves out, where it does.
     """
 
     train: Float[np.ndarray, "samples d_in"]
@@ -31,27 +34,42 @@ class Data:
     config: DataConfig
     description: str
     image_shape: tuple[int, int] | None = None
+    train_labels: Int[np.ndarray, " samples"] | None = None
+    heldout_labels: Int[np.ndarray, " heldout"] | None = None
+    left_out: Float[np.ndarray, "left_out d_in"] | None = None
+    left_out_labels: Int[np.ndarray, " left_out"] | None = None
 
 
 def as_data(
     samples: np.ndarray,
     config: DataConfig = DataConfig(dataset="array"),  # noqa: B008
     name: str = "array",
+    labels: np.ndarray | None = None,
 ) -> Data:
     """Make Data of an array: checked, split at random by `config.data_seed`, normalised.
 
     Args:
         samples: [samples, features] of any real dtype.
-        config: heldout, data_seed, samples, normalize and subtract_mean are read.
+        config: heldout, data_seed, classes, samples, normalize and subtract_mean are read.
         name: what the description calls it.
+        labels: class numbers, [samples].
 
     Raises:
-        UserError: the array is empty, not 2-D, not numeric, not finite, or has too few rows to split.
+        UserError: the array is empty, not 2-D, not numeric, not finite, or has too few rows to split; or the labels
+            are no whole numbers, one for each sample.
     """
     samples = checked(samples, name, ("samples", "features"))
     if len(samples) < 2:
         raise UserError(f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}")
-    return finish(*split(samples, config), config, name, normalize="none")
+    if labels is None:
+        return finish(*split(samples, config), config, name, normalize="none")
+    numbers = checked(labels, f"labels of {name}", ("samples",))
+    if len(numbers) != len(samples) or np.any(numbers != np.round(numbers)) or np.any(numbers < 0):
+        raise UserError(
+            f"labels of {name} must be whole numbers >= 0, one for each of {len(samples)} samples: "
+            f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}"
+        )
+    return finish(*split(samples, config), config, name, normalize="none", labels=split(numbers.astype(int), config))
 
 
 def split(samples: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -69,21 +87,56 @@ def finish(
     *,
     normalize: str,
     image_shape: tuple[int, int] | None = None,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Data:
-    """The last steps of every source: limit, normalise, describe.
+    """The last steps of every source: keep the wanted classes, limit, normalise, describe.
 
     Args:
         train, heldout: [samples, d_in], already apart.
         normalize: what `auto` means for this source.
+        labels: class numbers of train and heldout, where the source has them.
+
+    Raises:
+        UserError: `config.classes` names classes that the source does not have.
     """
-    if config.samples:
-        train = train[: config.samples]
+    known = [np.asarray(part, np.int32) for part in labels] if labels else None
+    wanted = np.ones(len(train), bool), np.ones(len(heldout), bool)
+    if config.classes:
+        wanted = _of_classes(config.classes, known, name)
+    train = train[wanted[0]][: config.samples or None]
     rule = normalize if config.normalize == "auto" else config.normalize
-    train, heldout = normalise(train, heldout, rule, config.subtract_mean)
+    # What is left out takes no part in the statistics.
+    train, everything = normalise(train, heldout, rule, config.subtract_mean)
+    heldout = everything[wanted[1]]
     shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
     how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
     description = f"{name}: {len(train)} samples of {shape} to train on, {len(heldout)} held out; {how}"
-    return Data(train, heldout, config, description, image_shape)
+    if known is None:
+        return Data(train, heldout, config, description, image_shape)
+    own = known[0][wanted[0]][: config.samples or None], known[1][wanted[1]]
+    if not config.classes:
+        return Data(train, heldout, config, description, image_shape, *own)
+    others = everything[~wanted[1]], known[1][~wanted[1]]
+    return Data(train, heldout, config, f"{description}; classes {config.classes}", image_shape, *own, *others)
+
+
+def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which training and held-out samples belong to the classes that `text` names."""
+    if labels is None:
+        raise UserError(f"classes needs labelled samples: got {text!r}, and {name} has none; leave classes empty")
+    there = np.intersect1d(labels[0], labels[1])
+    wanted: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        if not match:
+            raise UserError(f"classes must be whole numbers and ranges of them, such as 0-4,7: got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last or not {first, last} <= set(there.tolist()):
+            raise UserError(
+                f"classes must be among those of {name}, {there.min()} to {there.max()}, in rising order: got {text!r}"
+            )
+        wanted += there[(there >= first) & (there <= last)].tolist()
+    return np.isin(labels[0], wanted), np.isin(labels[1], wanted)
 
 
 def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,12 @@ def load(argument: str, config: DataConfig) -> Data:
 
     if argument:
         raise UserError(f"dataset digits takes nothing after a colon: got {config.dataset}; use digits")
-    pixels = load_digits().data / 16.0
+    digits = load_digits()
     return finish(
-        *split(pixels, config),
+        *split(digits.data / 16.0, config),
         config,
         "scikit-learn's handwritten digits",
         normalize="none",
         image_shape=(8, 8),
+        labels=split(digits.target, config),
     )

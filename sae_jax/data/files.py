@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from sae_jax.config import DataConfig
 from sae_jax.data.base import Data, as_data, checked
 from sae_jax.data.patches import from_images
 from sae_jax.settings import UserError
+
+SAMPLES, LABELS = "samples", "labels"
 
 
 def load_images(path: str, config: DataConfig) -> Data:
@@ -20,15 +23,23 @@ def load_images(path: str, config: DataConfig) -> Data:
 
 
 def load_array(path: str, config: DataConfig) -> Data:
-    """Samples of a .npy or .npz file, [samples, features]."""
-    return as_data(read(path, config.dataset), config, path)
+    """Samples of a .npy or .npz file, [samples, features], with labels [samples] where a .npz holds both by name."""
+    return as_data(read(path, config.dataset), config, path, read(path, config.dataset, LABELS))
 
 
-def read(path: str, dataset: str) -> np.ndarray:
-    """The array of a .npy file, or the only array of a .npz file; pickled objects are refused, never loaded.
+def read(path: str, dataset: str, name: str = "") -> Any:
+    """An array of a .npy or .npz file; pickled objects are refused, never loaded.
+
+    Args:
+        path, dataset: the file, and the setting that names it.
+        name: LABELS for the labels of a .npz file; without it the samples.
+
+    Returns:
+        The array of a .npy file, the only one of a .npz file, or that called samples beside one called labels; None
+        for labels that are not there.
 
     Raises:
-        UserError: there is no such file, it is not what its name says, or a .npz holds several arrays.
+        UserError: there is no such file, it is not what its name says, or a .npz holds other arrays.
     """
     kind = dataset.partition(":")[0]
     if not path:
@@ -40,10 +51,15 @@ def read(path: str, dataset: str) -> np.ndarray:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return loaded
+                return None if name else loaded
+            if set(loaded.files) == {SAMPLES, LABELS}:
+                return loaded[name or SAMPLES]
             if len(loaded.files) != 1:
-                raise UserError(f"{path} must hold one array: got {len(loaded.files)} ({', '.join(loaded.files)})")
-            return loaded[loaded.files[0]]
+                raise UserError(
+                    f"{path} must hold one array, or the two called {SAMPLES} and {LABELS}: "
+                    f"got {len(loaded.files)} ({', '.join(loaded.files)})"
+                )
+            return None if name else loaded[loaded.files[0]]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,17 @@ from sae_jax.data.base import Data, finish
 from sae_jax.settings import UserError
 
 READ_BLOCK = 1000
+
+
+class Split(NamedTuple):
+    """Images [n, height, width] in [0, 1] and, where the set has them, class numbers [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+    def rows(self, which: slice) -> Split:
+        """Some of the images with their labels."""
+        return Split(self.images[which], None if self.labels is None else self.labels[which])
 
 
 def load(name: str, config: DataConfig) -> Data:
@@ -31,8 +43,23 @@ def load(name: str, config: DataConfig) -> Data:
     """
     if not name:
         raise UserError("dataset tfds needs a name: got 'tfds:'; use tfds:mnist")
-    where = f"--data-dir {config.data_dir}" if config.data_dir else "TFDS's default folder"
-    options = f"'{name}', data_dir={config.data_dir or None!r}, file_format='array_record'"
+    train, heldout = _read(name, config.data_dir, config.heldout)
+    return finish(
+        train.images.reshape(len(train.images), -1),
+        heldout.images.reshape(len(heldout.images), -1),
+        config,
+        f"tensorflow-datasets {name}",
+        normalize="none",
+        image_shape=train.images.shape[1:],
+        labels=None if train.labels is None or heldout.labels is None else (train.labels, heldout.labels),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
+    """Both splits; kept, because decoding 70,000 images takes as long as training on them."""
+    where = f"--data-dir {data_dir}" if data_dir else "TFDS's default folder"
+    options = f"'{name}', data_dir={data_dir or None!r}, file_format='array_record'"
     prepare = (
         'python -m pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
         f'tfds.builder({options}).download_and_prepare()"'
@@ -41,7 +68,7 @@ def load(name: str, config: DataConfig) -> Data:
         import tensorflow_datasets as tfds
 
         try:
-            builder = tfds.builder(name, data_dir=config.data_dir or None, file_format="array_record")
+            builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
             prepared = builder.data_path.exists()
         except tfds.core.DatasetNotFoundError:
             raise UserError(
@@ -58,19 +85,11 @@ def load(name: str, config: DataConfig) -> Data:
                 f"pass --data-dir to a folder that holds it, or run: {prepare}"
             )
         try:
-            train, heldout = _splits(builder, name, config.heldout)
+            return _splits(builder, name, fraction)
         except UserError:
             raise
         except Exception as error:  # So does a set whose files are cut short.
             raise _unreadable(name, where, error, prepare) from None
-    return finish(
-        train.reshape(len(train), -1),
-        heldout.reshape(len(heldout), -1),
-        config,
-        f"tensorflow-datasets {name}",
-        normalize="none",
-        image_shape=(train.shape[1], train.shape[2]),
-    )
 
 
 def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserError:
@@ -81,7 +100,7 @@ def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserEr
     )
 
 
-def _splits(builder: Any, name: str, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:
     features, splits = dict(builder.info.features or {}), sorted(builder.info.splits)
     if "image" not in features:
         raise UserError(f"tfds:{name} must have an image feature: it has {', '.join(features)}")
@@ -90,13 +109,14 @@ def _splits(builder: Any, name: str, fraction: float) -> tuple[np.ndarray, np.nd
     train = _images(builder, "train", name)
     if "test" in splits:
         return train, _images(builder, "test", name)
-    if len(train) < 2:
-        raise UserError(f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {len(train)}")
-    held = max(1, round(fraction * len(train)))
-    return train[:-held], train[-held:]
+    count = len(train.images)
+    if count < 2:
+        raise UserError(f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {count}")
+    kept = count - max(1, round(fraction * count))
+    return train.rows(slice(kept)), train.rows(slice(kept, None))
 
 
-def _images(builder: Any, split: str, name: str) -> np.ndarray:
+def _images(builder: Any, split: str, name: str) -> Split:
     source = builder.as_data_source(split=split)
     if len(source) == 0:
         raise UserError(f"tfds:{name} must not be empty: its {split} split has no images")
@@ -104,6 +124,8 @@ def _images(builder: Any, split: str, name: str) -> np.ndarray:
     if first.ndim != 3:
         raise UserError(f"tfds:{name} must hold images [height, width, channels]: got shape {list(first.shape)}")
     images = np.empty((len(source), *first.shape[:2]), np.float32)
+    labelled = np.asarray(source[0].get("label")).dtype.kind in "iu"
+    labels = np.zeros(len(source), np.int64) if labelled else None
     # Reading records one by one takes three times as long as reading them in blocks.
     for start in range(0, len(source), READ_BLOCK):
         rows = range(start, min(start + READ_BLOCK, len(source)))
@@ -114,7 +136,9 @@ def _images(builder: Any, split: str, name: str) -> np.ndarray:
                     f"tfds:{name} must hold images of one size: got {list(pixels.shape)} after {list(first.shape)}"
                 )
             images[i] = pixels.mean(axis=-1) / 255.0
-    return images
+            if labels is not None:
+                labels[i] = example["label"]
+    return Split(images, labels)
 
 
 @contextlib.contextmanager
