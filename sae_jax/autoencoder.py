@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.activations import ACTIVATIONS, OUTPUTS, largest
 from sae_jax.config import Config
-from sae_jax.types import Batch, Codes, Key, Params
+from sae_jax.types import Batch, Codes, Key, Params, Scalar
 
 
 def init(key: Key, config: Config, d_in: int) -> Params:
@@ -39,9 +39,25 @@ def init(key: Key, config: Config, d_in: int) -> Params:
     return params
 
 
-def encode(params: Params, x: Batch, config: Config) -> Codes:
-    """Codes of a batch: h = sigma(x We + be), [batch, d_hidden]."""
-    return ACTIVATIONS[config.activation].apply(x @ params["encoder_weight"] + params["encoder_bias"][None, :])
+def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = None) -> Codes:
+    """Codes of a batch: h = sigma(x We + be), and 0 but for the k largest pre-activations of a sample.
+
+    Args:
+        params: parameter pytree.
+        x: samples, [batch, d_in].
+        config: activation is read.
+        k: units kept on a sample; 0 and None keep all.
+
+    Returns:
+        Codes, [batch, d_hidden].
+
+    Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
+    """
+    pre_activations = x @ params["encoder_weight"] + params["encoder_bias"][None, :]
+    codes = ACTIVATIONS[config.activation].apply(pre_activations)
+    if k is None:
+        return codes
+    return jnp.where(largest(pre_activations, jnp.where(k > 0, k, codes.shape[1])), codes, 0)
 
 
 def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:

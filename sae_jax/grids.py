@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_jax.config import Config, DataConfig
 from sae_jax.settings import UserError, check, settings_of, unknown
-from sae_jax.types import Hyperparameters
+from sae_jax.types import OPTIONAL, Hyperparameters
 
 HYPER = settings_of(Hyperparameters)
 STATIC = settings_of(Config)
@@ -63,13 +63,13 @@ class Grid:
     def cells(self) -> Hyperparameters:
         """Hyperparameters of every cell, each leaf float32 [cells], the last axis fastest.
 
-        A coefficient that is 0 in every cell is None: its penalty is left out of the program.
+        What is OPTIONAL and 0 in every cell is None: the program is compiled without it.
         """
         shape = self.shape[:-1]
         swept = np.meshgrid(*self.lane_axes.values(), indexing="ij")
         values = dict(self.fixed) | dict(zip(self.lane_axes, swept, strict=True))
         leaves = {name: np.broadcast_to(np.float32(values[name]), shape).reshape(-1) for name in HYPER}
-        unused = {name: None for name in ("l1", "contractive") if not np.any(leaves[name])}
+        unused = {name: None for name in OPTIONAL if not np.any(leaves[name])}
         return Hyperparameters(**(leaves | unused))
 
 

@@ -53,7 +53,7 @@ def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compile
         ),
         # One lane at a time: a held-out split is many times as large as a batch.
         measure=over_lanes(
-            lambda heldout, lane, key: _measure(lane, heldout, config), mesh, 1, True, cells_in_turn=True
+            lambda heldout, lane, hyper, key: _measure(lane, heldout, config, hyper), mesh, 1, True, cells_in_turn=True
         ),
     )
 
@@ -133,7 +133,7 @@ def run_lanes(
             lanes, metrics = program.advance(train, heldout, np.int32(start), np.int32(stop), lanes, settings, keys)
             curves.append(metrics)
         progress(Progress("evaluating", (chunk + 1) * config.steps, total, plan.lanes))
-        found = jax.device_get(program.measure(heldout, lanes, keys))
+        found = jax.device_get(program.measure(heldout, lanes, settings, keys))
         stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))
         missing = [(0, 0), (0, 0), (0, len(stops) - len(curves))]
         for name in Metrics._fields:
@@ -142,9 +142,9 @@ def run_lanes(
     return arrays
 
 
-def _measure(lane: LaneState, heldout: Array, config: Config) -> dict[str, Array]:
+def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
     params = final_params(lane)
-    evaluation = evaluate(params, heldout, config)
+    evaluation = evaluate(params, heldout, config, hyper.k)
     return {
         **{f"eval_{name}": value for name, value in evaluation._asdict().items()},
         **params,

@@ -54,6 +54,7 @@ def objective(
     running_mean: UnitMeans | None = None,
     axis_name: str | None = None,
     corrupted: Batch | None = None,
+    k: Scalar | Array | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """The training loss: the reconstruction loss and every penalty with its own coefficient.
 
@@ -69,11 +70,12 @@ def objective(
         running_mean: rho_hat, [d_hidden]; None takes the batch's own mean activity (estimator batch).
         axis_name: named axis over which the batch is split.
         corrupted: what the encoder sees, [batch, d_in]; None is x itself. The target is always x.
+        k: units kept on a sample at this step (the schedule applied); 0 and None keep all.
 
     Returns:
         (loss, Aux). Under data parallelism loss and reconstruction are this device's; batch_mean is the global one.
     """
-    codes = encode(params, x if corrupted is None else corrupted, config)
+    codes = encode(params, x if corrupted is None else corrupted, config, k)
     activity = ACTIVATIONS[config.activation].activity(codes)
     # No gradient passes a collective: differentiating through pmean means different things under different transforms.
     batch_mean = jax.lax.stop_gradient(jnp.mean(activity, axis=0))
@@ -86,10 +88,10 @@ def objective(
     if hyper.l1 is not None:
         loss = loss + hyper.l1 * l1_penalty(codes)
     if hyper.contractive is not None:
-        loss = loss + hyper.contractive * contractive_penalty(params, codes, config.activation)
+        loss = loss + hyper.contractive * contractive_penalty(params, codes, config.activation, k is not None)
     return loss, Aux(reconstruction, penalty, batch_mean)
 
 
 def heldout_objective(params: Params, x: Batch, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
     """The objective on clean held-out data, beta in full, rho_hat measured there: what early stopping watches."""
-    return objective(params, x, config, hyper, hyper.beta)[0]
+    return objective(params, x, config, hyper, hyper.beta, k=hyper.k)[0]

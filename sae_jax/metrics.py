@@ -11,7 +11,7 @@ from sae_jax.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.autoencoder import decode_logits, encode
 from sae_jax.config import Config
 from sae_jax.losses import reconstruction_loss
-from sae_jax.types import Batch, Params
+from sae_jax.types import Batch, Params, Scalar
 
 
 class Evaluation(NamedTuple):
@@ -36,7 +36,7 @@ def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
     return 1 - residual / jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)))
 
 
-def evaluate(params: Params, x: Batch, config: Config) -> Evaluation:
+def evaluate(params: Params, x: Batch, config: Config, k: Scalar | Array | None = None) -> Evaluation:
     """Measure an autoencoder on held-out samples.
 
     reconstruction is the training loss's own term; l0 the mean number of units active on a sample; dead_fraction the
@@ -47,13 +47,16 @@ def evaluate(params: Params, x: Batch, config: Config) -> Evaluation:
         params: parameter pytree.
         x: held-out samples, [batch, d_in].
         config: activation, output and reconstruction_loss are read.
+        k: units kept on a sample; 0 and None keep all.
 
     Source: Bricken et al. 2023 (L0, dead units: never active on the samples looked at).
     """
     activation = ACTIVATIONS[config.activation]
-    codes = encode(params, x, config)
+    codes = encode(params, x, config, k)
     logits = decode_logits(params, codes)
     activity, active = activation.activity(codes), activation.is_active(codes)
+    if k is not None:
+        active = active & (codes != 0)
     return Evaluation(
         reconstruction=reconstruction_loss(logits, x, config),
         explained_variance=explained_variance(x, OUTPUTS[config.output](logits)),

@@ -1,4 +1,4 @@
-"""Config -> optax transformation, and the schedules of learning rate and beta."""
+"""Config -> optax transformation, and the schedules of learning rate, beta and k."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def learning_rate(step: Scalar | Array, config: Config, hyper: Hyperparameters) 
     done = jnp.clip((step - start) / jnp.maximum(config.steps - start, 1.0), 0.0, 1.0)
     cosine = hyper.final_learning_rate + (1 - hyper.final_learning_rate) * 0.5 * (1 + jnp.cos(jnp.pi * done))
     return hyper.learning_rate * warmup(step, config, hyper.warmup) * cosine
+
+
+def units_kept(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
+    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
+
+    From the first step on, a small k would leave alive only the units that happened to start large.
+
+    Args:
+        step: t, from 0.
+        config: d_hidden n and steps T are read.
+        hyper: k, where 0 is n, and k_warmup w are read.
+
+    Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
+    """
+    fallen = warmup(step, config, hyper.k_warmup)
+    return jnp.round(config.d_hidden + jnp.where(hyper.k > 0, hyper.k - config.d_hidden, 0) * fallen)
 
 
 def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformationExtraArgs:

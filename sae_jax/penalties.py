@@ -101,7 +101,7 @@ def l1_penalty(codes: Codes) -> Float[Array, ""]:
     return jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
 
 
-def contractive_penalty(params: Params, codes: Codes, activation: str) -> Float[Array, ""]:
+def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bool = False) -> Float[Array, ""]:
     """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
 
         mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_kj^2)
@@ -110,10 +110,14 @@ def contractive_penalty(params: Params, codes: Codes, activation: str) -> Float[
         params: encoder_weight is read.
         codes: codes of the batch, [batch, d_hidden]; sigma' is a function of them.
         activation: name of the codes' activation.
+        top_k: whether only the k largest codes of a sample were kept.
 
     Source: Rifai et al. 2011, "Contractive auto-encoders", section 3.
     """
-    slopes = jnp.mean(jnp.square(ACTIVATIONS[activation].slope(codes)), axis=0)
+    slopes = ACTIVATIONS[activation].slope(codes)
+    if top_k:
+        slopes = jnp.where(codes == 0, 0, slopes)
+    slopes = jnp.mean(jnp.square(slopes), axis=0)
     return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=0))
 
 

@@ -18,6 +18,7 @@ from sae_jax.parallel import Plan, choose_devices
 from sae_jax.results import join, to_dataset
 from sae_jax.settings import UserError
 from sae_jax.training import windows
+from sae_jax.types import Hyperparameters
 
 
 class Reporter:
@@ -111,6 +112,7 @@ def prepare(
             reporter.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
         check_data(program_config, samples)
+        check_k(program_config, hyper)
         plan = plan_lanes(program_config, samples, hyper, grid.seeds, chosen, lanes_per_chunk)
         programs.append(Program(point, program_config, samples, plan))
     return Study(grid, programs, chosen)
@@ -125,6 +127,18 @@ def train(study: Study, reporter: Reporter) -> xr.Dataset:
         lanes = run_lanes(config, data, grid.cells(), grid.seeds, study.devices, plan, reporter.progress)
         done.append((point, to_dataset(grid, config, lanes, windows(config.steps), data.image_shape)))
     return join(grid, done)
+
+
+def check_k(config: Config, hyper: Hyperparameters) -> None:
+    """Refuse a k above the number of hidden units.
+
+    Raises:
+        UserError: there is one.
+    """
+    if hyper.k is not None and np.max(hyper.k) > config.d_hidden:
+        raise UserError(
+            f"k must be at most d_hidden: got {np.max(hyper.k):g} of {config.d_hidden}; use a smaller k, or 0 for all"
+        )
 
 
 def check_data(config: Config, data: Data) -> None:

@@ -17,7 +17,7 @@ from sae_jax.batches import batch_indices
 from sae_jax.config import Config
 from sae_jax.corruption import corrupt
 from sae_jax.losses import Aux, heldout_objective, objective
-from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.optimizers import learning_rate, make_optimizer, units_kept, warmup
 from sae_jax.settings import UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
@@ -118,9 +118,10 @@ def train_step(
         (state after the step, Metrics of the batch before it); the same on every device of the axis.
     """
     running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
-    # L-BFGS learns the curvature of one fixed loss, which a rising beta would take away from under it.
+    # L-BFGS learns the curvature of one fixed loss, which a rising beta or a falling k would take away from under it.
     fixed = config.optimizer == "lbfgs"
     beta = hyper.beta if fixed else hyper.beta * warmup(state.step, config, hyper.beta_warmup)
+    k = hyper.k if fixed or hyper.k is None else units_kept(state.step, config, hyper)
     corrupted = None
     if fixed and axis_name is not None:
         raise UserError("optimizer lbfgs takes the whole batch on one device: got a named axis; use adam or sgd")
@@ -131,7 +132,7 @@ def train_step(
         corrupted = corrupt(own, batch, config.corruption, hyper.noise)
 
     def loss_of(params: Params) -> tuple[Array, Aux]:
-        return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted)
+        return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
 
     (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = Metrics(loss, aux.reconstruction, aux.penalty)
@@ -217,7 +218,9 @@ def train_window(
     state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
     loss = heldout_objective(state.params, heldout, config, hyper)
     # Before the warm-ups end, the loss rises with beta and falls with the learning rate, whatever the lane does.
-    warm = state.step >= config.steps * jnp.maximum(hyper.warmup, hyper.beta_warmup)
+    longest = jnp.maximum(hyper.warmup, hyper.beta_warmup)
+    longest = longest if hyper.k is None else jnp.maximum(longest, jnp.where(hyper.k > 0, hyper.k_warmup, 0))
+    warm = state.step >= config.steps * longest
     running = running & warm & (state.diverged_at < 0)
     better = running & (loss < lane.best_loss)
     waited = jnp.where(better, 0, lane.waited + running)

@@ -35,7 +35,7 @@ EPSILON = 1e-6
 class Hyperparameters:
     """Everything numeric that a sweep may vary inside one compiled program: each leaf is a scalar, or traced.
 
-    The coefficients l1 and contractive may be None, which leaves their penalty out of the program altogether.
+    Those in OPTIONAL may be None, which leaves what they stand for out of the program altogether.
     """
 
     rho: Any = setting(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
@@ -43,6 +43,8 @@ class Hyperparameters:
     weight_decay: Any = setting(1e-3, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
     l1: Any = setting(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units")
     contractive: Any = setting(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian")
+    k: Any = setting(0, NON_NEGATIVE, "units kept on each sample, those of largest pre-activation; 0 is all", "unit")
+    k_warmup: Any = setting(0.5, CLOSED_UNIT, "fraction of the steps over which k falls linearly from all units")
     noise: Any = setting(0.0, NON_NEGATIVE, "level of the corruption: standard deviation, or probability up to 1")
     ema_decay: Any = setting(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
     learning_rate: Any = setting(5e-3, POSITIVE, "learning rate at the end of the warm-up")
@@ -51,3 +53,7 @@ class Hyperparameters:
     beta_warmup: Any = setting(0.2, CLOSED_UNIT, "fraction of the steps over which beta rises linearly from 0")
     clip_norm: Any = setting(0.0, NON_NEGATIVE, "gradients are scaled down to this global norm; 0 is off")
     momentum: Any = setting(0.9, HALF_OPEN_UNIT, "momentum of optimizer sgd")
+
+
+# Switched off by 0: where a sweep has no other value of them, their arithmetic is saved.
+OPTIONAL = ("l1", "contractive", "k")

@@ -60,3 +60,16 @@ def test_activations_by_name(activation, expected):
     config = Config(d_hidden=1, activation=activation)
     params = {"encoder_weight": jnp.ones((1, 1)), "encoder_bias": jnp.zeros(1)}
     np.testing.assert_allclose(encode(params, jnp.asarray([[-2.0], [0.0], [2.0]]), config)[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["linear", "sigmoid", "tanh"])
+def test_only_the_k_largest_codes_of_a_sample_are_kept(samples, activation):
+    config = Config(d_hidden=9, activation=activation)
+    params = init(jax.random.key(2), config, 16)
+    whole = np.asarray(encode(params, samples[:20], config))
+    kept = np.asarray(encode(params, samples[:20], config, 4))
+    for before, after in zip(whole, kept, strict=True):
+        largest = np.argsort(before)[-4:]
+        np.testing.assert_array_equal(np.flatnonzero(after), np.sort(largest))
+        np.testing.assert_array_equal(after[largest], before[largest])
+    np.testing.assert_array_equal(encode(params, samples[:20], config, 0), whole)

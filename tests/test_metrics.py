@@ -55,3 +55,11 @@ def test_mean_and_maximum_activity_and_the_training_losss_own_term():
     output = references.sigmoid((2 * activity - 1) @ np.asarray(params["decoder_weight"]))
     assert float(found.reconstruction) == pytest.approx(((output - X) ** 2).sum(axis=1).mean(), rel=1e-5)
     assert float(found.explained_variance) == pytest.approx(references.explained_variance(X, output), rel=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "linear"])
+def test_units_that_k_leaves_out_are_not_active(activation):
+    config = Config(d_hidden=5, activation=activation)
+    params = init(jax.random.key(0), config, 4)
+    params["encoder_bias"] = jnp.full(5, 2.0)
+    assert float(evaluate(params, X, config, 2).l0) == 2

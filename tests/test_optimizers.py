@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from sae_jax.config import Config
-from sae_jax.optimizers import learning_rate, make_optimizer, warmup
+from sae_jax.optimizers import learning_rate, make_optimizer, units_kept, warmup
 from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters
 from tests import references
@@ -28,6 +28,14 @@ def test_no_warmup_and_a_warmup_as_long_as_the_run():
     assert float(warmup(0, Config(steps=10), 0.0)) == 1
     rates = [float(learning_rate(t, Config(steps=10), Hyperparameters(warmup=1.0))) for t in range(10)]
     np.testing.assert_allclose(rates, 5e-3 * np.arange(1, 11) / 10, rtol=1e-5)
+
+
+def test_k_falls_linearly_and_stays():
+    config, hyper = Config(d_hidden=100, steps=40), Hyperparameters(k=10, k_warmup=0.5)
+    kept = [int(units_kept(t, config, hyper)) for t in range(40)]
+    np.testing.assert_array_equal(kept[:20], np.round(100 - 4.5 * np.arange(1, 21)))
+    assert set(kept[19:]) == {10}
+    assert int(units_kept(30, config, Hyperparameters(k=0))) == 100
 
 
 def test_adam_is_optaxs():

@@ -187,13 +187,13 @@ def test_l1_is_the_mean_over_samples_of_the_sum_over_units():
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation):
+@pytest.mark.parametrize("k", [None, 3])
+def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation, k):
     config = Config(d_hidden=5, activation=activation)
     params = init(jax.random.key(0), config, 7)
     params["encoder_bias"] = jnp.linspace(-1.0, 1.0, 5)
     x = jax.random.normal(jax.random.key(1), (11, 7))
-    jacobians = jax.vmap(jax.jacfwd(lambda one: encode(params, one[None], config)[0]))(x)
+    jacobians = jax.vmap(jax.jacfwd(lambda one: encode(params, one[None], config, k)[0]))(x)
     expected = float(jnp.mean(jnp.sum(jnp.square(jacobians), axis=(1, 2))))
-    assert float(contractive_penalty(params, encode(params, x, config), activation)) == pytest.approx(
-        expected, rel=1e-5
-    )
+    found = contractive_penalty(params, encode(params, x, config, k), activation, k is not None)
+    assert float(found) == pytest.approx(expected, rel=1e-5)

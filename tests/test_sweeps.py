@@ -157,6 +157,19 @@ def test_optimizers_and_estimators_hold_the_mean_activation(data, optimizer, est
     np.testing.assert_allclose(means, made["rho"], rtol=0.15)
 
 
+def test_k_is_swept_in_one_program_and_a_lane_equals_its_solo_run(data):
+    settings = {"activation": "linear", "tied": True, "beta": 0.0, "learning_rate": 0.01, "seeds": 2}
+    made = sweep(CONFIG, data, k=[0, 1, 3], **settings)
+    np.testing.assert_allclose(made["eval_l0"], [[6, 6], [1, 1], [3, 3]])
+    error = made["eval_reconstruction"].mean("seed").values
+    assert error[0] < error[2] < error[1]
+    alone = sweep(CONFIG, data, k=3, **settings)
+    for name in ("loss", "eval_reconstruction", *PARAMETERS):
+        np.testing.assert_allclose(alone[name], made[name].sel(k=3), rtol=1e-5, atol=1e-6, err_msg=name)
+    with pytest.raises(UserError, match="k must be at most d_hidden: got 7 of 6"):
+        sweep(CONFIG, data, k=[3, 7], **settings)
+
+
 def test_early_stopping_is_per_lane(samples):
     few = as_data(samples[:60])
     made = sweep(
