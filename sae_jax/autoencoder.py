@@ -39,7 +39,7 @@ def init(key: Key, config: Config, d_in: int) -> Params:
     return params
 
 
-def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = None) -> Codes:
+def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = None) -> Float[Array, "batch d_hidden"]:
     """Codes of a batch: h = sigma(x We + be), and 0 but for the k largest pre-activations of a sample.
 
     Args:
@@ -65,11 +65,11 @@ def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:
     return params["decoder_weight"] if "decoder_weight" in params else params["encoder_weight"].T
 
 
-def decode_logits(params: Params, codes: Codes) -> Batch:
+def decode_logits(params: Params, codes: Codes) -> Float[Array, "batch d_in"]:
     """Reconstruction before the output activation: h Wd + bd, [batch, d_in]."""
-    return codes @ decoder_weight(params) + params["decoder_bias"][None, :]
+    return jnp.asarray(codes) @ decoder_weight(params) + params["decoder_bias"][None, :]
 
 
-def decode(params: Params, codes: Codes, config: Config) -> Batch:
+def decode(params: Params, codes: Codes, config: Config) -> Float[Array, "batch d_in"]:
     """Reconstruction from codes: x_hat = tau(h Wd + bd), [batch, d_in]."""
     return OUTPUTS[config.output](decode_logits(params, codes))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -10,6 +14,8 @@ from sae_jax.config import Config
 from sae_jax.types import Hyperparameters, Scalar
 
 LINE_SEARCH_STEPS = 20
+
+Tree = TypeVar("Tree")
 
 
 def warmup(step: Scalar | Array, config: Config, fraction: Scalar) -> Float[Array, ""]:
@@ -54,9 +60,6 @@ def units_kept(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> 
 def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformationExtraArgs:
     """The optimizer of one step; its state does not depend on the learning rate, so that this may be traced.
 
-    L-BFGS searches along its direction for a step that meets the strong Wolfe conditions; no learning rate enters. The
-    search tries the full step first: optax's default, the step of the iteration before, stalls on autoencoders.
-
     Args:
         config: optimizer is read.
         hyper: clip_norm and momentum are read; neither by L-BFGS.
@@ -67,9 +70,44 @@ def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> opta
         gradient and the loss itself as `value`, `grad` and `value_fn`.
     """
     if config.optimizer == "lbfgs":
-        search = optax.scale_by_zoom_linesearch(LINE_SEARCH_STEPS, initial_guess_strategy="one")
-        return optax.lbfgs(linesearch=search)
+        return make_lbfgs()
     limit = jnp.where(hyper.clip_norm > 0, hyper.clip_norm, jnp.inf)
     direction = optax.scale_by_adam() if config.optimizer == "adam" else optax.trace(decay=hyper.momentum)
     transformation = optax.chain(optax.clip_by_global_norm(limit), direction, optax.scale_by_learning_rate(rate))
     return optax.with_extra_args_support(transformation)
+
+
+def make_lbfgs() -> optax.GradientTransformationExtraArgs:
+    """L-BFGS that searches along its direction for a step that meets the strong Wolfe conditions.
+
+    The search tries the full step first: optax's default, the step of the iteration before, stalls on autoencoders.
+    """
+    return optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(LINE_SEARCH_STEPS, initial_guess_strategy="one"))
+
+
+def minimize(loss: Callable[[Tree], Array], start: Tree, steps: int, tolerance: float = 1e-5) -> Tree:
+    """Minimise a smooth loss by full-batch L-BFGS: pure, and may be mapped over lanes.
+
+    Args:
+        loss: pytree -> scalar.
+        start: where to begin.
+        steps: iterations at most.
+        tolerance: ends where no entry of the gradient is larger than this.
+
+    Returns:
+        The last iterate.
+    """
+    optimizer = make_lbfgs()
+    value_and_gradient = optax.value_and_grad_from_state(loss)
+
+    def unfinished(carry: tuple[Tree, Any, Array, Array]) -> Array:
+        return (carry[2] < steps) & (carry[3] > tolerance)
+
+    def step(carry: tuple[Tree, Any, Array, Array]) -> tuple[Tree, Any, Array, Array]:
+        params, state, taken, _ = carry
+        value, gradient = value_and_gradient(params, state=state)
+        updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(params, updates), state, taken + 1, optax.tree.norm(gradient, ord=jnp.inf)
+
+    begin = (start, optimizer.init(start), jnp.int32(0), jnp.float32(jnp.inf))
+    return jax.lax.while_loop(unfinished, step, begin)[0]

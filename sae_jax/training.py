@@ -260,6 +260,7 @@ def fit(
     Returns:
         (the finished lane, Metrics with a leading axis over `windows(config.steps)`).
     """
+    train, heldout = jnp.asarray(train), jnp.asarray(heldout)
     stops = windows(config.steps)
     starts = np.concatenate([[0], stops[:-1]])
 
