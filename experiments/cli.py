@@ -53,11 +53,37 @@ def parse(
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
-    groups = {group: _options(owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
-    seed_option = _option(seed_flag, (seed_default,), seed_help, "INT", several)
-    run_type = dataclasses.make_dataclass("run", [seed_option, *groups["run"]])
-    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items() if group != "run"]
-    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in [*types, run_type]]
+    groups = {group: options_of(owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
+    groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
+    words = read(argv, prog, description, groups)
+    seeds = tuple(_checked(_SEED, seed_flag, words.pop(seed_flag), several))
+    run = checked_settings(RunConfig, words)
+    settings = {}
+    for owner in (Hyperparameters, Config, DataConfig):
+        for name, field in settings_of(owner).items():
+            values = _checked(field, name, words[name], several)
+            settings[name] = values[0] if len(values) == 1 else values
+    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
+    order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
+    return run, {name: settings[name] for name in ordered}, seeds
+
+
+def read(
+    argv: Sequence[str], prog: str, description: str, groups: Mapping[str, list[Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The words given to every option of a command line.
+
+    Args:
+        argv: its words, without the program's name.
+        prog, description: for the help.
+        groups: by heading, options made by `option` and `options_of`.
+
+    Raises:
+        UserError: a flag is unknown or repeated, or a word has no flag.
+    """
+    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
+    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
     _refuse_repeats(argv)
     whole: type[Any] = dataclasses.make_dataclass("options", fields)
     parsed, rest = tyro.cli(
@@ -74,45 +100,58 @@ def parse(
         if rest[0].startswith("-"):
             raise unknown("flag", rest[0].partition("=")[0], known)
         raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
+    return words
 
-    seeds = tuple(_checked(_SEED, seed_flag, words.pop(seed_flag), several))
-    run = {name: _checked(field, name, words.pop(name), False)[0] for name, field in settings_of(RunConfig).items()}
-    settings = {}
-    for owner in (Hyperparameters, Config, DataConfig):
-        for name, field in settings_of(owner).items():
-            values = _checked(field, name, words[name], several)
-            settings[name] = values[0] if len(values) == 1 else values
-    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
-    order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
-    ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
-    return RunConfig(**run), {name: settings[name] for name in ordered}, seeds
+
+def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
+    """A settings dataclass made of the words given to its options."""
+    values = {}
+    for name, field in settings_of(owner).items():
+        several = isinstance(field.default, tuple)
+        given = _checked(field, name, words[name], several)
+        values[name] = given if several else given[0]
+    return owner(**values)
 
 
 _SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, Range(), "seed"))]))[0]
 
 
-def _options(owner: Any, defaults: Mapping[str, tuple[Any, ...]], several: bool) -> list[Any]:
+def options_of(owner: Any, defaults: Mapping[str, tuple[Any, ...]] | None = None, several: bool = False) -> list[Any]:
+    """The options of a settings dataclass.
+
+    Args:
+        owner: the dataclass.
+        defaults: values of settings whose default differs from their declaration.
+        several: whether every setting takes several values; those with a tuple as default always do.
+    """
     options = []
     for name, field in settings_of(owner).items():
-        kind, unit = type(field.default), field.metadata["unit"]
+        many = isinstance(field.default, tuple)
+        declared: Any = field.default
+        default = (defaults or {}).get(name, declared if many else (declared,))
+        kind, unit = type(default[0]), field.metadata["unit"]
         within = "" if field.metadata["range"] is TEXT or kind is bool else f"; {field.metadata['range']}"
         text = field.metadata["help"] + within + (f" [{unit}]" if unit != "1" else "")
-        values = tuple(f"{value:g}" if kind is float else str(value) for value in defaults.get(name, (field.default,)))
-        options.append(_option(name, values, text, METAVARS[kind], several))
+        values = tuple(f"{value:g}" if kind is float else str(value) for value in default)
+        options.append(option(name, values, text, METAVARS[kind], several or many))
     return options
 
 
-def _option(name: str, default: tuple[str, ...], help: str, metavar: str, several: bool) -> Any:
+def option(
+    name: str, default: tuple[str, ...], help: str, metavar: str, several: bool, positional: bool = False
+) -> tuple[str, Any, Any]:
+    """One option, its values as words; a positional one has no flag."""
     shown = " ".join(default) or "empty"
     annotation = Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             help=help,
-            help_behavior_hint=f"(default: {shown})",
+            help_behavior_hint="" if positional else f"(default: {shown})",
             metavar=f"{metavar} [{metavar} ...]" if several else metavar,
         ),
     ]
-    return name, annotation, dataclasses.field(default=default)
+    field = dataclasses.field(default=default)
+    return name, (tyro.conf.Positional[annotation] if positional else annotation), field
 
 
 def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several: bool) -> tuple[Any, ...]:
@@ -121,7 +160,8 @@ def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several:
     if len(words) > 1 and not several:
         raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)})")
     try:
-        return tuple(check(field, word) for word in words)
+        found = tuple(check(field, word) for word in words)
+        return tuple(value[0] if isinstance(value, tuple) else value for value in found)
     except UserError as error:
         raise UserError(f"{flag(name)}: {error}") from None
 

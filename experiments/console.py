@@ -108,10 +108,10 @@ def print_table(console: Console, dataset: xr.Dataset) -> None:
     for point, cell in cells[:MOST_ROWS]:
         row = [short(value) for value in point.values()]
         row += [
-            _spread(cell["eval_reconstruction"].values),
-            _spread(cell["eval_explained_variance"].values),
-            _spread(cell["eval_mean_activation"].mean("unit").values, 4),
-            _spread(cell["eval_dead_fraction"].values, 2),
+            spread(cell["eval_reconstruction"].values),
+            spread(cell["eval_explained_variance"].values),
+            spread(cell["eval_mean_activation"].mean("unit").values, 4),
+            spread(cell["eval_dead_fraction"].values, 2),
         ]
         if bool(diverged.any()):
             row.append(f"{int((cell['diverged_at'] >= 0).sum())} of {cell.sizes['seed']}")
@@ -153,6 +153,7 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
     return lines
 
 
-def _spread(values: np.ndarray, digits: int = 3) -> str:
+def spread(values: np.ndarray, digits: int = 3) -> str:
+    """Mean +- standard deviation."""
     with np.errstate(invalid="ignore"):  # A diverged lane may measure as infinite.
         return f"{values.mean():.{digits}f} +- {values.std():.{digits}f}"

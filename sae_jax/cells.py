@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-INNER_DIMS = ("seed", "step", "unit", "input")
+from sae_jax.grids import ALL_SETTINGS
+
+MEASURE = "eval_reconstruction"
 
 
 def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
@@ -16,14 +18,14 @@ def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
 
 
-def cell_axes(dataset: xr.Dataset) -> list[str]:
-    """The swept settings of a Dataset: its dimensions without seed, step, unit and input."""
-    return [str(dim) for dim in dataset["eval_reconstruction"].dims if dim not in INNER_DIMS]
+def cell_axes(dataset: xr.Dataset, measure: str = MEASURE) -> list[str]:
+    """The swept settings of a Dataset: those dimensions of a measure of its lanes that are settings."""
+    return [str(dim) for dim in dataset[measure].dims if dim in ALL_SETTINGS]
 
 
-def by_cell(dataset: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]]:
+def by_cell(dataset: xr.Dataset, measure: str = MEASURE) -> list[tuple[dict[str, Any], xr.Dataset]]:
     """Every cell of a sweep: its settings, and its part of the Dataset."""
-    axes = cell_axes(dataset)
+    axes = cell_axes(dataset, measure)
     shape = [dataset.sizes[axis] for axis in axes]
     cells = []
     for index in np.ndindex(*shape):

@@ -224,6 +224,35 @@ def over_lanes(
     return jax.jit(spread, donate_argnums=(shared,) if donate else ())
 
 
+def map_lanes(function: Callable[..., Any], devices: list[jax.Device], shared: tuple[Any, ...], lanes: Any) -> Any:
+    """A function of every trained lane, one lane at a time on each device.
+
+    Args:
+        function: f(lane, *shared arguments) -> pytree of arrays.
+        devices: devices to spread over.
+        shared: arguments that all lanes share, pytrees.
+        lanes: pytree with a leading axis over lanes.
+
+    Returns:
+        f's results, NumPy arrays with a leading axis over lanes.
+    """
+    total = len(jax.tree.leaves(lanes)[0])
+    mesh = lane_mesh(devices[:total])
+    # The last device may be a lane short; it repeats one.
+    order = np.arange(-(-total // mesh.size) * mesh.size) % total
+    whole, split = PartitionSpec(), PartitionSpec(LANES)
+
+    def spread(own: Any, *common: Any) -> Any:
+        return jax.lax.map(lambda lane: function(lane, *common), own)
+
+    mapped = jax.shard_map(
+        spread, mesh=mesh, in_specs=(split, *[whole] * len(shared)), out_specs=split, check_vma=False
+    )
+    own = place(jax.tree.map(lambda leaf: leaf[order], lanes), mesh, split=True)
+    found = jax.jit(mapped)(own, *(place(part, mesh, split=False) for part in shared))
+    return jax.tree.map(lambda leaf: leaf[:total], jax.device_get(found))
+
+
 def place(tree: Any, mesh: Mesh, split: bool) -> Any:
     """Put a pytree on the mesh: split over its leading axis, or a copy on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(LANES) if split else PartitionSpec()))

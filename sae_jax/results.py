@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sae_jax.activations import ACTIVATIONS
@@ -82,8 +83,7 @@ def to_dataset(
             np.int32(side),
             labels(f"{name.replace('_', ' ')}; 0 where samples are no images", "pixel"),
         )
-    coordinates: dict[str, Any] = {name: coordinate(name, values) for name, values in grid.lane_axes.items()}
-    coordinates["seed"] = ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))
+    coordinates: dict[str, Any] = lane_coordinates(grid)
     coordinates["step"] = ("step", np.asarray(steps), labels("training steps taken", "step"))
     coordinates["unit"] = ("unit", np.arange(lanes["encoder_bias"].shape[-1]), labels("hidden unit", "1"))
     coordinates["input"] = ("input", np.arange(lanes["decoder_bias"].shape[-1]), labels("input", "1"))
@@ -101,11 +101,24 @@ def coordinate(name: str, values: Any) -> tuple[str, np.ndarray, dict[str, str]]
     return name, np.asarray(values), labels(metadata["help"], metadata["unit"])
 
 
+def lane_coordinates(grid: Grid) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+    """The labelled coordinates of the lane axes and of seed."""
+    coordinates = {name: coordinate(name, values) for name, values in grid.lane_axes.items()}
+    return coordinates | {"seed": ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))}
+
+
 def join(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
     """One Dataset of all programs: its dimensions are the axes in the order given, then seed, step, unit, input.
 
     Where programs differ in the number of units, inputs or logged steps, the shorter ones are filled up with NaN.
     """
+    dataset = side_by_side(grid, programs)
+    dataset.attrs = {"title": "sparse autoencoder sweep", "config": json.dumps(settings_json(grid))}
+    return dataset
+
+
+def side_by_side(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
+    """Variables of all programs along the program axes; arguments and order of dimensions as in `join`."""
     points = [dataset.expand_dims({name: [value] for name, value in point.items()}) for point, dataset in programs]
     for name, values in reversed(grid.program_axes.items()):
         groups = [points[i : i + len(values)] for i in range(0, len(points), len(values))]
@@ -113,7 +126,6 @@ def join(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Da
     dataset = points[0]
     for name, values in grid.program_axes.items():
         dataset[name].attrs = coordinate(name, values)[2]
-    dataset.attrs = {"title": "sparse autoencoder sweep", "config": json.dumps(settings_json(grid))}
     return dataset.transpose(*grid.axes, "seed", ...)
 
 
@@ -216,11 +228,15 @@ def load(folder: str | Path) -> xr.Dataset:
     for name in (RESULTS_FILE, PARAMS_FILE):
         if not (folder / name).is_file():
             raise UserError(f"a finished run's folder must hold {name}: got {folder}")
-    dataset = xr.load_dataset(folder / RESULTS_FILE, engine="h5netcdf")
-    lane_dims = dataset["eval_reconstruction"].dims
-    for name, values in load_file(folder / PARAMS_FILE).items():
-        dims, label = PARAMETERS[name]
-        dataset[name] = ((*lane_dims, *dims), values, labels(label, "1"))
+    try:
+        dataset = xr.load_dataset(folder / RESULTS_FILE, engine="h5netcdf")
+        lane_dims = dataset["eval_reconstruction"].dims
+        for name, values in load_file(folder / PARAMS_FILE).items():
+            dims, label = PARAMETERS[name]
+            dataset[name] = ((*lane_dims, *dims), values, labels(label, "1"))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"a finished run's files must be readable: {folder}: {reason}; train it again") from None
     return dataset
 
 

@@ -94,10 +94,19 @@ def check(field: dataclasses.Field, value: Any) -> Any:
     """Return `value` in the setting's type, or raise UserError.
 
     Args:
-        field: the setting, as made by `setting`.
+        field: the setting, as made by `setting`; a tuple as its default says that it takes several values.
         value: a bool, int, float or str; text is read as the setting's type, so that a command line may pass it on.
     """
-    kind, within, name = type(field.default), field.metadata["range"], field.name
+    if isinstance(field.default, tuple):
+        values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if not values:
+            raise UserError(f"{field.name} needs at least one value: got none")
+        return tuple(_check_one(field, type(field.default[0]), one) for one in values)
+    return _check_one(field, type(field.default), value)
+
+
+def _check_one(field: dataclasses.Field, kind: type, value: Any) -> Any:
+    within, name = field.metadata["range"], field.name
     try:
         if kind is bool:
             words = {"true": True, "false": False, "1": True, "0": False}
@@ -123,7 +132,8 @@ def check(field: dataclasses.Field, value: Any) -> Any:
             near = difflib.get_close_matches(result, within.choices, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"{name} must be {within}: got {result!r}{hint}")
-        raise UserError(f"{name} must be {within}: got {value}; the default is {field.default:g}")
+        default = " ".join(f"{one:g}" for one in np.ravel(np.asarray(field.default)))
+        raise UserError(f"{name} must be {within}: got {value}; the default is {default}")
     return result
 
 

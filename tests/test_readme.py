@@ -30,7 +30,8 @@ def test_modules_import_only_from_above():
     listed = re.findall(r"^      (\w+(?:\.py|/)) ", LAYOUT, re.MULTILINE)
     order = [name.removesuffix(".py").removesuffix("/") for name in listed]
     for place, name in enumerate(order):
-        files = [ROOT / "sae_jax" / f"{name}.py"] if name != "data" else (ROOT / "sae_jax" / "data").glob("*.py")
+        folder = ROOT / "sae_jax" / name
+        files = folder.glob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
         for file in files:
             text = file.read_text()
             imported = set(re.findall(r"^from sae_jax\.(\w+)", text, re.MULTILINE))

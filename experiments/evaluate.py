@@ -1,0 +1,93 @@
+"""Put every lane of a finished run to a task, add what it measures to the run's results, and draw it.
+
+    python -m experiments.sweep --dataset digits --classes 0-8 --activation sigmoid --name digits
+    python -m experiments.evaluate runs/digits --task probe
+    python -m experiments.evaluate runs/digits --task anomaly
+    python -m experiments.evaluate runs/digits --task denoising --noise .1 .2 .4
+
+Tasks: probe (a softmax layer on the codes), anomaly (reconstruction error of left-out classes), denoising, inpainting,
+retrieval (by similar codes) and stacked (further layers and fine-tuning). The variables go into results.nc, the figure
+into figures/TASK.png. Seconds on small data; a probe of 36 lanes on MNIST takes minutes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import matplotlib
+import xarray as xr
+from matplotlib import pyplot as plt
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cli import checked_settings, one_line_errors, option, options_of, read
+from experiments.console import spread
+from sae_jax import results
+from sae_jax.applications import TASKS, TaskConfig, apply
+from sae_jax.cells import by_cell, in_double_precision, short
+from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
+
+matplotlib.use("Agg")
+
+MOST_ROWS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What is to be done, and on what."""
+
+    task: str = setting("probe", one_of(TASKS), "what to put the lanes to")
+    devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
+
+
+def main(argv: list[str]) -> None:
+    """Parse, measure, save, draw, tell."""
+    with one_line_errors():
+        groups = {
+            "task": [
+                option("run", ("",), "folder of a finished run", "RUN", False, positional=True),
+                *options_of(Where),
+            ],
+            "settings": options_of(TaskConfig),
+        }
+        words = read(argv, "python -m experiments.evaluate", (__doc__ or "").partition("\n")[0], groups)
+        where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
+        if not words["run"][0]:
+            raise UserError("evaluate needs the folder of a finished run: got none; see runs/")
+        folder = Path(words["run"][0])
+        before = results.load(folder)
+        dataset, figure = apply(where.task, before, options, devices=where.devices or None)
+        results.save(dataset, folder)
+        path = folder / "figures" / f"{where.task}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path)
+        plt.close(figure)
+        _tell(dataset, where.task)
+        print(f"files:\n  {folder / results.RESULTS_FILE}\n  {path}")
+
+
+def _tell(dataset: xr.Dataset, task: str) -> None:
+    """Print the task's variables, mean and standard deviation over seeds, a row for every cell."""
+    names = [str(name) for name in dataset.data_vars if str(name).startswith(f"{task}_")]
+    lanes = [name for name in names if "seed" in dataset[name].dims]
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    table = Table(
+        title=f"{task}, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
+    )
+    cells = by_cell(in_double_precision(dataset))
+    for name in [*cells[0][0], *(name.removeprefix(f"{task}_").replace("_", " ") for name in lanes)]:
+        table.add_column(name, justify="right")
+    for point, cell in cells[:MOST_ROWS]:
+        averaged = [cell[name].mean([dim for dim in cell[name].dims if dim != "seed"]).values for name in lanes]
+        table.add_row(*map(short, point.values()), *map(spread, averaged))
+    console.print(table)
+    if len(cells) > MOST_ROWS:
+        console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
+    for name in sorted(set(names) - set(lanes)):
+        console.print(f"{dataset[name].attrs['long_name']}: {float(dataset[name].mean()):.3f}", highlight=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
