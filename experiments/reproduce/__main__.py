@@ -27,7 +27,7 @@ from experiments.cli import one_line_errors
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import UserError, flag, unknown
 
-NAMES = ("kl-curve", "kl-vs-l1", "pca", "ufldl-patches")
+NAMES = ("ema-decay", "kl-curve", "kl-vs-l1", "pca", "ufldl-patches")
 OUTSIDE = 1
 
 matplotlib.use("Agg")
