@@ -27,7 +27,7 @@ from experiments.cli import one_line_errors
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import UserError, flag, unknown
 
-NAMES = ("ema-decay", "kl-curve", "kl-vs-l1", "pca", "ufldl-patches")
+NAMES = ("kl-curve", "pca", "ufldl-patches", "kl-vs-l1", "ema-decay", "manifold")
 OUTSIDE = 1
 
 matplotlib.use("Agg")
