@@ -27,7 +27,7 @@ from experiments.cli import one_line_errors
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import UserError, flag, unknown
 
-NAMES = ("kl-curve", "pca", "ufldl-patches", "kl-vs-l1", "ema-decay", "manifold")
+NAMES = ("kl-curve", "pca", "ufldl-patches", "kl-vs-l1", "ema-decay", "manifold", "denoising-filters")
 OUTSIDE = 1
 
 matplotlib.use("Agg")
