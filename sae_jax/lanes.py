@@ -87,7 +87,9 @@ def plan_lanes(
     lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
     budget = memory_budget(devices, shared_bytes)
-    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk)
+    # In step with others, a lane's line search waits for the longest one.
+    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else None
+    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk, widest)
 
 
 def run_lanes(

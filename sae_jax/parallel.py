@@ -117,6 +117,7 @@ def make_plan(
     lane_bytes: int,
     budget_bytes: int,
     lanes_per_chunk: int | None = None,
+    widest_block: int | None = None,
 ) -> Plan:
     """Pack cells x seeds lanes into blocks and chunks so that the devices end together and memory suffices.
 
@@ -126,6 +127,7 @@ def make_plan(
         lane_bytes: memory of one lane.
         budget_bytes: memory of all lanes of a chunk.
         lanes_per_chunk: the most lanes of a chunk; None leaves it to memory.
+        widest_block: the most cells of a block; None leaves it to the devices.
 
     Raises:
         UserError: not even one lane per device fits.
@@ -138,7 +140,7 @@ def make_plan(
             f"{max(budget_bytes, 0) / 2**20:,.0f} MiB available; use a smaller d_hidden or batch_size, or fewer devices"
         )
     most = max(count, min(fitting, lanes_per_chunk or fitting))
-    widest = min(cells, most // count, CPU_CELLS_PER_BLOCK if sequential else cells)
+    widest = min(cells, most // count, widest_block or (CPU_CELLS_PER_BLOCK if sequential else cells))
     splits = np.arange(math.ceil(cells / widest), cells + 1)  # blocks per seed
     width = np.ceil(cells / splits)
     per_device = np.ceil(seeds * splits / count)
@@ -208,6 +210,10 @@ def over_lanes(
 
         def block(*lanes: Any) -> Any:
             own, key = lanes[:-1], lanes[-1]
+            if jax.tree.leaves(own)[0].shape[0] == 1:
+                # Batched over one cell, a branch of the program would be taken both ways.
+                alone = function(*common, *jax.tree.map(lambda leaf: leaf[0], own), key)
+                return jax.tree.map(lambda leaf: leaf[None], alone)
             if cells_in_turn:
                 return jax.lax.map(lambda lane: function(*common, *lane, key), own)
             return jax.vmap(lambda *lane: function(*common, *lane, key))(*own)

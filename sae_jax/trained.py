@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -70,7 +71,7 @@ class Lanes(NamedTuple):
 
     def one(self, index: int) -> Lane:
         """The lane at a position, without its leading axis."""
-        return jax.tree.map(lambda leaf: leaf[index], self.lanes)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.lanes)
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -134,7 +135,14 @@ def train_step(
     def loss_of(params: Params) -> tuple[Array, Aux]:
         return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
 
-    (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    if fixed:
+        loss, aux = loss_of(state.params)
+        # The line search ended here with this gradient; only before the first step is there none yet.
+        _, gradients = optax.value_and_grad_from_state(lambda params: loss_of(params)[0])(
+            state.params, state=state.opt_state
+        )
+    else:
+        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = Metrics(loss, aux.reconstruction, aux.penalty)
     if axis_name is not None:
         gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)

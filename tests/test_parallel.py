@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sae_jax.parallel import choose_devices, layout, make_plan, memory_budget
+from sae_jax.parallel import choose_devices, layout, make_plan, map_lanes, memory_budget
 from sae_jax.settings import UserError
 
 
@@ -42,6 +42,18 @@ def test_memory_bounds_a_chunk():
     chosen = plan(100, 10, devices=2, budget=50_000)
     assert chosen.blocks_per_chunk * chosen.cells_per_block * 1000 <= 50_000
     assert chosen.chunks >= 20
+
+
+def test_a_block_may_be_held_to_one_cell():
+    chosen = make_plan(9, 4, jax.devices()[:2], 1000, 10**9, widest_block=1)
+    assert chosen.cells_per_block == 1 and chosen.blocks_per_chunk == 36
+
+
+def test_lanes_are_mapped_in_order_and_the_last_device_may_be_short():
+    own = {"a": np.arange(5.0), "b": np.arange(10.0).reshape(5, 2)}
+    found = map_lanes(lambda lane, x: (lane["a"] * x, lane["b"].sum()), jax.devices()[:3], (np.float32(2),), own)
+    np.testing.assert_array_equal(found[0], 2 * own["a"])
+    np.testing.assert_array_equal(found[1], own["b"].sum(axis=1))
 
 
 def test_a_lane_that_does_not_fit_is_refused_with_the_arithmetic():
