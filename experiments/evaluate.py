@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +27,7 @@ from experiments.console import spread
 from sae_jax import results
 from sae_jax.applications import TASKS, TaskConfig, apply
 from sae_jax.cells import by_cell, in_double_precision, short
+from sae_jax.grids import ALL_SETTINGS
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
 
 matplotlib.use("Agg")
@@ -53,17 +54,16 @@ def main(argv: list[str]) -> None:
             "settings": options_of(TaskConfig),
         }
         words = read(argv, "python -m experiments.evaluate", (__doc__ or "").partition("\n")[0], groups)
+        if len(words["run"]) != 1 or not words["run"][0]:
+            given = " ".join(words["run"]) or "none"
+            raise UserError(f"evaluate needs the folder of one finished run, before its flags: got {given}; see runs/")
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
-        if not words["run"][0]:
-            raise UserError("evaluate needs the folder of a finished run: got none; see runs/")
         folder = Path(words["run"][0])
         before = results.load(folder)
         dataset, figure = apply(where.task, before, options, devices=where.devices or None)
-        results.save(dataset, folder)
         path = folder / "figures" / f"{where.task}.png"
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path)
-        plt.close(figure)
+        results.save_figure(figure, path)
+        results.save_measures(dataset, folder)
         _tell(dataset, where.task)
         print(f"files:\n  {folder / results.RESULTS_FILE}\n  {path}")
 
@@ -77,7 +77,7 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
         title=f"{task}, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
     )
     cells = by_cell(in_double_precision(dataset))
-    for name in [*cells[0][0], *(name.removeprefix(f"{task}_").replace("_", " ") for name in lanes)]:
+    for name in [*cells[0][0], *(_heading(dataset[name], task) for name in lanes)]:
         table.add_column(name, justify="right")
     for point, cell in cells[:MOST_ROWS]:
         averaged = [cell[name].mean([dim for dim in cell[name].dims if dim != "seed"]).values for name in lanes]
@@ -86,7 +86,18 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     if len(cells) > MOST_ROWS:
         console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
     for name in sorted(set(names) - set(lanes)):
-        console.print(f"{dataset[name].attrs['long_name']}: {float(dataset[name].mean()):.3f}", highlight=False)
+        values = " ".join(f"{value:.3f}" for value in np.unique(dataset[name].values)[::-1])
+        console.print(f"{dataset[name].attrs['long_name']}: {values}", highlight=False)
+    diverged = int((dataset["diverged_at"] >= 0).sum())
+    if diverged:
+        console.print(f"warning: {diverged} lanes had turned non-finite in training; they are left out, as NaN")
+
+
+def _heading(variable: xr.DataArray, task: str) -> str:
+    """A column's heading: the variable's name, and what it is averaged over beside seeds."""
+    over = [str(dim).replace("_", " ") for dim in variable.dims if dim != "seed" and dim not in ALL_SETTINGS]
+    words = str(variable.name).removeprefix(f"{task}_").replace("_", " ")
+    return f"{words}, mean over {', '.join(over)}" if over else words
 
 
 if __name__ == "__main__":

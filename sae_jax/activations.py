@@ -68,6 +68,18 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
 }
 
+
+def activity(codes: Codes, activation: str, top_k: bool) -> Codes:
+    """Codes on the penalty's scale; 0 where top-k dropped them, which is not what 0 stands for on every scale."""
+    values = ACTIVATIONS[activation].activity(codes)
+    return jnp.where(dropped(codes), 0, values) if top_k else values
+
+
+def dropped(codes: Codes) -> Bool[Array, "batch d_hidden"]:
+    """Which codes top-k left out: those that are exactly 0."""
+    return jnp.asarray(codes) == 0
+
+
 BITS = 32
 
 

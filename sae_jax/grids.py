@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_jax.config import Config, DataConfig
 from sae_jax.settings import UserError, check, settings_of, unknown
-from sae_jax.types import OPTIONAL, Hyperparameters
+from sae_jax.types import Hyperparameters, without_unused
 
 HYPER = settings_of(Hyperparameters)
 STATIC = settings_of(Config)
@@ -69,8 +69,7 @@ class Grid:
         swept = np.meshgrid(*self.lane_axes.values(), indexing="ij")
         values = dict(self.fixed) | dict(zip(self.lane_axes, swept, strict=True))
         leaves = {name: np.broadcast_to(np.float32(values[name]), shape).reshape(-1) for name in HYPER}
-        unused = {name: None for name in OPTIONAL if not np.any(leaves[name])}
-        return Hyperparameters(**(leaves | unused))
+        return without_unused(Hyperparameters(**leaves))
 
 
 def make_grid(config: Config, data: DataConfig, seeds: int | Sequence[int], settings: Mapping[str, Any]) -> Grid:

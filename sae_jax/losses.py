@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.activations import OUTPUTS, activity
 from sae_jax.autoencoder import decode_logits, encode
 from sae_jax.config import Config
 from sae_jax.penalties import contractive_penalty, kl_penalty, l1_penalty, weight_decay
@@ -76,14 +76,14 @@ def objective(
         (loss, Aux). Under data parallelism loss and reconstruction are this device's; batch_mean is the global one.
     """
     codes = encode(params, x if corrupted is None else corrupted, config, k)
-    activity = ACTIVATIONS[config.activation].activity(codes)
+    scaled = activity(codes, config.activation, k is not None)
     # No gradient passes a collective: differentiating through pmean means different things under different transforms.
-    batch_mean = jax.lax.stop_gradient(jnp.mean(activity, axis=0))
+    batch_mean = jax.lax.stop_gradient(jnp.mean(scaled, axis=0))
     if axis_name is not None:
         batch_mean = jax.lax.pmean(batch_mean, axis_name)
     mean_activation = batch_mean if running_mean is None else running_mean
     reconstruction = reconstruction_loss(decode_logits(params, codes), x, config)
-    penalty = kl_penalty(activity, mean_activation, hyper.rho, beta)
+    penalty = kl_penalty(scaled, mean_activation, hyper.rho, beta)
     loss = reconstruction + penalty + hyper.weight_decay * weight_decay(params)
     if hyper.l1 is not None:
         loss = loss + hyper.l1 * l1_penalty(codes)

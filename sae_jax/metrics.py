@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.activations import ACTIVATIONS, OUTPUTS, activity, dropped
 from sae_jax.autoencoder import decode_logits, encode
 from sae_jax.config import Config
 from sae_jax.losses import reconstruction_loss
@@ -54,14 +54,14 @@ def evaluate(params: Params, x: Batch, config: Config, k: Scalar | Array | None 
     activation = ACTIVATIONS[config.activation]
     codes = encode(params, x, config, k)
     logits = decode_logits(params, codes)
-    activity, active = activation.activity(codes), activation.is_active(codes)
+    scaled, active = activity(codes, config.activation, k is not None), activation.is_active(codes)
     if k is not None:
-        active = active & (codes != 0)
+        active = active & ~dropped(codes)
     return Evaluation(
         reconstruction=reconstruction_loss(logits, x, config),
         explained_variance=explained_variance(x, OUTPUTS[config.output](logits)),
         l0=jnp.mean(jnp.sum(active, axis=1, dtype=jnp.float32)),
         dead_fraction=jnp.mean(~jnp.any(active, axis=0), dtype=jnp.float32),
-        mean_activation=jnp.mean(activity, axis=0),
-        max_activation=jnp.max(activity, axis=0),
+        mean_activation=jnp.mean(scaled, axis=0),
+        max_activation=jnp.max(scaled, axis=0),
     )

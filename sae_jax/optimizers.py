@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sae_jax.config import Config
 from sae_jax.types import Hyperparameters, Scalar
@@ -55,6 +55,19 @@ def units_kept(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> 
     """
     fallen = warmup(step, config, hyper.k_warmup)
     return jnp.round(config.d_hidden + jnp.where(hyper.k > 0, hyper.k - config.d_hidden, 0) * fallen)
+
+
+def warmed_up(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Bool[Array, ""]:
+    """Whether the warm-ups of the learning rate, of beta and of k have ended; L-BFGS has none.
+
+    Before that, the loss rises with beta and falls with the learning rate, whatever the lane does.
+    """
+    if config.optimizer == "lbfgs":
+        return jnp.bool_(True)
+    longest = jnp.maximum(hyper.warmup, hyper.beta_warmup)
+    if hyper.k is not None:
+        longest = jnp.maximum(longest, jnp.where(hyper.k > 0, hyper.k_warmup, 0))
+    return step >= config.steps * longest
 
 
 def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformationExtraArgs:

@@ -110,6 +110,12 @@ def memory_budget(devices: list[jax.Device], shared_bytes: int) -> int:
     return int(available) - shared_bytes * len(devices)
 
 
+def devices_that_fit(devices: list[jax.Device], shared_bytes: int, lane_bytes: int) -> list[jax.Device]:
+    """As many of the devices as have memory for one lane each, at least one; arguments as in `make_plan`."""
+    fitting = [n for n in range(1, len(devices) + 1) if memory_budget(devices[:n], shared_bytes) >= n * lane_bytes]
+    return devices[: max(fitting, default=1)]
+
+
 def make_plan(
     cells: int,
     seeds: int,

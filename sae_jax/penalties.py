@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.activations import ACTIVATIONS
+from sae_jax.activations import ACTIVATIONS, dropped
 from sae_jax.types import EPSILON, Codes, Params, Scalar, UnitMeans
 
 
@@ -116,7 +116,7 @@ def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bo
     """
     slopes = ACTIVATIONS[activation].slope(codes)
     if top_k:
-        slopes = jnp.where(codes == 0, 0, slopes)
+        slopes = jnp.where(dropped(codes), 0, slopes)
     slopes = jnp.mean(jnp.square(slopes), axis=0)
     return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=0))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -107,13 +108,15 @@ def lane_coordinates(grid: Grid) -> dict[str, tuple[str, np.ndarray, dict[str, s
     return coordinates | {"seed": ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))}
 
 
-def join(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
+def join(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]], data: list[list[float]]) -> xr.Dataset:
     """One Dataset of all programs: its dimensions are the axes in the order given, then seed, step, unit, input.
 
+    Its attributes config and data hold every setting, and by what each program's samples are known again.
     Where programs differ in the number of units, inputs or logged steps, the shorter ones are filled up with NaN.
     """
     dataset = side_by_side(grid, programs)
-    dataset.attrs = {"title": "sparse autoencoder sweep", "config": json.dumps(settings_json(grid))}
+    recorded = {"config": json.dumps(settings_json(grid)), "data": json.dumps(data)}
+    dataset.attrs = {"title": "sparse autoencoder sweep"} | recorded
     return dataset
 
 
@@ -210,10 +213,29 @@ def save(dataset: xr.Dataset, folder: Path) -> None:
     """
     parameters = {name: np.ascontiguousarray(dataset[name].values, np.float32) for name in PARAMETERS}
     dims = {name: ",".join(map(str, dataset[name].dims)) for name in PARAMETERS}
-    rest = dataset.drop_vars(list(PARAMETERS))
-    try:
+    with _writing(folder):
         _replace(folder / PARAMS_FILE, lambda path: save_file(parameters, path, metadata=dims))
+    save_measures(dataset, folder)
+
+
+def save_measures(dataset: xr.Dataset, folder: Path) -> None:
+    """Write results.nc alone: all variables but the parameters; arguments and errors are those of `save`."""
+    rest = dataset.drop_vars(list(PARAMETERS))
+    with _writing(folder):
         _replace(folder / RESULTS_FILE, lambda path: rest.to_netcdf(path, engine="h5netcdf"))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, its folder made where it is missing; errors are those of `save`."""
+    with _writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
+        _replace(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from None
 

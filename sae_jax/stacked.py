@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from sae_jax.autoencoder import encode
 from sae_jax.config import Config
 from sae_jax.optimizers import minimize
 from sae_jax.probes import probe_logits, probe_loss
-from sae_jax.training import final_params, fit
+from sae_jax.training import final_params, fit, keys_of
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
 
 
@@ -29,23 +30,29 @@ def pretrain(
     """Train further layers on top of a trained autoencoder, one after another, with its own settings.
 
     Args:
-        config: settings of every layer but for its width; above the first, the output is a sigmoid where codes are.
+        config: settings of every layer but for its width; above the first, where codes are not sigmoids, the output is
+            linear, with the squared error in place of the Bernoulli loss.
         first: parameters of the first layer.
         widths: hidden units of the layers above it.
         train, heldout: samples that the first layer was trained on and watched by.
         hyper: swept settings, scalars; the same for every layer.
-        key: the seed's key; layer i draws from it folded with i.
+        key: the seed's key.
 
     Returns:
         Parameters of all layers, the first one's own among them.
 
     Source: Bengio et al. 2007, "Greedy layer-wise training of deep networks"; Ng, UFLDL, "Stacked autoencoders".
     """
-    layers, output = [first], "sigmoid" if config.activation == "sigmoid" else "linear"
+    layers = [first]
+    above: dict[str, Any] = {}
+    if config.activation != "sigmoid":  # Then the codes to be reconstructed are no probabilities.
+        above["output"] = "linear"
+        if config.reconstruction_loss == "bernoulli":
+            above["reconstruction_loss"] = "squared_error"
     for i, width in enumerate(widths, start=1):
         train, heldout = (encode(layers[-1], x, config, hyper.k) for x in (train, heldout))
-        layer_config = dataclasses.replace(config, d_hidden=width, output=output)
-        lane, _ = fit(layer_config, train, heldout, hyper, jax.random.fold_in(key, i))
+        layer_config = dataclasses.replace(config, d_hidden=width, **above)
+        lane, _ = fit(layer_config, train, heldout, hyper, jax.random.fold_in(keys_of(key).layers, i))
         layers.append(final_params(lane))
     return layers
 
@@ -90,7 +97,10 @@ def fine_tune(
     def loss(network: tuple[list[Params], Params]) -> Array:
         return probe_loss(network[1], encode_stack(network[0], x, config, k), labels, decay)
 
-    return minimize(loss, (layers, probe), steps)
+    # The decoders take no part: without them the optimizer's memory of past gradients is half as large.
+    encoders = [{name: params[name] for name in params if name.startswith("encoder")} for params in layers]
+    tuned, head = minimize(loss, (encoders, probe), steps)
+    return [params | encoder for params, encoder in zip(layers, tuned, strict=True)], head
 
 
 def stack_logits(

@@ -126,7 +126,7 @@ def train(study: Study, reporter: Reporter) -> xr.Dataset:
         reporter.line(f"plan: {where}{plan}")
         lanes = run_lanes(config, data, grid.cells(), grid.seeds, study.devices, plan, reporter.progress)
         done.append((point, to_dataset(grid, config, lanes, windows(config.steps), data.image_shape)))
-    return join(grid, done)
+    return join(grid, done, [program.data.summary for program in study.programs])
 
 
 def check_k(config: Config, hyper: Hyperparameters) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -15,7 +14,7 @@ from sae_jax import data as sources
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data
 from sae_jax.grids import Grid, make_grid
-from sae_jax.parallel import choose_devices, map_lanes
+from sae_jax.parallel import choose_devices, devices_that_fit, map_lanes
 from sae_jax.results import PARAMETERS, lane_coordinates
 from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters, Params
@@ -43,7 +42,9 @@ class Lanes(NamedTuple):
         config, data: static settings, and the samples that the lanes were trained on.
         lanes: a Lane whose leaves have a leading axis over lanes, the seeds fastest.
         coordinates: labelled values of the axes that the lanes came from: the lane axes, then seed.
+        diverged: which lanes turned non-finite, [lanes].
         devices: devices to spread over.
+        known: what does not depend on the lanes, found once for all programs on the same data.
     """
 
     point: dict[str, Any]
@@ -51,7 +52,9 @@ class Lanes(NamedTuple):
     data: Data
     lanes: Lane
     coordinates: dict[str, tuple[str, np.ndarray, dict[str, str]]]
+    diverged: np.ndarray
     devices: list[jax.Device]
+    known: dict[str, Any]
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -65,13 +68,11 @@ class Lanes(NamedTuple):
         """f(lane, *shared) for every lane, as arrays [lanes, ...]; see `parallel.map_lanes`."""
         return map_lanes(function, self.devices, shared, self.lanes)
 
-    def alone(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """f(*arguments), compiled, on one of the lanes' devices, as NumPy arrays: the lanes' baseline."""
-        return jax.device_get(jax.jit(function)(*arguments))
-
-    def one(self, index: int) -> Lane:
-        """The lane at a position, without its leading axis."""
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.lanes)
+    def baseline(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """f(*arguments) as NumPy arrays, of the samples themselves: computed once for all programs on the same data."""
+        if name not in self.known:
+            self.known[name] = jax.device_get(jax.jit(function)(*arguments))
+        return self.known[name]
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
@@ -80,12 +81,11 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     Raises:
         UserError: the Dataset holds no such settings.
     """
-    try:
-        recorded = json.loads(dataset.attrs["config"])
-        seeds = [int(seed) for seed in recorded.pop("seeds")]
-        axes = [str(dim) for dim in dataset["eval_reconstruction"].dims if dim in recorded]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"results must name the settings they were trained with: {error!r}; train them again") from None
+    recorded = _recorded(dataset, "config", dict)
+    if not isinstance(recorded.get("seeds"), list):
+        raise UserError("results must name the seeds they were trained with: got none; train them again")
+    seeds = recorded.pop("seeds")
+    axes = [str(dim) for dim in dataset["eval_reconstruction"].dims if dim in recorded]
     # The axes first, in the order of the dimensions: JSON keeps settings in another order.
     ordered = {name: recorded[name] for name in [*axes, *(name for name in recorded if name not in axes)]}
     return make_grid(Config(), DataConfig(), seeds, ordered)
@@ -100,25 +100,54 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int | None =
         devices: how many devices to use; None is all.
 
     Raises:
-        UserError: the Dataset does not name its settings, or its data cannot be loaded.
+        UserError: the Dataset does not name its settings, or its data cannot be loaded or are not those it was
+            trained on.
     """
     grid, chosen = grid_of(dataset), choose_devices(devices)
+    expected = _recorded(dataset, "data", list)
     shape, hyper = grid.shape, grid.cells()
     # The seeds are the fastest axis of the lanes.
     repeated = jax.tree.map(lambda leaf: np.repeat(leaf, len(grid.seeds)), hyper)
     seeds = np.tile(np.asarray(grid.seeds, np.uint32), len(hyper.rho))
-    loaded: dict[DataConfig, Data] = {}
+    loaded: dict[DataConfig, tuple[Data, dict[str, Any]]] = {}
     programs = []
-    for point, config, data_config in grid.programs():
+    for i, (point, config, data_config) in enumerate(grid.programs()):
         if data_config not in loaded:
-            loaded[data_config] = data or sources.load(data_config)
-        samples = loaded[data_config]
-        params = _params(dataset.sel(point), config, samples.train.shape[1])
+            loaded[data_config] = data or sources.load(data_config), {}
+        samples, known = loaded[data_config]
+        if i >= len(expected) or not _alike(samples.summary, expected[i]):
+            raise UserError(
+                f"{samples.config.dataset} must hold the samples that the run was trained on: it has changed since; "
+                "train again"
+            )
+        part = dataset.sel(point)
+        params = _params(part, config, samples.train.shape[1])
         if params["decoder_bias"].shape[:-1] != shape:
             raise UserError(f"results must have the shape of their own settings {shape}: got {dict(dataset.sizes)}")
         flat = {name: values.reshape(-1, *values.shape[len(shape) :]) for name, values in params.items()}
-        programs.append(Lanes(point, config, samples, Lane(flat, repeated, seeds), lane_coordinates(grid), chosen))
+        diverged = part["diverged_at"].values.ravel() >= 0
+        # A lane's codes of all samples, and as much again while they are worked on.
+        lane_bytes = 8 * (len(samples.train) + len(samples.heldout)) * (samples.train.shape[1] + config.d_hidden)
+        used = devices_that_fit(chosen, samples.train.nbytes + samples.heldout.nbytes, lane_bytes)
+        lanes = Lane(flat, repeated, seeds)
+        programs.append(Lanes(point, config, samples, lanes, lane_coordinates(grid), diverged, used, known))
     return programs
+
+
+def _recorded(dataset: xr.Dataset, name: str, kind: type) -> Any:
+    """An attribute of a Dataset that was written as JSON."""
+    try:
+        found = json.loads(dataset.attrs[name])
+    except (KeyError, TypeError, ValueError):
+        found = None
+    if not isinstance(found, kind):
+        raise UserError(f"results must name the settings they were trained with: attribute {name} is not readable")
+    return found
+
+
+def _alike(found: list[float], expected: Any) -> bool:
+    """Whether two summaries of samples agree, but for what rounding differs between machines."""
+    return np.shape(expected) == np.shape(found) and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-6))
 
 
 def _params(dataset: xr.Dataset, config: Config, d_in: int) -> dict[str, Any]:

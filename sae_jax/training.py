@@ -18,7 +18,7 @@ from sae_jax.batches import batch_indices
 from sae_jax.config import Config
 from sae_jax.corruption import corrupt
 from sae_jax.losses import Aux, heldout_objective, objective
-from sae_jax.optimizers import learning_rate, make_optimizer, units_kept, warmup
+from sae_jax.optimizers import learning_rate, make_optimizer, units_kept, warmed_up, warmup
 from sae_jax.settings import UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
@@ -79,6 +79,7 @@ class Keys(NamedTuple):
     init: Key
     batches: Key
     noise: Key
+    layers: Key
 
 
 def keys_of(key: Key) -> Keys:
@@ -225,11 +226,7 @@ def train_window(
 
     state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
     loss = heldout_objective(state.params, heldout, config, hyper)
-    # Before the warm-ups end, the loss rises with beta and falls with the learning rate, whatever the lane does.
-    longest = jnp.maximum(hyper.warmup, hyper.beta_warmup)
-    longest = longest if hyper.k is None else jnp.maximum(longest, jnp.where(hyper.k > 0, hyper.k_warmup, 0))
-    warm = state.step >= config.steps * longest
-    running = running & warm & (state.diverged_at < 0)
+    running = running & warmed_up(state.step, config, hyper) & (state.diverged_at < 0)
     better = running & (loss < lane.best_loss)
     waited = jnp.where(better, 0, lane.waited + running)
     out_of_patience = running & (waited >= config.patience)

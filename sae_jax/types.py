@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,3 +58,9 @@ class Hyperparameters:
 
 # Switched off by 0: where a sweep has no other value of them, their arithmetic is saved.
 OPTIONAL = ("l1", "contractive", "k")
+
+
+def without_unused(hyper: Hyperparameters) -> Hyperparameters:
+    """The same with None for what is OPTIONAL and 0 throughout, so that a program is compiled without it."""
+    unused = {name: None for name in OPTIONAL if not np.any(getattr(hyper, name))}
+    return dataclasses.replace(hyper, **unused)

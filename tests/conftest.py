@@ -1,5 +1,7 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,10 @@ typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 CHECKED = ("autoencoder", "batches", "data", "losses", "metrics", "optimizers", "penalties")
 install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest.typechecked")
 
+# Compiling is most of the suite's time, and arithmetic is what it tests. Commands that run as processes of their own
+# compile as they do for a user.
+QUICK_COMPILER = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

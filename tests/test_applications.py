@@ -1,12 +1,15 @@
 """Applications on cases whose answer is known, and what they add to a Dataset."""
 
+import dataclasses
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import label_ranking_average_precision_score
 
-from sae_jax import Config, DataConfig, UserError, as_data, load, sweep
+from sae_jax import Config, DataConfig, UserError, as_data, sweep
 from sae_jax.applications import TASKS, TaskConfig, apply
 from sae_jax.applications.inpainting import hole_of
 from sae_jax.applications.retrieval import average_precision
@@ -69,11 +72,9 @@ def test_denoising_by_the_identity_changes_nothing_and_by_a_projection_gains_wha
 
 
 def test_inpainting_completes_what_the_subspace_determines():
-    data = load(DataConfig(dataset="digits"))
     pattern = RNG.normal(size=64)
     amounts = RNG.normal(size=(300, 1))
-    data = as_data(amounts * pattern)
-    object.__setattr__(data, "image_shape", (8, 8))
+    data = dataclasses.replace(as_data(amounts * pattern), image_shape=(8, 8))
     direction = (pattern / np.linalg.norm(pattern)).astype(np.float32)[:, None]
     options = TaskConfig(hole=0.5, rounds=30)
     found, _ = apply("inpainting", known(data, direction), options, data)
@@ -141,6 +142,7 @@ def test_lanes_keep_their_places_and_a_second_time_replaces_the_first(digits_run
     assert len(np.unique(psnr.values)) == psnr.size
     recorded = digits_run.attrs["config"].replace('"k": [0, 3]', '"k": [3]').replace("[8, 12]", "[12]")
     alone = digits_run.sel(k=[3], d_hidden=[12]).assign_attrs(config=recorded)
+    alone.attrs["data"] = json.dumps(json.loads(digits_run.attrs["data"])[1:])
     there, _ = apply("denoising", alone, QUICK, devices=1)
     np.testing.assert_allclose(there["denoising_psnr"], psnr.sel(k=[3], d_hidden=[12]), rtol=1e-5)
     again, _ = apply("denoising", found, TaskConfig(noise=(0.1, 0.3)))
@@ -162,3 +164,26 @@ def test_what_a_task_lacks_is_named(task, message):
     data = as_data(RNG.uniform(size=(100, 6)))
     with pytest.raises(UserError, match=message):
         apply(task, known(data, np.eye(6, dtype=np.float32)), data=data)
+
+
+@pytest.mark.parametrize("task", ["probe", "anomaly", "denoising", "retrieval"])
+def test_a_diverged_lane_is_left_out_and_the_others_are_measured(task):
+    config = Config(activation="linear", output="linear", optimizer="sgd", d_hidden=5, batch_size=50, steps=50)
+    wild = sweep(config, DataConfig(dataset="digits", classes="0-4"), beta=0.0, learning_rate=[1e-3, 1e3])
+    assert np.all((wild["diverged_at"] >= 0) == (wild["learning_rate"] > 1))
+    found, _ = apply(task, wild, QUICK)
+    for name in set(found.data_vars) - set(wild.data_vars):
+        if "seed" in found[name].dims:
+            assert np.all(np.isfinite(found[name].sel(learning_rate=1e-3)))
+            assert np.all(np.isnan(found[name].sel(learning_rate=1e3)))
+
+
+def test_other_samples_than_those_of_the_training_are_refused(tmp_path):
+    path = tmp_path / "samples.npy"
+    np.save(path, RNG.uniform(size=(200, 6)))
+    run = sweep(LINEAR, DataConfig(dataset=f"array:{path}"))
+    apply("denoising", run, QUICK)
+    for other in (RNG.uniform(size=(200, 6)), RNG.uniform(size=(200, 4)), RNG.uniform(size=(200, 9))):
+        np.save(path, other)
+        with pytest.raises(UserError, match="must hold the samples that the run was trained on"):
+            apply("denoising", run, QUICK)

@@ -302,5 +302,7 @@ def test_a_file_may_hold_samples_with_labels(tmp_path):
     where = [int(np.argmin(np.abs(samples - row).sum(axis=1))) for row in data.heldout]
     np.testing.assert_array_equal(data.heldout_labels, labels[where])
     np.savez(tmp_path / "bad.npz", samples=samples, labels=labels - 1)
-    with pytest.raises(UserError, match="must be whole numbers >= 0, one for each of 50 samples: got 50 from -1 to 2"):
+    with pytest.raises(
+        UserError, match=r"must be whole numbers in .0, 1000000., one for each of 50 samples: got 50 from -1 to 2"
+    ):
         load(DataConfig(dataset=f"array:{tmp_path / 'bad.npz'}"))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import sweep, train
+from experiments import evaluate, sweep, train
 from experiments.cli import parse
 from sae_jax import results
+from tests.conftest import QUICK_COMPILER
 
 SMOKE = ["--steps", "40", "--samples", "300", "--d-hidden", "5", "--batch-size", "50"]
 FIGURES = ["curves", "filters", "filters_best", "heatmaps", "mean_activation", "tradeoff"]
@@ -20,6 +21,7 @@ FIGURES = ["curves", "filters", "filters_best", "heatmaps", "mean_activation", "
 def run(module, *words, cwd):
     """Run `python -m experiments.MODULE` as its own process, away from the source folder."""
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error", "COLUMNS": "120"}
+    environment["XLA_FLAGS"] = environment["XLA_FLAGS"].replace(QUICK_COMPILER, "").strip()
     return subprocess.run(
         [sys.executable, "-m", f"experiments.{module}", *words],
         cwd=cwd,
@@ -126,6 +128,8 @@ BAD = [
     (["--roh", "0.1"], "unknown flag --roh: did you mean --rho?"),
     (["--roh=0.1"], "unknown flag --roh: did you mean --rho?"),
     (["0.1"], "every value needs a flag before it: got '0.1'"),
+    (["--k", "50"], "k must be at most d_hidden: got 50 of 49"),
+    (["--classes", "3"], "classes needs labelled samples: got '3'"),
     (["--dataset", "patchez"], "unknown dataset patchez: did you mean patches?"),
     (["--dataset", "array:nowhere.npy"], "needs a file that exists: got nowhere.npy"),
     (["--dataset", "array:empty.npy"], "empty.npy must not be empty"),
@@ -211,6 +215,70 @@ def test_bad_input_shows_no_traceback_in_a_process_of_its_own(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --beta: beta must be >= 0: got -1; the default is 1\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A finished run on digits that left a class out."""
+    folder = tmp_path_factory.mktemp("digits")
+    words = ["--dataset", "digits", "--classes", "0-8", "--rho", "0.1", "--beta", "0.1", "1", "--seeds", "2"]
+    done = run("sweep", "--steps", "100", "--d-hidden", "10", *words, "--name", "digits", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "digits"
+
+
+def test_a_run_is_put_to_a_task_and_keeps_what_it_had(digits_run):
+    before = results.load(digits_run)
+    done = run("evaluate", "runs/digits", "--task", "denoising", "--noise", "0.1", "0.3", cwd=digits_run.parents[1])
+    assert done.returncode == 0 and done.stderr == ""
+    after = results.load(digits_run)
+    assert after["denoising_psnr"].dims == ("beta", "seed", "noise_level")
+    assert after["noise_level"].values.tolist() == [0.1, 0.3] and after.attrs == before.attrs
+    for name in before.variables:
+        np.testing.assert_array_equal(after[name], before[name])
+    assert (digits_run / "figures" / "denoising.png").stat().st_size > 10_000
+    assert "figures/denoising.png" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if line.startswith("│  0.1 │"))
+    mean = float(after["denoising_psnr"].sel(beta=0.1).mean())
+    assert f"{mean:.3f} +-" in row
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_results_as_they_were(digits_run, tmp_path, capsys):
+    for name in ("results.nc", "params.safetensors"):
+        (tmp_path / name).write_bytes((digits_run / name).read_bytes())
+    (tmp_path / "figures").write_text("a file")
+    before = tree(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([str(tmp_path), "--task", "inpainting"])
+    assert stopped.value.code == 2 and tree(tmp_path) == before
+    assert "the run's folder must be writable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "evaluate needs the folder of one finished run, before its flags: got none"),
+        (["nowhere"], "a finished run's folder must hold results.nc: got nowhere"),
+        (["RUN", "--task", "prob"], "--task: task must be one of"),
+        (["RUN", "--noise", "-1"], "--noise: noise must be > 0: got -1; the default is 0.05 0.1"),
+        (["RUN", "--layers"], "--layers needs a value: got none"),
+        (["RUN", "--hole", "2"], "--hole: hole must be in (0, 1): got 2"),
+        (["RUN", "--tsak", "probe"], "unknown flag --tsak: did you mean --task?"),
+        (["RUN", "RUN"], "evaluate needs the folder of one finished run, before its flags: got /"),
+        (["BROKEN"], "a finished run's files must be readable"),
+    ],
+)
+def test_bad_evaluations_end_in_one_line_and_change_nothing(digits_run, words, message, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("results.nc", "params.safetensors"):
+        (broken / name).write_bytes((digits_run / name).read_bytes()[:500])
+    before = tree(digits_run)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([{"RUN": str(digits_run), "BROKEN": str(broken)}.get(word, word) for word in words])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.err.count("\n") == 1 and captured.err.startswith("error: ")
+    assert message in captured.err and tree(digits_run) == before
 
 
 def test_axes_come_in_the_order_of_the_command_line():

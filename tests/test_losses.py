@@ -114,3 +114,12 @@ def test_penalties_add_up_each_with_its_own_coefficient(samples):
     assert single["l1"] == pytest.approx(0.3 * float(l1_penalty(codes)), rel=1e-4)
     assert single["contractive"] == pytest.approx(0.7 * float(contractive_penalty(params, codes, "sigmoid")), rel=1e-4)
     assert loss(**parts) == pytest.approx(plain + sum(single.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "linear"])
+def test_codes_that_k_drops_count_as_silent(activation):
+    config = Config(d_hidden=5, activation=activation)
+    params = init(jax.random.key(0), config, 4)
+    params["encoder_bias"] = jnp.arange(5.0)
+    _, aux = objective(params, jnp.asarray(TARGETS, jnp.float32), config, Hyperparameters(), 1.0, k=2)
+    assert np.all(np.asarray(aux.batch_mean) == 0, where=np.arange(5) < 3) and np.all(aux.batch_mean[3:] > 0.5)

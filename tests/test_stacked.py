@@ -10,10 +10,11 @@ from sae_jax import Config, DataConfig, Hyperparameters, fit, load
 from sae_jax.autoencoder import encode
 from sae_jax.probes import accuracy, fit_probe, probe_loss
 from sae_jax.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.training import final_params
+from sae_jax.training import final_params, keys_of
+from sae_jax.types import without_unused
 
 CONFIG = Config(d_hidden=20, steps=200, batch_size=100)
-HYPER = Hyperparameters(rho=0.1, beta=0.1, l1=None, contractive=None, k=None)
+HYPER = without_unused(Hyperparameters(rho=0.1, beta=0.1))
 KEY = jax.random.key(0)
 
 
@@ -31,7 +32,9 @@ def layers(data):
 def test_every_layer_is_trained_on_the_codes_of_the_one_below(layers, data):
     assert [params["encoder_weight"].shape for params in layers] == [(64, 20), (20, 15), (15, 10)]
     codes, heldout = (encode(layers[0], x, CONFIG) for x in (data.train, data.heldout))
-    alone, _ = fit(dataclasses.replace(CONFIG, d_hidden=15), codes, heldout, HYPER, jax.random.fold_in(KEY, 1))
+    alone, _ = fit(
+        dataclasses.replace(CONFIG, d_hidden=15), codes, heldout, HYPER, jax.random.fold_in(keys_of(KEY).layers, 1)
+    )
     for name, values in final_params(alone).items():
         np.testing.assert_allclose(layers[1][name], values, rtol=1e-4, atol=1e-5)
     above = encode(layers[2], encode(layers[1], codes, CONFIG), CONFIG)

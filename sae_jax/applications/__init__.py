@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sae_jax.applications import anomaly, denoising, inpainting, probe, retrieval, stacking
@@ -59,6 +60,7 @@ def apply(
     best = _best(module.SCORE, programs, findings)
     with matplotlib.rc_context(STYLE):
         figure = module.draw(found, best)
+    plt.close(figure)  # It stays as it is; pyplot forgets it.
     earlier = [name for name in dataset.variables if name in found.data_vars or name in findings[0].coordinates]
     return dataset.drop_vars(earlier).merge(found, combine_attrs="override"), figure
 
@@ -69,6 +71,8 @@ def _labelled(lanes: Lanes, findings: Findings) -> xr.Dataset:
     for name, found in findings.variables.items():
         values = np.asarray(found.values)
         if found.of_lanes:
+            # What a diverged lane measures says nothing about its settings.
+            values = np.where(lanes.diverged.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
             values = values.reshape(*lanes.shape, *values.shape[1:])
         dims = (*lanes.dims, *found.dims) if found.of_lanes else found.dims
         variables[name] = (dims, values, labels(found.label, found.units))
@@ -79,13 +83,16 @@ def _labelled(lanes: Lanes, findings: Findings) -> xr.Dataset:
 def _best(score: str, programs: list[Lanes], findings: list[Findings]) -> Best:
     """The lane of the highest score, averaged over what the score has beside lanes."""
     scores = [np.asarray(found.variables[score].values) for found in findings]
-    means = [np.nan_to_num(values.reshape(len(values), -1).mean(axis=1), nan=-np.inf) for values in scores]
+    means = [
+        np.where(lanes.diverged, -np.inf, np.nan_to_num(values.reshape(len(values), -1).mean(axis=1), nan=-np.inf))
+        for lanes, values in zip(programs, scores, strict=True)
+    ]
     which = int(np.argmax([values.max() for values in means]))
     index, lanes = int(np.argmax(means[which])), programs[which]
     place = np.unravel_index(index, lanes.shape)
     point = {name: lanes.coordinates[name][1][at] for name, at in zip(lanes.dims, place, strict=True)}
     private = {name: values[index] for name, values in findings[which].private.items()}
-    return Best(lanes, lanes.one(index), name_of(lanes.point | point), private)
+    return Best(lanes, name_of(lanes.point | point), private)
 
 
 __all__ = ["TASKS", "TaskConfig", "apply"]

@@ -5,6 +5,8 @@ Source: Hawkins et al. 2002, "Outlier detection using replicator neural networks
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -34,14 +36,18 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return jnp.sum(jnp.square(reconstruct(lane, x, lanes.config) - x), axis=1)
 
     scores = lanes.map(errors, samples)
+
+    def judged(metric: Callable[..., float]) -> np.ndarray:
+        return np.array([metric(anomalous, one) if np.all(np.isfinite(one)) else np.nan for one in scores])
+
     return Findings(
         {
             SCORE: Found(
-                np.array([roc_auc_score(anomalous, score) for score in scores]),
+                judged(roc_auc_score),
                 "area under the ROC curve of the reconstruction error, left-out classes against held-out samples",
             ),
             "anomaly_average_precision": Found(
-                np.array([average_precision_score(anomalous, score) for score in scores]),
+                judged(average_precision_score),
                 "average precision of the same",
             ),
         },
@@ -61,7 +67,7 @@ def draw(found: xr.Dataset, best: Best) -> Figure:
     panels[1].plot([0, 1], [0, 1], color="black", lw=0.8, ls="--")
     panels[1].set(xlabel="false positive rate", ylabel="true positive rate", title=f"best lane: {best.name}")
     panels[1].set_aspect("equal")
-    edges = np.histogram_bin_edges(scores, 50)
+    edges = np.histogram_bin_edges(scores, 25)
     for which, label in ((~anomalous, "trained classes, held out"), (anomalous, "left-out classes")):
         panels[2].hist(scores[which], edges, density=True, alpha=0.6, label=label)
     panels[2].set(xlabel="reconstruction error", ylabel="density", title="errors of the best lane")

@@ -79,10 +79,9 @@ class Findings(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The lane that a figure shows: its program, itself, its name, and its part of the private arrays."""
+    """The lane that a figure shows: its program, its name, and its part of the private arrays."""
 
     lanes: Lanes
-    lane: Lane
     name: str
     private: dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Denoising: how much nearer to the clean sample the reconstruction of a noisy one is.
 
-Source: Vincent et al. 2010, section 2.3 (the task).
+Source: Vincent et al. 2010 (the task).
 """
 
 from __future__ import annotations

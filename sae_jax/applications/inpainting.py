@@ -1,6 +1,6 @@
 """Inpainting: a square hole in the middle of an image, filled from the reconstruction of what is around it.
 
-Source: Vincent et al. 2008, section 2.2 (filling in missing inputs is what masking noise trains).
+Source: Vincent et al. 2008 (filling in missing inputs is what masking noise trains).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
 
     samples = (lanes.data.train, lanes.data.heldout, labels, heldout_labels)
     found, predicted = lanes.map(on_codes, *samples)
-    raw, _ = lanes.alone(classify, *samples)
+    raw, _ = lanes.baseline("probe", classify, *samples)
     return Findings(
         {
             SCORE: Found(found, "share of held-out samples whose class a softmax layer on the codes names"),

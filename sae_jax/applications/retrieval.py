@@ -39,7 +39,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return search(queries, database, same)
 
     precision, mean_average, nearest = lanes.map(by_codes, queries, database, same)
-    raw_precision, raw_mean_average, _ = lanes.alone(search, queries, database, same)
+    raw_precision, raw_mean_average, _ = lanes.baseline("retrieval", search, queries, database, same)
     return Findings(
         {
             SCORE: Found(mean_average, "mean average precision of retrieval by the cosine of codes"),
@@ -102,4 +102,5 @@ def _draw_neighbours(panel: plt.Axes, best: Best, shape: tuple[int, int], labels
                 colour = "tab:green" if right else "tab:red"
                 panel.add_patch(Rectangle((left - 1, top - 1), width + 1, height + 1, fill=False, ec=colour, lw=1.3))
     panel.imshow(picture, cmap="gray", interpolation="nearest")
+    panel.set_ylim(picture.shape[0], -2.5)
     panel.axis("off")

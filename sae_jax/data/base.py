@@ -13,6 +13,7 @@ from sae_jax.config import DataConfig
 from sae_jax.settings import UserError
 
 CLIP_STD = 3.0
+MOST_CLASSES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Data:
     left_out: Float[np.ndarray, "left_out d_in"] | None = None
     left_out_labels: Int[np.ndarray, " left_out"] | None = None
 
+    @property
+    def summary(self) -> list[float]:
+        """Numbers by which the same samples are known again: counts, and statistics of both splits in their order."""
+        numbers = [float(size) for size in (*self.train.shape, len(self.heldout))]
+        for split in (self.train, self.heldout):
+            place = np.linspace(0, 1, len(split))
+            numbers += [float(split.mean()), float(split.std()), float(place @ split.mean(axis=1)) / len(split)]
+        return numbers
+
 
 def as_data(
     samples: np.ndarray,
@@ -64,9 +74,13 @@ def as_data(
     if labels is None:
         return finish(*split(samples, config), config, name, normalize="none")
     numbers = checked(labels, f"labels of {name}", ("samples",))
-    if len(numbers) != len(samples) or np.any(numbers != np.round(numbers)) or np.any(numbers < 0):
+    if (
+        len(numbers) != len(samples)
+        or np.any(numbers != np.round(numbers))
+        or not (0 <= numbers.min() <= numbers.max() <= MOST_CLASSES)
+    ):
         raise UserError(
-            f"labels of {name} must be whole numbers >= 0, one for each of {len(samples)} samples: "
+            f"labels of {name} must be whole numbers in [0, {MOST_CLASSES}], one for each of {len(samples)} samples: "
             f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}"
         )
     return finish(*split(samples, config), config, name, normalize="none", labels=split(numbers.astype(int), config))
@@ -125,6 +139,8 @@ def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[
     if labels is None:
         raise UserError(f"classes needs labelled samples: got {text!r}, and {name} has none; leave classes empty")
     there = np.intersect1d(labels[0], labels[1])
+    if not len(there):
+        raise UserError(f"classes needs a class with training and held-out samples: {name} has none; use more samples")
     wanted: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,25 +17,23 @@ SAMPLES, LABELS = "samples", "labels"
 
 def load_images(path: str, config: DataConfig) -> Data:
     """Patches of a .npy file of images [n, height, width]."""
-    images = checked(read(path, config.dataset), path, ("n", "height", "width"))
+    images = checked(read(path, config.dataset)[0], path, ("n", "height", "width"))
     return from_images(list(images), config, f"patches of {len(images)} images in {Path(path).name}")
 
 
 def load_array(path: str, config: DataConfig) -> Data:
     """Samples of a .npy or .npz file, [samples, features], with labels [samples] where a .npz holds both by name."""
-    return as_data(read(path, config.dataset), config, path, read(path, config.dataset, LABELS))
+    samples, labels = read(path, config.dataset)
+    return as_data(samples, config, path, labels)
 
 
-def read(path: str, dataset: str, name: str = "") -> Any:
-    """An array of a .npy or .npz file; pickled objects are refused, never loaded.
+def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The samples, and the labels if there are any, of a .npy or .npz file; pickled objects are refused, never loaded.
+
+    The samples are the array of a .npy file, the only one of a .npz file, or the one called samples beside labels.
 
     Args:
         path, dataset: the file, and the setting that names it.
-        name: LABELS for the labels of a .npz file; without it the samples.
-
-    Returns:
-        The array of a .npy file, the only one of a .npz file, or that called samples beside one called labels; None
-        for labels that are not there.
 
     Raises:
         UserError: there is no such file, it is not what its name says, or a .npz holds other arrays.
@@ -51,15 +48,15 @@ def read(path: str, dataset: str, name: str = "") -> Any:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return None if name else loaded
+                return loaded, None
             if set(loaded.files) == {SAMPLES, LABELS}:
-                return loaded[name or SAMPLES]
+                return loaded[SAMPLES], loaded[LABELS]
             if len(loaded.files) != 1:
                 raise UserError(
                     f"{path} must hold one array, or the two called {SAMPLES} and {LABELS}: "
                     f"got {len(loaded.files)} ({', '.join(loaded.files)})"
                 )
-            return None if name else loaded[loaded.files[0]]
+            return loaded[loaded.files[0]], None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
