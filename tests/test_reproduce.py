@@ -8,11 +8,20 @@ from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce.report import Check, Options, Report, markdown_table
+from tests.tfds_files import write_digits_as_mnist
+
+
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory):
+    """Where tensorflow-datasets finds scikit-learn's digits in the place of MNIST's."""
+    folder = tmp_path_factory.mktemp("tfds")
+    write_digits_as_mnist(folder)
+    return str(folder)
 
 
 @pytest.mark.parametrize("name", reproduce.NAMES)
-def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, capsys):
-    reproduce.main([name, "--quick", "--out", str(tmp_path)])
+def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, capsys, digits_folder):
+    reproduce.main([name, "--quick", "--out", str(tmp_path), "--data-dir", digits_folder])
     content = json.loads((tmp_path / f"{name}.json").read_text())
     assert content["passed"] and content["options"]["quick"] and content["checks"]
     assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.01
@@ -51,6 +60,7 @@ def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatc
         (Check("x", "0.5", 0.501, 0.4, 0.6), ("x", "0.5", "0.501", "+0.001", "0.4 to 0.6", "yes")),
         (Check("x", "large", 3.0, low=4.0), ("x", "large", "3", "", ">= 4", "no")),
         (Check("x", "small", 3.0, high=4.0), ("x", "small", "3", "", "<= 4", "yes")),
+        (Check("x", "3.5", 3.0), ("x", "3.5", "3", "-0.5", "none", "")),
         (Check("x", "1", float("nan"), 0, 2), ("x", "1", "nan", "+nan", "0 to 2", "no")),
     ],
 )
@@ -63,6 +73,15 @@ def test_reports_are_saved_with_their_options(tmp_path):
     report.save("name", "source", Options(images="a.npy"), tmp_path / "new")
     content = json.loads((tmp_path / "new" / "name.json").read_text())
     assert content["options"] == {"quick": False, "images": "a.npy"} and content["passed"] is True
+
+
+def test_one_without_its_data_does_not_keep_the_others_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "NAMES", ("ufldl-mnist", "kl-curve"))
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main(["--all", "--quick", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2 and (tmp_path / "out" / "kl-curve.json").exists()
+    error = capsys.readouterr().err
+    assert error.startswith("error: ufldl-mnist: tfds:mnist must be prepared") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ from experiments.cli import one_line_errors
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import UserError, flag, unknown
 
-NAMES = ("kl-curve", "pca", "ufldl-patches", "kl-vs-l1", "ema-decay", "manifold", "denoising-filters")
+NAMES = (
+    *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
+    *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
+)
 OUTSIDE = 1
 
 matplotlib.use("Agg")
@@ -76,7 +79,14 @@ def main(argv: list[str]) -> None:
             if name not in NAMES:
                 raise unknown("reproduction", name, NAMES)
         options = Options(arguments.quick, arguments.images, arguments.data_dir)
-        reports = [_reproduce(name, options, Path(arguments.out)) for name in names]
+        reports, refused = [], []
+        for name in names:
+            try:
+                reports.append(_reproduce(name, options, Path(arguments.out)))
+            except UserError as error:  # One that lacks its data does not keep the others back.
+                refused.append(f"{name}: {error}")
+        if refused:
+            raise UserError("; ".join(refused))
         if not all(report.passed for report in reports):
             sys.exit(OUTSIDE)
 

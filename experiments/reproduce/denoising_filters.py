@@ -10,10 +10,11 @@ masked.
 About 3 minutes on 2 cores. Tied weights, sigmoid codes, no sparsity penalty, one seed.
 
 Patches: 200 units on 40,000 whitened 12x12 patches, linear output, squared error, Adam at .05, 8,000 steps. Vincent's
-noise of .5 was on Olshausen and Field's images, whose own code scales them to variance .1: it is taken as .5 / sqrt(.1)
-= 1.58 standard deviations. Expect a Gabor R^2 above .8 for three quarters of the first 60 filters, and for none without
-the noise. Less of anything gives less: .32 on 10,000 patches in batches of 128, and there 0 at a noise of .5 standard
-deviations, or at a noise of 1 and a learning rate of .01 for 20,000 steps.
+noise of .5 is read as one on Olshausen and Field's images, which copies of their code scale to variance .1, hence as
+.5 / sqrt(.1) = 1.58 standard deviations; whether Vincent rescaled them could not be checked. Expect a Gabor
+R^2 above .8 for three quarters of the first 60 filters, and for none without the noise. Less of anything gives less:
+.32 on 10,000 patches in batches of 128, and there 0 at a noise of .5 standard deviations, or at a noise of 1 and a
+learning rate of .01 for 20,000 steps.
 
 Digits: 200 units on MNIST, cross-entropy, 2,500 steps. The extent of a filter's structure is the area over which it
 resembles itself (`extent`). Expect its median to grow from 8 pixels at masking 0 to 11 at masking .5. The number of

@@ -24,6 +24,7 @@ within 6% from batches of 32 on. Batches of 8 have 20% more than predicted, from
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ from scipy.signal import lfilter
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, Data, DataConfig, Hyperparameters, encode, init_state, keys_of, load, train_step
 from sae_jax.parallel import choose_devices, lane_mesh, over_lanes
-from sae_jax.types import Key, Params, Scalar
+from sae_jax.types import Key, Params, Scalar, without_unused
 
 SOURCE = "Ng, CS294A notes, section 3, with minibatches"
 RHO, UNITS, CELLS_PER_BLOCK = 0.1, 16, 32
@@ -110,8 +111,8 @@ def _train(data: Data, decays: np.ndarray, betas: np.ndarray, seeds: int, config
     steps, batch_size, recorded = config.steps, config.batch_size, config.steps // 2
 
     def lane(train: Array, decay: Scalar, beta: Scalar, key: Key) -> tuple[Traces, Params]:
-        fixed: dict[str, Any] = {"rho": RHO, "weight_decay": 1e-4, "final_learning_rate": 1.0, "l1": None}
-        hyper = Hyperparameters(beta=beta, ema_decay=decay, contractive=None, **fixed)
+        fixed: dict[str, Any] = {"rho": RHO, "weight_decay": 1e-4, "final_learning_rate": 1.0}
+        hyper = dataclasses.replace(without_unused(Hyperparameters(**fixed)), beta=beta, ema_decay=decay)
         keys = keys_of(key)
 
         def step(state: Any, t: Array) -> tuple[Any, tuple[Array, Array, Array]]:
@@ -198,7 +199,13 @@ def _bias(codes: np.ndarray, sizes: tuple[int, ...], steps: int) -> Bias:
 
 def _quick_checks(phases: Phases) -> list[Check]:
     return [
-        Check("variance of the batch mean over sampling's, least beta", "1", float(phases.batch_ratio[0, 0]), 0.7, 1.5),
+        Check(
+            "variance of the batch mean over sampling's, least beta",
+            "1 in theory",
+            float(phases.batch_ratio[0, 0]),
+            0.7,
+            1.5,
+        ),
         Check("the same, lambda .99, largest beta", "oscillates", float(phases.batch_ratio[2, -1]), low=TWICE),
     ]
 
@@ -211,9 +218,9 @@ def _phase_checks(phases: dict[int, Phases], decays: np.ndarray, betas: np.ndarr
         still = float(np.median(phase.batch_ratio[:, gentle]))
         at_weak, at_strong = (float(np.mean(phase.oscillates[w])) for w in (np.s_[:, weak], np.ix_(long, strong)))
         checks += [
-            Check(f"B {size}: variance of the batch mean over sampling's, beta <= .3", "1", still, 0.9, 1.3),
-            Check(f"B {size}: share oscillating, beta <= 1", "0", at_weak, 0, 0.05),
-            Check(f"B {size}: share oscillating, beta >= 4, over 10 batches or more", "1", at_strong, 0.9, 1),
+            Check(f"B {size}: variance of the batch mean over sampling's, beta <= .3", "1 in theory", still, 0.9, 1.3),
+            Check(f"B {size}: share oscillating, beta <= 1", "0 in theory", at_weak, 0, 0.05),
+            Check(f"B {size}: share oscillating, beta >= 4, over 10 batches or more", "1 in theory", at_strong, 0.9, 1),
         ]
     smallest = phases[min(phases)]
     settled = float(np.median(smallest.estimate_ratio[np.ix_(~long, gentle)]))
@@ -222,8 +229,8 @@ def _phase_checks(phases: dict[int, Phases], decays: np.ndarray, betas: np.ndarr
     slope = float(np.polyfit(np.log(lengths), np.log(periods), 1)[0])
     return [
         *checks,
-        Check(f"B {min(phases)}: the same of the running mean, lambda < .9", "1", settled, 0.9, 1.3),
-        Check("power of the averaging time with which the period grows, beta 30", "0.5", slope, 0.45, 0.6),
+        Check(f"B {min(phases)}: the same of the running mean, lambda < .9", "1 in theory", settled, 0.9, 1.3),
+        Check("power of the averaging time with which the period grows, beta 30", "0.5 in theory", slope, 0.45, 0.6),
     ]
 
 
@@ -232,13 +239,13 @@ def _bias_checks(bias: Bias) -> list[Check]:
     slope = float(np.polyfit(np.log(bias.sizes[large]), np.log(bias.measured[large, 0]), 1)[0])
     of_batch, of_running = (float(r.flat[np.argmax(np.abs(r - 1))]) for r in (ratio[large, 0], ratio[:, 1:]))
     checks = [
-        Check("bias over f'' Var(a)/2B, batch mean, B >= 32, worst", "1", of_batch, 0.9, 1.1),
-        Check("power of B with which it grows", "-1", slope, -1.1, -0.9),
-        Check("the same ratio for the running mean, any B and lambda, worst", "1", of_running, 0.85, 1.15),
+        Check("bias over f'' Var(a)/2B, batch mean, B >= 32, worst", "1 in theory", of_batch, 0.9, 1.1),
+        Check("power of B with which it grows", "-1 in theory", slope, -1.1, -0.9),
+        Check("the same ratio for the running mean, any B and lambda, worst", "1 in theory", of_running, 0.85, 1.15),
     ]
     if not large[0]:
         # The expansion needs B q well above 1; at B 8 and q near .1 it does not hold, and should be seen not to.
-        checks.append(Check("the same ratio for the batch mean, B 8", "1", float(ratio[0, 0]), 1.05, 1.4))
+        checks.append(Check("the same ratio for the batch mean, B 8", "1 in theory", float(ratio[0, 0]), 1.05, 1.4))
     return checks
 
 

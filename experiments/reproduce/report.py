@@ -41,7 +41,7 @@ class Check:
         what: what is measured.
         published: the number or claim, in its source's words where it is no number.
         measured: the number measured.
-        low, high: the stated tolerance, which the measured number must meet.
+        low, high: the stated tolerance, which the measured number must meet; without either it is only shown.
     """
 
     what: str
@@ -64,13 +64,15 @@ class Check:
 
     @property
     def tolerance(self) -> str:
+        if self.low == -math.inf and self.high == math.inf:
+            return "none"
         if self.low == -math.inf:
             return f"<= {self.high:g}"
         return f">= {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
 
     @property
     def row(self) -> tuple[str, ...]:
-        verdict = "yes" if self.passed else "no"
+        verdict = "" if self.tolerance == "none" else "yes" if self.passed else "no"
         return self.what, self.published, f"{self.measured:.4g}", self.difference, self.tolerance, verdict
 
 

@@ -24,6 +24,7 @@ from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, Hyperparameters, init, keys_of, load, objective, sweep
 from sae_jax.gabor import gabor_fit
 from sae_jax.plotting import tile
+from sae_jax.types import without_unused
 
 SOURCE = "Ng, UFLDL exercise 'Sparse Autoencoder'"
 RHO, BETA, WEIGHT_DECAY, SIDE = 0.01, 3.0, 1e-4, 8
@@ -71,7 +72,7 @@ def run(options: Options) -> Report:
 
 def _scipy(config: Config, train: np.ndarray, seeds: int) -> tuple[np.ndarray, float]:
     """Final costs of SciPy's L-BFGS-B in float64, and the largest relative error of a directional derivative."""
-    hyper = Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY, l1=None, contractive=None)
+    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
     costs, errors = [], []
     for seed in range(seeds):
         start, rebuild = ravel_pytree(init(keys_of(jax.random.key(seed)).init, config, train.shape[1]))

@@ -1,0 +1,56 @@
+"""Self-taught learning: features of the digits 5 to 9 help to tell the digits 0 to 4 apart.
+
+Ng's UFLDL exercise "Self-taught learning": a 784-200 autoencoder (rho .1, beta 3, weight decay 3e-3, L-BFGS for 400
+iterations) sees digits 5 to 9 without labels; a softmax layer is trained on its codes of one half of the digits 0 to 4
+and tested on the other half, and the other way round.
+
+    python -m experiments.reproduce self-taught --data-dir DIR
+
+About 10 minutes on 2 cores. Expect 98% on codes and 96% to 97% on pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from matplotlib import pyplot as plt
+
+from experiments.reproduce.report import Check, Options, Report
+from experiments.reproduce.softmax import cross_validated
+from sae_jax import Config, encode, load, sweep
+from sae_jax.plotting import tile
+
+SOURCE = "Ng, UFLDL exercise 'Self-taught learning'"
+SIDE = 28
+
+
+def run(options: Options) -> Report:
+    """Train on 5 to 9, then train softmax layers for 0 to 4."""
+    unlabelled = load(dataclasses.replace(options.mnist, classes="5-9"))
+    labelled = load(dataclasses.replace(options.mnist, classes="0-4"))
+    config = Config(
+        d_hidden=200,
+        reconstruction_loss="half_squared_error",
+        estimator="batch",
+        optimizer="lbfgs",
+        steps=30 if options.quick else 400,
+    )
+    trained = sweep(config, unlabelled, rho=0.1, beta=3.0, weight_decay=3e-3).squeeze()
+    params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
+    scores = {
+        "codes": cross_validated(encode(params, labelled.train, config), labelled, folds=2),
+        "pixels": cross_validated(labelled.train, labelled, folds=2),
+    }
+    slack = 0.1 if options.quick else 0.0
+    checks = [
+        Check("accuracy of softmax on codes", "0.98", scores["codes"], low=0.98 - slack),
+        Check("accuracy of softmax on pixels", "0.96", scores["pixels"], 0.95 - slack, 0.97 + slack),
+    ]
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    panels[0].imshow(tile(trained["decoder_weight"].values, (SIDE, SIDE)), cmap="gray", vmin=-1, vmax=1)
+    panels[0].set_title("decoder rows, learned from the digits 5 to 9")
+    panels[0].axis("off")
+    panels[1].bar(list(scores), [1 - score for score in scores.values()], width=0.5)
+    panels[1].set(ylabel="error", title="softmax on the digits 0 to 4")
+    return Report(checks, figure)
