@@ -42,7 +42,7 @@ def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatc
 
         @staticmethod
         def run(options):
-            return Report([Check("a number", "1", 2.0, 0.9, 1.1)], Figure())
+            return Report([Check("|a number|", "1", 2.0, 0.9, 1.1)], Figure())
 
     monkeypatch.setattr(reproduce, "_module", lambda name: Off)
     with pytest.raises(SystemExit) as stopped:
@@ -50,7 +50,7 @@ def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatc
     assert stopped.value.code == 1
     assert json.loads((tmp_path / "kl-curve.json").read_text())["passed"] is False
     assert markdown_table(tmp_path).splitlines()[2] == (
-        "| `kl-curve`: nobody 1900 | a number | 1 | 2 | +1 | 0.9 to 1.1 | no |"
+        r"| `kl-curve`: nobody 1900 | \|a number\| | 1 | 2 | +1 | 0.9 to 1.1 | no |"
     )
 
 

@@ -12,7 +12,8 @@ along each frontier where both explain at least a fifth of the variance.
 About 2 minutes on 2 cores. Expect the claim to hold at beta 3: rho is met within 1%, and units differ hundreds of times
 less than under L1, whose constant slope switches whole units off. Expect a price too: at the same error beta 3 needs 4
 times L1's activity. At beta .1 KL needs less than L1 does and its units are still the more alike, but small rho are
-missed by up to 45%: the claim is one about a strong beta, and beta too is a knob that has to be found.
+missed by up to 45%, outside of the tolerance: the claim is one about a strong beta, and beta too is a knob that has to
+be found.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def run(options: Options) -> Report:
         checks = []
         for beta, frontier in targeted.items():
             moved = moved_plain / _moved(narrow[beta], frontier)
-            checks += _compare(f"beta {beta:g}", frontier, plain, moved, strong=beta == STRONG)
+            checks += _compare(f"beta {beta:g}", frontier, plain, moved)
         slopes = -np.diff(np.log(plain.activation)) / np.diff(np.log(plain.knob))
         used = slopes[plain.explained[1:] >= EXPLAINED]
         checks.append(
@@ -127,7 +128,7 @@ def _frontier(dataset: xr.Dataset, knob: str) -> Frontier:
     )
 
 
-def _compare(name: str, kl: Frontier, l1: Frontier, moved: float, strong: bool) -> list[Check]:
+def _compare(name: str, kl: Frontier, l1: Frontier, moved: float) -> list[Check]:
     """What the claim says of KL and L1 at equal error, and what it does not say: the activity that KL needs."""
     # A frontier of dead units matches any error near that of predicting the mean, and says nothing.
     orders = [(front, np.argsort(front.explained)) for front in (kl, l1)]
@@ -138,15 +139,9 @@ def _compare(name: str, kl: Frontier, l1: Frontier, moved: float, strong: bool) 
     return [
         Check(f"{name}: spread over units, L1 / KL, least at equal error", "KL's is less", float(units.min()), low=1),
         Check(f"{name}: spread over seeds, L1 / KL, median", "KL's is less", float(np.median(seeds)), low=1),
-        Check(f"{name}: |rho_hat - rho| / rho, worst rho", "0", kl.miss, 0, 0.01 if strong else 0.5),
+        Check(f"{name}: |rho_hat - rho| / rho, worst rho", "0", kl.miss, 0, 0.1),
         Check(f"{name}: shift from {WIDE} to {NARROW} units at the same knob, L1 / KL", "KL's is less", moved, low=1),
-        # Nobody claims a direction here: these are the ones found.
-        Check(
-            f"{name}: mean activation, KL / L1, median at equal error",
-            "not said",
-            price,
-            *((1.0, np.inf) if strong else (0.0, 1.0)),
-        ),
+        Check(f"{name}: mean activation, KL / L1, median at equal error", "not said", price),
     ]
 
 

@@ -113,5 +113,6 @@ def markdown_table(folder: Path) -> str:
         content = json.loads(path.read_text())
         for i, check in enumerate(content["checks"]):
             name = f"`{content['name']}`: {content['source']}" if i == 0 else ""
-            lines.append(f"| {name} | " + " | ".join(check[column] for column in COLUMNS) + " |")
+            cells = [name, *(check[column] for column in COLUMNS)]
+            lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -7,8 +7,8 @@ then everything end to end (400 iterations, weight decay 3e-3 of the softmax lay
     python -m experiments.reproduce stacked --data-dir DIR
 
 About 20 minutes on 2 cores. The exercise expects 87.7% before and 97.6% after fine-tuning. Expect more here, 92.0% and
-98.0%, both above the tolerances. The reason was not found: the optimizer is another one than the exercise's minFunc, and
-what 400 iterations reach depends on it.
+98.0%, both above the tolerances. The reason was not found: the optimizer is another one than the exercise's minFunc,
+and what 400 iterations reach depends on it.
 """
 
 from __future__ import annotations
