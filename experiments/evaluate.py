@@ -16,7 +16,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from rich.console import Console
@@ -24,13 +23,12 @@ from rich.table import Table
 
 from experiments.cli import checked_settings, one_line_errors, option, options_of, read
 from experiments.console import spread
+from experiments.process import set_up
 from sae_jax import results
 from sae_jax.applications import TASKS, TaskConfig, apply
 from sae_jax.cells import by_cell, in_double_precision, short
 from sae_jax.grids import ALL_SETTINGS
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
-
-matplotlib.use("Agg")
 
 MOST_ROWS = 40
 
@@ -45,6 +43,7 @@ class Where:
 
 def main(argv: list[str]) -> None:
     """Parse, measure, save, draw, tell."""
+    set_up()
     with one_line_errors():
         groups = {
             "task": [

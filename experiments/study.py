@@ -8,16 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from experiments.cli import RunConfig
 from experiments.console import ConsoleReporter, print_table, warnings_of
+from experiments.process import set_up
 from sae_jax import Config, DataConfig, plotting, results
 from sae_jax.settings import as_json
 from sae_jax.sweeps import prepare, train
-
-# Figures go to files, also where a window could be opened.
-matplotlib.use("Agg")
 
 
 def run_study(
@@ -34,6 +30,7 @@ def run_study(
     Raises:
         UserError: a setting or the data break a rule, or the folder holds another run.
     """
+    set_up()
     began = time.monotonic()
     folder = Path(run.runs) / (run.name or f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
     results.check_free(folder)

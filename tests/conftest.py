@@ -1,6 +1,9 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -19,6 +22,13 @@ install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest
 # compile as they do for a user.
 QUICK_COMPILER = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
+# Compiled once for all workers, and away from the user's own cache.
+CACHE = os.environ.get("SAE_JAX_TEST_CACHE")
+if CACHE is None:
+    CACHE = os.environ["SAE_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="sae_jax_")
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from experiments import evaluate, sweep, train
 from experiments.cli import parse
 from sae_jax import results
-from tests.conftest import QUICK_COMPILER
+from tests.conftest import CACHE, QUICK_COMPILER
 
 SMOKE = ["--steps", "40", "--samples", "300", "--d-hidden", "5", "--batch-size", "50"]
 FIGURES = ["curves", "filters", "filters_best", "heatmaps", "mean_activation", "tradeoff"]
@@ -21,6 +21,7 @@ FIGURES = ["curves", "filters", "filters_best", "heatmaps", "mean_activation", "
 def run(module, *words, cwd):
     """Run `python -m experiments.MODULE` as its own process, away from the source folder."""
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error", "COLUMNS": "120"}
+    environment["XDG_CACHE_HOME"] = CACHE
     environment["XLA_FLAGS"] = environment["XLA_FLAGS"].replace(QUICK_COMPILER, "").strip()
     return subprocess.run(
         [sys.executable, "-m", f"experiments.{module}", *words],

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-import matplotlib
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import one_line_errors
+from experiments.process import set_up
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import UserError, flag, unknown
 
@@ -32,8 +32,6 @@ NAMES = (
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
 )
 OUTSIDE = 1
-
-matplotlib.use("Agg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     """Parse, reproduce, save, tell."""
+    set_up()
     with one_line_errors():
         arguments, rest = tyro.cli(
             Arguments,
