@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
-from experiments.reproduce.softmax import cross_validated
-from sae_jax import Config, encode, load, sweep
+from experiments.reproduce.ufldl import cross_validated, train
+from sae_jax import load
 from sae_jax.plotting import tile
 
 SOURCE = "Ng, UFLDL exercise 'Self-taught learning'"
@@ -29,17 +28,9 @@ def run(options: Options) -> Report:
     """Train on 5 to 9, then train softmax layers for 0 to 4."""
     unlabelled = load(dataclasses.replace(options.mnist, classes="5-9"))
     labelled = load(dataclasses.replace(options.mnist, classes="0-4"))
-    config = Config(
-        d_hidden=200,
-        reconstruction_loss="half_squared_error",
-        estimator="batch",
-        optimizer="lbfgs",
-        steps=30 if options.quick else 400,
-    )
-    trained = sweep(config, unlabelled, rho=0.1, beta=3.0, weight_decay=3e-3).squeeze()
-    params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
+    trained, encoder = train(unlabelled, 200, 30 if options.quick else 400)
     scores = {
-        "codes": cross_validated(encode(params, labelled.train, config), labelled, folds=2),
+        "codes": cross_validated(encoder(labelled.train), labelled, folds=2),
         "pixels": cross_validated(labelled.train, labelled, folds=2),
     }
     slack = 0.1 if options.quick else 0.0

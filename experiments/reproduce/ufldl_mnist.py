@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
-from experiments.reproduce.softmax import cross_validated
-from sae_jax import Config, encode, load, sweep
+from experiments.reproduce.ufldl import cross_validated, train
+from sae_jax import load
 from sae_jax.plotting import tile
 
 SOURCE = "Ng, UFLDL exercise 'Vectorization'"
@@ -30,17 +29,9 @@ SIDE = 28
 def run(options: Options) -> Report:
     """Train, train softmax layers on codes and on pixels, draw the filters."""
     data = load(dataclasses.replace(options.mnist, samples=300 if options.quick else 10_000))
-    config = Config(
-        d_hidden=196,
-        reconstruction_loss="half_squared_error",
-        estimator="batch",
-        optimizer="lbfgs",
-        steps=20 if options.quick else 400,
-    )
-    trained = sweep(config, data, rho=0.1, beta=3.0, weight_decay=3e-3).squeeze()
-    params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
+    trained, encoder = train(data, 196, 20 if options.quick else 400)
     scores = {
-        "codes": cross_validated(encode(params, data.train, config), data, folds=5),
+        "codes": cross_validated(encoder(data.train), data, folds=5),
         "pixels": cross_validated(data.train, data, folds=5),
     }
     cost = float(trained["loss"][-1])

@@ -1,14 +1,31 @@
-"""What several reproductions on digits share: a softmax layer trained on some samples and tested on the rest."""
+"""What UFLDL's exercises on digits share: the sparse autoencoder of their settings, and a softmax layer's accuracy."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array
 
-from sae_jax import Data
+from sae_jax import Config, Data, encode, sweep
 from sae_jax.probes import accuracy, fit_probe, probe_logits
+
+
+def train(data: Data, d_hidden: int, steps: int) -> tuple[xr.Dataset, Callable[[np.ndarray], Array]]:
+    """Train with rho .1, beta 3, weight decay 3e-3 and full-batch L-BFGS, and return the lane and its encoder."""
+    config = Config(
+        d_hidden=d_hidden,
+        reconstruction_loss="half_squared_error",
+        estimator="batch",
+        optimizer="lbfgs",
+        steps=steps,
+    )
+    trained = sweep(config, data, rho=0.1, beta=3.0, weight_decay=3e-3).squeeze()
+    params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
+    return trained, lambda x: encode(params, x, config)
 
 
 def cross_validated(x: Array | np.ndarray, data: Data, folds: int) -> float:
