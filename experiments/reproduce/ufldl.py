@@ -28,6 +28,19 @@ def train(data: Data, d_hidden: int, steps: int) -> tuple[xr.Dataset, Callable[[
     return trained, lambda x: encode(params, x, config)
 
 
+def on_test(x: Array | np.ndarray, heldout: Array | np.ndarray, data: Data) -> float:
+    """Accuracy on the held-out samples of a softmax layer trained on the training samples.
+
+    Args:
+        x, heldout: codes of the training and of the held-out samples, or the samples themselves.
+        data: whose labels are read.
+    """
+    assert data.train_labels is not None and data.heldout_labels is not None
+    classes = int(data.train_labels.max()) + 1
+    probe = jax.jit(lambda x, y: fit_probe(x, y, classes))(jnp.asarray(x), data.train_labels)
+    return float(accuracy(probe_logits(probe, jnp.asarray(heldout)), data.heldout_labels))
+
+
 def cross_validated(x: Array | np.ndarray, data: Data, folds: int) -> float:
     """Accuracy of softmax layers trained on all folds of the training samples but one and tested on that one, averaged.
 
