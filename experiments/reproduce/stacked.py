@@ -21,7 +21,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, Hyperparameters, fit, load
+from experiments.reproduce.ufldl import BETA, RHO, WEIGHT_DECAY, config_of
+from sae_jax import Hyperparameters, fit, load
 from sae_jax.plotting import tile
 from sae_jax.probes import accuracy, fit_probe
 from sae_jax.stacked import encode_stack, fine_tune, pretrain, stack_logits
@@ -36,14 +37,8 @@ def run(options: Options) -> Report:
     """Pre-train two layers, put a softmax layer on top, fine-tune."""
     data = load(dataclasses.replace(options.mnist, samples=1000 if options.quick else 0))
     width, steps = (30, 30) if options.quick else (WIDTH, 400)
-    config = Config(
-        d_hidden=width,
-        reconstruction_loss="half_squared_error",
-        estimator="batch",
-        optimizer="lbfgs",
-        steps=steps,
-    )
-    hyper = without_unused(Hyperparameters(rho=0.1, beta=3.0, weight_decay=3e-3))
+    config = config_of(width, steps)
+    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
     key = jax.random.key(0)
     assert data.train_labels is not None and data.heldout_labels is not None
     train, heldout, labels = jnp.asarray(data.train), jnp.asarray(data.heldout), jnp.asarray(data.train_labels)

@@ -13,17 +13,24 @@ from jaxtyping import Array
 from sae_jax import Config, Data, encode, sweep
 from sae_jax.probes import accuracy, fit_probe, probe_logits
 
+RHO, BETA, WEIGHT_DECAY = 0.1, 3.0, 3e-3
 
-def train(data: Data, d_hidden: int, steps: int) -> tuple[xr.Dataset, Callable[[np.ndarray], Array]]:
-    """Train with rho .1, beta 3, weight decay 3e-3 and full-batch L-BFGS, and return the lane and its encoder."""
-    config = Config(
+
+def config_of(d_hidden: int, steps: int) -> Config:
+    """The program of the exercises: half the squared error, minimised over all samples by L-BFGS."""
+    return Config(
         d_hidden=d_hidden,
         reconstruction_loss="half_squared_error",
         estimator="batch",
         optimizer="lbfgs",
         steps=steps,
     )
-    trained = sweep(config, data, rho=0.1, beta=3.0, weight_decay=3e-3).squeeze()
+
+
+def train(data: Data, d_hidden: int, steps: int) -> tuple[xr.Dataset, Callable[[np.ndarray], Array]]:
+    """Train one autoencoder with the exercises' settings, and return the lane and its encoder."""
+    config = config_of(d_hidden, steps)
+    trained = sweep(config, data, rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY).squeeze()
     params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
     return trained, lambda x: encode(params, x, config)
 
