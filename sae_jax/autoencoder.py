@@ -53,11 +53,13 @@ def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = 
 
     Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
     """
-    pre_activations = x @ params["encoder_weight"] + params["encoder_bias"][None, :]
-    codes = ACTIVATIONS[config.activation].apply(pre_activations)
+    # Units lie in memory one after another, each with its whole batch: a processor's vectors fit a batch of samples
+    # better than an odd number of units, and units of lanes that share a batch line up to one wide product.
+    by_unit = params["encoder_weight"].T @ x.T + params["encoder_bias"][:, None]
+    codes = ACTIVATIONS[config.activation].apply(by_unit).T
     if k is None:
         return codes
-    return jnp.where(largest(pre_activations, jnp.where(k > 0, k, codes.shape[1])), codes, 0)
+    return jnp.where(largest(by_unit.T, jnp.where(k > 0, k, codes.shape[1])), codes, 0)
 
 
 def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:

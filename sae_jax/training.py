@@ -19,7 +19,7 @@ from sae_jax.config import Config
 from sae_jax.corruption import corrupt
 from sae_jax.losses import Aux, heldout_objective, objective
 from sae_jax.optimizers import learning_rate, make_optimizer, units_kept, warmed_up, warmup
-from sae_jax.settings import UserError
+from sae_jax.settings import LARGEST, UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
 
@@ -35,7 +35,7 @@ class TrainState:
         opt_state: optax state.
         sparsity: running mean activation.
         step: steps taken, int32.
-        diverged_at: step at which loss or parameters turned non-finite, int32; -1 where they never did. From there on
+        diverged_at: step at which loss or gradients turned non-finite, int32; -1 where they never did. From there on
             the lane is frozen with its last finite parameters.
     """
 
@@ -105,8 +105,8 @@ def train_step(
     """One optimizer step on one batch.
 
     The penalty's value and slope use rho_hat as it stood before this batch; afterwards
-    rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss or new parameters are not finite is not
-    taken, and no later one is.
+    rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss or gradients are not finite is not taken,
+    and no later one is.
 
     Args:
         config: static settings.
@@ -157,12 +157,14 @@ def train_step(
         grad=gradients,
         value_fn=lambda params: loss_of(params)[0],
     )
-    params = jax.tree.map(jnp.add, state.params, updates)
+    params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
     running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
 
-    finite = jnp.isfinite(metrics.loss) & jnp.all(
-        jnp.stack([jnp.all(jnp.isfinite(w)) for w in jax.tree.leaves(params)])
-    )
+    # Known before the update, this is selected by in the same pass over memory. A step that only the addition itself
+    # takes beyond float32 stops at its largest number, from where the next loss is not finite.
+    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(gradients))
+    if fixed:
+        finite &= jnp.isfinite(optax.tree.norm(updates))
     alive = state.diverged_at < 0
     taken = TrainState(params, opt_state, running, state.step + 1, state.diverged_at)
     kept = dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
