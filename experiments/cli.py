@@ -11,20 +11,19 @@ from typing import Annotated, Any
 import tyro
 
 from sae_jax.config import Config, DataConfig
-from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.plan import Engine
+from sae_jax.settings import TEXT, Range, UserError, check, flag, setting, settings_of, unknown
 from sae_jax.types import Hyperparameters
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Engine):
     """Where a run's files go and what it runs on."""
 
     name: str = setting("", TEXT, "name of the run; empty is the command and the time")
     runs: str = setting("runs", TEXT, "folder of all runs")
-    devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
-    lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is what memory allows")
 
 
 GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig}

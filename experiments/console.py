@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sae_jax import sweeps
 from sae_jax.cells import by_cell, cell_axes, in_double_precision, short, target
-from sae_jax.parallel import count
+from sae_jax.plan import count
 
 MOST_ROWS = 40
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.

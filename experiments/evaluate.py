@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
         folder = Path(words["run"][0])
         before = results.load(folder)
-        dataset, figure = apply(where.task, before, options, devices=where.devices or None)
+        dataset, figure = apply(where.task, before, options, devices=where.devices)
         path = folder / "figures" / f"{where.task}.png"
         results.save_figure(figure, path)
         results.save_measures(dataset, folder)

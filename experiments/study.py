@@ -39,8 +39,7 @@ def run_study(
             Config(),
             DataConfig(),
             seeds=seeds,
-            devices=run.devices or None,
-            lanes_per_chunk=run.lanes_per_chunk or None,
+            engine=run,
             reporter=reporter,
             **settings,
         )

@@ -15,7 +15,8 @@ from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.metrics import evaluate
-from sae_jax.parallel import Plan, lane_mesh, layout, make_plan, memory_budget, over_lanes, place
+from sae_jax.parallel import lane_mesh, over_lanes, place
+from sae_jax.plan import Engine, Plan, layout, make_plan, memory_budget
 from sae_jax.training import LaneState, Metrics, final_params, init_lane, train_window, windows
 from sae_jax.types import Hyperparameters
 
@@ -64,7 +65,7 @@ def plan_lanes(
     hyper: Hyperparameters,
     seeds: tuple[int, ...],
     devices: list[jax.Device],
-    lanes_per_chunk: int | None,
+    engine: Engine,
 ) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
@@ -75,7 +76,7 @@ def plan_lanes(
         hyper: hyperparameters of every cell, each leaf [cells].
         seeds: seeds of every cell.
         devices: devices to spread over.
-        lanes_per_chunk: the most lanes of a chunk; None is what memory allows.
+        engine: what the user has decided.
     """
     d_in = data.train.shape[1]
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), hyper)
@@ -88,8 +89,8 @@ def plan_lanes(
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
     budget = memory_budget(devices, shared_bytes)
     # In step with others, a lane's line search waits for the longest one.
-    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else None
-    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk, widest)
+    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else 0
+    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, engine, widest)
 
 
 def run_lanes(

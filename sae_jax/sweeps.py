@@ -14,7 +14,8 @@ from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
 from sae_jax.lanes import Progress, plan_lanes, run_lanes
-from sae_jax.parallel import Plan, choose_devices
+from sae_jax.parallel import choose_devices
+from sae_jax.plan import Engine, Plan
 from sae_jax.results import join, to_dataset
 from sae_jax.settings import UserError
 from sae_jax.training import windows
@@ -53,8 +54,10 @@ def sweep(
     data: Data | np.ndarray | DataConfig = DataConfig(),  # noqa: B008
     *,
     seeds: int | Sequence[int] = 1,
-    devices: int | None = None,
-    lanes_per_chunk: int | None = None,
+    devices: int = 0,
+    lanes_per_chunk: int = 0,
+    cells_per_block: int = 0,
+    blocks: str = "auto",
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> xr.Dataset:
@@ -64,8 +67,10 @@ def sweep(
         config: what the settings do not say about the program.
         data: samples [samples, features] or Data; or a DataConfig, whose fields may then be settings too.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
-        devices: how many devices to use; None is all (on a CPU, one per core).
-        lanes_per_chunk: the most lanes trained at once; None is what memory allows.
+        devices: how many devices to use; 0 is all (on a CPU, one per core).
+        lanes_per_chunk: the most lanes trained at once; 0 is what memory allows.
+        cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
+        blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
         reporter: is told the plan and the progress.
         settings: any field of Hyperparameters, Config or DataConfig: a value, or a sequence of values for an axis.
 
@@ -78,9 +83,8 @@ def sweep(
         UserError: a setting or the data break a rule.
     """
     reporter = reporter or Reporter()
-    study = prepare(
-        config, data, seeds=seeds, devices=devices, lanes_per_chunk=lanes_per_chunk, reporter=reporter, **settings
-    )
+    engine = Engine(devices=devices, lanes_per_chunk=lanes_per_chunk, cells_per_block=cells_per_block, blocks=blocks)
+    study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
     return train(study, reporter)
 
 
@@ -89,8 +93,7 @@ def prepare(
     data: Data | np.ndarray | DataConfig,
     *,
     seeds: int | Sequence[int],
-    devices: int | None,
-    lanes_per_chunk: int | None,
+    engine: Engine,
     reporter: Reporter,
     **settings: Any,
 ) -> Study:
@@ -103,7 +106,7 @@ def prepare(
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
     # A device without a lane of its own would train a filler.
-    chosen = choose_devices(devices)[: len(hyper.rho) * len(grid.seeds)]
+    chosen = choose_devices(engine.devices)[: len(hyper.rho) * len(grid.seeds)]
     loaded: dict[DataConfig, Data] = {}
     programs = []
     for point, program_config, data_config in grid.programs():
@@ -113,7 +116,7 @@ def prepare(
         samples = loaded[data_config]
         check_data(program_config, samples)
         check_k(program_config, hyper)
-        plan = plan_lanes(program_config, samples, hyper, grid.seeds, chosen, lanes_per_chunk)
+        plan = plan_lanes(program_config, samples, hyper, grid.seeds, chosen, engine)
         programs.append(Program(point, program_config, samples, plan))
     return Study(grid, programs, chosen)
 

@@ -81,9 +81,17 @@ def test_a_lane_equals_its_solo_run(whole, data, point):
 
 
 @pytest.mark.parametrize(
-    "how", [{"devices": 1}, {"devices": 3}, {"devices": 2, "lanes_per_chunk": 4}, {"devices": 4, "lanes_per_chunk": 1}]
+    "how",
+    [
+        {"devices": 1},
+        {"devices": 3},
+        {"devices": 2, "lanes_per_chunk": 4},
+        {"devices": 4, "lanes_per_chunk": 1},
+        {"devices": 2, "cells_per_block": 4, "blocks": "in_parallel"},
+    ],
+    ids=lambda how: " ".join(f"{name}={value}" for name, value in how.items()),
 )
-def test_a_lane_depends_neither_on_devices_nor_on_chunks(whole, data, how):
+def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, data, how):
     other = sweep(CONFIG, data, seeds=3, **GRID, **how)
     for name, values in whole.data_vars.items():
         np.testing.assert_allclose(other[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -231,7 +239,7 @@ def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
         ({"batch_size": 100_000}, "batch_size must be at most the number of training samples"),
         ({"dataset": "digits"}, "dataset is a setting of the data"),
         ({"devices": 99}, "devices must be at most"),
-        ({"devices": -1}, "devices must be >= 1"),
+        ({"devices": -1}, "devices must be >= 0"),
     ],
 )
 def test_what_does_not_go_with_the_data_is_refused(data, settings, message):

@@ -34,7 +34,7 @@ def apply(
     dataset: xr.Dataset,
     options: TaskConfig = TaskConfig(),  # noqa: B008
     data: Data | None = None,
-    devices: int | None = None,
+    devices: int = 0,
 ) -> tuple[xr.Dataset, Figure]:
     """Put every lane of a sweep to a task.
 
@@ -43,7 +43,7 @@ def apply(
         dataset: what `sae_jax.sweep` returned or `sae_jax.results.load` read.
         options: settings of the task.
         data: the samples, where the sweep was given samples; None loads them again as the settings say.
-        devices: how many devices to use; None is all.
+        devices: how many devices to use; 0 is all.
 
     Returns:
         (the Dataset with the task's variables, in place of those of an earlier time; the task's figure).
