@@ -15,7 +15,7 @@ from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.metrics import evaluate
-from sae_jax.parallel import lane_mesh, over_lanes, place
+from sae_jax.parallel import batch_axis, lane_mesh, over_lanes, place
 from sae_jax.plan import Engine, Plan, layout, make_plan, memory_budget
 from sae_jax.training import LaneState, Metrics, final_params, init_lane, train_window, windows
 from sae_jax.types import Hyperparameters
@@ -45,7 +45,7 @@ def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compile
         start=over_lanes(lambda hyper, key: init_lane(key, config, hyper, d_in), mesh, 0, sequential),
         advance=over_lanes(
             lambda train, heldout, start, stop, lane, hyper, key: train_window(
-                config, lane, train, heldout, hyper, key, start, stop
+                config, lane, train, heldout, hyper, key, start, stop, batch_axis(mesh)
             ),
             mesh,
             4,
@@ -69,7 +69,8 @@ def plan_lanes(
 ) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
-    A lane counts twice, as a window's argument and as its result, with a batch's activations and their gradients.
+    A lane counts twice, as a window's argument and as its result, with the activations and their gradients of its
+    device's share of a batch.
 
     Args:
         config, data: the program and its samples.
@@ -84,7 +85,7 @@ def plan_lanes(
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     row_bytes = 3 * 4 * (d_in + config.d_hidden)
     watched = len(data.heldout) if config.patience else 0
-    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size
+    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size // engine.data_parallel
     lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
     budget = memory_budget(devices, shared_bytes)
@@ -114,7 +115,7 @@ def run_lanes(
     Returns:
         Arrays by variable name, each with leading axes [cells, seeds].
     """
-    mesh, stops = lane_mesh(devices), windows(config.steps)
+    mesh, stops = lane_mesh(devices, plan.data_parallel), windows(config.steps)
     train, heldout = (place(part, mesh, split=False) for part in (data.train, data.heldout))
     program = compiled(config, train.shape[1], mesh, plan.sequential)
     arrays: dict[str, np.ndarray] = {}

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sae_jax.settings import UserError
 
-LANES = "lanes"
+LANES, BATCH = "lanes", "batch"
 
 
 def choose_devices(wanted: int = 0) -> list[jax.Device]:
@@ -43,9 +43,15 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lane_mesh(devices: list[jax.Device]) -> Mesh:
-    """A one-dimensional mesh whose axis holds blocks of lanes."""
-    return jax.make_mesh((len(devices),), (LANES,), axis_types=(AxisType.Auto,), devices=devices)
+def lane_mesh(devices: list[jax.Device], data_parallel: int = 1) -> Mesh:
+    """A mesh (lanes, batch): blocks of lanes over its first axis, the rows of every batch over its second."""
+    shape = (len(devices) // data_parallel, data_parallel)
+    return jax.make_mesh(shape, (LANES, BATCH), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def batch_axis(mesh: Mesh) -> str | None:
+    """The named axis over which every batch is split; None where it lies whole on one device."""
+    return BATCH if mesh.shape[BATCH] > 1 else None
 
 
 def over_lanes(
@@ -56,11 +62,11 @@ def over_lanes(
     cells_in_turn: bool = False,
     donate: bool = False,
 ) -> jax.stages.Wrapped:
-    """Compile a function of one lane to run on all lanes of a chunk, without any collective.
+    """Compile a function of one lane to run on all lanes of a chunk; the only collectives are the function's own.
 
     Args:
         function: f(*shared arguments, *the lane's own arguments, key).
-        mesh: blocks are split over its axis.
+        mesh: blocks are split over its axis of lanes, and every device along the other axis works on all of a block.
         shared: number of leading arguments that all lanes share.
         blocks_in_turn, cells_in_turn: one after another, which needs the memory of one, or as one batch.
         donate: the buffers of the first argument that is a lane's own may be reused for the result.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import psutil
 
-from sae_jax.settings import NON_NEGATIVE, UserError, check_all, one_of, setting
+from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, UserError, check_all, one_of, setting
 
 # The fixed cost of a block's step in units of one lane's step: what makes wide blocks worth some padding.
 BLOCK_OVERHEAD = 0.5
@@ -26,6 +26,7 @@ class Engine:
     """How a sweep is laid out over devices; what is 0 or auto is chosen from shapes, memory and the backend."""
 
     devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
+    data_parallel: int = setting(1, AT_LEAST_ONE, "devices that split every batch between them")
     lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is what memory allows")
     cells_per_block: int = setting(
         0, NON_NEGATIVE, "cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices"
@@ -41,20 +42,21 @@ class Plan(NamedTuple):
 
     Attributes:
         cells, seeds: size of the sweep; lanes = cells * seeds.
-        devices: number of devices.
+        devices, data_parallel: number of devices, and how many of them form a group that splits batches.
         cells_per_block: cells in a block; the last block of a seed is filled up with repeats.
-        blocks_per_device: blocks that a device holds in one chunk.
+        blocks_per_group: blocks that a group of devices holds in one chunk.
         chunks: chunks, one after another.
         sequential: a device runs its blocks one after another, not as one batch.
-        lane_bytes: memory of a lane.
+        lane_bytes: memory of a lane on each device of its group.
         device_bytes: what all lanes of a chunk may use on one device.
     """
 
     cells: int
     seeds: int
     devices: int
+    data_parallel: int
     cells_per_block: int
-    blocks_per_device: int
+    blocks_per_group: int
     chunks: int
     sequential: bool
     lane_bytes: int
@@ -65,15 +67,20 @@ class Plan(NamedTuple):
         return self.cells * self.seeds
 
     @property
+    def groups(self) -> int:
+        return self.devices // self.data_parallel
+
+    @property
     def blocks_per_chunk(self) -> int:
-        return self.devices * self.blocks_per_device
+        return self.groups * self.blocks_per_group
 
     def __str__(self) -> str:
         kind = jax.default_backend().upper()
-        held = self.devices * self.blocks_per_device * self.cells_per_block * self.lane_bytes
+        held = self.devices * self.blocks_per_group * self.cells_per_block * self.lane_bytes
+        split = f" ({self.groups} x {self.data_parallel} that split each batch)" if self.data_parallel > 1 else ""
         return (
             f"{count(self.lanes, 'lane')} ({count(self.cells, 'cell')} x {count(self.seeds, 'seed')}) on "
-            f"{count(self.devices, kind + ' device')}: {count(self.chunks, 'chunk')} of "
+            f"{count(self.devices, kind + ' device')}{split}: {count(self.chunks, 'chunk')} of "
             f"{count(self.blocks_per_chunk, 'block')} of {count(self.cells_per_block, 'cell')} "
             f"{'in turn' if self.sequential else 'in parallel'}; "
             f"{held / 2**20:,.0f} MiB of {self.devices * self.device_bytes / 2**20:,.0f} MiB"
@@ -114,8 +121,8 @@ def make_plan(
 
     Args:
         cells, seeds: size of the sweep.
-        devices: devices to spread over.
-        lane_bytes: memory of one lane.
+        devices: devices to spread over, a multiple of `engine.data_parallel`.
+        lane_bytes: memory of one lane on each device of its group.
         device_bytes: memory of all lanes of a chunk on one device.
         engine: what the user has decided.
         widest_block: the most cells of a block, where the user has not decided; 0 leaves it to the devices.
@@ -123,6 +130,7 @@ def make_plan(
     Raises:
         UserError: not even one lane per device fits, or not one block of the wanted size.
     """
+    groups = len(devices) // engine.data_parallel
     on_cpu = devices[0].platform == "cpu"
     fitting = device_bytes // lane_bytes
     if fitting < 1:
@@ -131,29 +139,30 @@ def make_plan(
             f"{len(devices) * max(device_bytes, 0) / 2**20:,.0f} MiB available; "
             "use a smaller d_hidden or batch_size, or fewer devices"
         )
-    wanted = engine.lanes_per_chunk // len(devices) or (1 if engine.lanes_per_chunk else fitting)
-    most = min(fitting, wanted)  # lanes of a device in one chunk
+    wanted = engine.lanes_per_chunk // groups or (1 if engine.lanes_per_chunk else fitting)
+    most = min(fitting, wanted)  # lanes of a group in one chunk
     if engine.cells_per_block:
         cells_per_block = min(cells, engine.cells_per_block)
         if cells_per_block > most:
             raise UserError(
-                f"a block must fit into a device's share of a chunk, {count(most, 'lane')}: got cells_per_block "
+                f"a block must fit into its devices' share of a chunk, {count(most, 'lane')}: got cells_per_block "
                 f"{engine.cells_per_block}; use a smaller cells_per_block or a larger lanes_per_chunk"
             )
     else:
         widest = min(cells, most, widest_block or (CPU_CELLS_PER_BLOCK if on_cpu else cells))
         splits = np.arange(math.ceil(cells / widest), cells + 1)  # blocks per seed
         width = np.ceil(cells / splits)
-        best = int(np.argmin(np.ceil(seeds * splits / len(devices)) * (width + BLOCK_OVERHEAD)))
+        best = int(np.argmin(np.ceil(seeds * splits / groups) * (width + BLOCK_OVERHEAD)))
         cells_per_block = int(width[best])
     blocks = seeds * math.ceil(cells / cells_per_block)
-    chunks = math.ceil(blocks / (len(devices) * (most // cells_per_block)))
+    chunks = math.ceil(blocks / (groups * (most // cells_per_block)))
     return Plan(
         cells=cells,
         seeds=seeds,
         devices=len(devices),
+        data_parallel=engine.data_parallel,
         cells_per_block=cells_per_block,
-        blocks_per_device=math.ceil(blocks / (len(devices) * chunks)),
+        blocks_per_group=math.ceil(blocks / (groups * chunks)),
         chunks=chunks,
         sequential=engine.blocks == "in_turn" or (engine.blocks == "auto" and on_cpu),
         lane_bytes=lane_bytes,

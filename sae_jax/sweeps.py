@@ -55,6 +55,7 @@ def sweep(
     *,
     seeds: int | Sequence[int] = 1,
     devices: int = 0,
+    data_parallel: int = 1,
     lanes_per_chunk: int = 0,
     cells_per_block: int = 0,
     blocks: str = "auto",
@@ -68,6 +69,7 @@ def sweep(
         data: samples [samples, features] or Data; or a DataConfig, whose fields may then be settings too.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
         devices: how many devices to use; 0 is all (on a CPU, one per core).
+        data_parallel: how many devices split every batch between them; the rest of the mesh holds other lanes.
         lanes_per_chunk: the most lanes trained at once; 0 is what memory allows.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
@@ -83,7 +85,13 @@ def sweep(
         UserError: a setting or the data break a rule.
     """
     reporter = reporter or Reporter()
-    engine = Engine(devices=devices, lanes_per_chunk=lanes_per_chunk, cells_per_block=cells_per_block, blocks=blocks)
+    engine = Engine(
+        devices=devices,
+        data_parallel=data_parallel,
+        lanes_per_chunk=lanes_per_chunk,
+        cells_per_block=cells_per_block,
+        blocks=blocks,
+    )
     study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
     return train(study, reporter)
 
@@ -105,8 +113,10 @@ def prepare(
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
+    available = choose_devices(engine.devices)
+    check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
-    chosen = choose_devices(engine.devices)[: len(hyper.rho) * len(grid.seeds)]
+    chosen = available[: len(hyper.rho) * len(grid.seeds) * engine.data_parallel]
     loaded: dict[DataConfig, Data] = {}
     programs = []
     for point, program_config, data_config in grid.programs():
@@ -130,6 +140,31 @@ def train(study: Study, reporter: Reporter) -> xr.Dataset:
         lanes = run_lanes(config, data, grid.cells(), grid.seeds, study.devices, plan, reporter.progress)
         done.append((point, to_dataset(grid, config, lanes, windows(config.steps), data.image_shape)))
     return join(grid, done, [program.data.summary for program in study.programs])
+
+
+def check_split(grid: Grid, engine: Engine, devices: int) -> None:
+    """Refuse batches that cannot be split evenly over the devices.
+
+    Raises:
+        UserError: there are some, or devices would be left over, or L-BFGS is to split its one batch.
+    """
+    parts = engine.data_parallel
+    if devices % parts:
+        raise UserError(
+            f"devices must be a multiple of data_parallel: got {devices} and {parts}; "
+            f"use a smaller data_parallel, or devices {-(-devices // parts) * parts}"
+        )
+    for _, config, _ in grid.programs():
+        if config.optimizer == "lbfgs" and parts > 1:
+            raise UserError(
+                f"data_parallel must be 1 for optimizer lbfgs, whose line search takes the whole batch on one device: "
+                f"got {parts}; use adam or sgd"
+            )
+        if config.batch_size % parts:
+            raise UserError(
+                f"batch_size must be a multiple of data_parallel: got {config.batch_size} and {parts}; "
+                f"use batch_size {-(-config.batch_size // parts) * parts}"
+            )
 
 
 def check_k(config: Config, hyper: Hyperparameters) -> None:

@@ -75,7 +75,7 @@ def test_what_the_user_decides_is_kept():
     assert [plan(100, 1, cells_per_block=cells).cells_per_block for cells in (1, 7, 50, 200)] == [1, 7, 50, 100]
     assert [plan(9, 4, blocks=how).sequential for how in ("auto", "in_turn", "in_parallel")] == [True, True, False]
     assert "in parallel" in str(plan(9, 4, blocks="in_parallel"))
-    with pytest.raises(UserError, match=r"fit into a device's share of a chunk, 4 lanes: got cells_per_block 5"):
+    with pytest.raises(UserError, match=r"fit into its devices' share of a chunk, 4 lanes: got cells_per_block 5"):
         plan(9, 4, cells_per_block=5, lanes_per_chunk=8)
     with pytest.raises(UserError, match="blocks must be one of auto, in_turn, in_parallel"):
         Engine(blocks="sideways")
