@@ -12,6 +12,8 @@ from experiments.cli import RunConfig
 from experiments.console import ConsoleReporter, print_table, warnings_of
 from experiments.process import set_up
 from sae_jax import Config, DataConfig, plotting, results
+from sae_jax.arrays import in_folder
+from sae_jax.labelled import settings_json
 from sae_jax.settings import as_json
 from sae_jax.sweeps import prepare, train
 
@@ -43,10 +45,10 @@ def run_study(
             reporter=reporter,
             **settings,
         )
-        recorded = results.settings_json(study.grid)
+        recorded = settings_json(study.grid)
         words = f"python -m experiments.{command} {shlex.join(argv)}".rstrip()
-        with results.claim(folder, recorded, words, as_json(run)):
-            dataset = train(study, reporter)
+        with results.claim(folder, recorded, words, as_json(run)), in_folder(folder / "unfinished") as opened:
+            dataset = train(study, reporter, opened)
             trained = time.monotonic()
             results.save(dataset, folder)
             pictures = plotting.save_all(dataset, folder / "figures")

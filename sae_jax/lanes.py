@@ -101,24 +101,23 @@ def run_lanes(
     seeds: tuple[int, ...],
     devices: list[jax.Device],
     plan: Plan,
+    keep: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray], None],
     progress: Callable[[Progress], None],
-) -> dict[str, np.ndarray]:
-    """Train and measure all lanes of one program.
+) -> None:
+    """Train and measure all lanes of one program, a chunk at a time, and hand every finished chunk on.
 
     Args:
         config, data: the program and its samples.
         hyper: hyperparameters of every cell, each leaf [cells].
         seeds: seeds of every cell.
         devices, plan: where the lanes go.
+        keep: takes a chunk's lanes, for good: arrays by variable name [lanes, ...], and the lanes' positions among the
+            cells and among the seeds, [lanes].
         progress: is told where the program stands.
-
-    Returns:
-        Arrays by variable name, each with leading axes [cells, seeds].
     """
     mesh, stops = lane_mesh(devices, plan.data_parallel), windows(config.steps)
     train, heldout = (place(part, mesh, split=False) for part in (data.train, data.heldout))
     program = compiled(config, train.shape[1], mesh, plan.sequential)
-    arrays: dict[str, np.ndarray] = {}
     total = config.steps * plan.chunks
     progress(Progress("compiling", 0, total, plan.lanes))
     for chunk, (cells, seed_of) in enumerate(zip(*layout(plan), strict=True)):
@@ -142,8 +141,9 @@ def run_lanes(
         missing = [(0, 0), (0, 0), (0, len(stops) - len(curves))]
         for name in Metrics._fields:
             found[name] = np.pad(getattr(stacked, name), missing, constant_values=np.nan)
-        _scatter(arrays, found, cells, seed_of, plan)
-    return arrays
+        real = cells >= 0
+        seeds_of = np.broadcast_to(seed_of[:, None], cells.shape)
+        keep({name: values[real] for name, values in found.items()}, cells[real], seeds_of[real])
 
 
 def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
@@ -156,15 +156,3 @@ def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparame
         "diverged_at": lane.train.diverged_at,
         "stopped_at": lane.stopped_at,
     }
-
-
-def _scatter(
-    arrays: dict[str, np.ndarray], found: dict[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray, plan: Plan
-) -> None:
-    """Put a chunk's arrays [blocks, cells, ...] where they belong in arrays [cells, seeds, ...], fillers left out."""
-    real = cells >= 0
-    where = cells[real], np.broadcast_to(seeds[:, None], cells.shape)[real]
-    for name, values in found.items():
-        if name not in arrays:
-            arrays[name] = np.empty((plan.cells, plan.seeds, *values.shape[2:]), values.dtype)
-        arrays[name][where] = values[real]

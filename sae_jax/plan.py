@@ -18,6 +18,10 @@ BLOCK_OVERHEAD = 0.5
 CPU_CELLS_PER_BLOCK = 32
 CPU_MEMORY_SHARE = 0.5
 ACCELERATOR_MEMORY_SHARE = 0.8
+# What lanes of a chunk use of a device, where the user has not decided: more is no faster, and is all held on the host
+# again when the chunk is finished.
+CPU_CHUNK_BYTES = 2**29
+ACCELERATOR_CHUNK_BYTES = 2**33
 BLOCKS = ("auto", "in_turn", "in_parallel")
 
 
@@ -27,7 +31,7 @@ class Engine:
 
     devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
     data_parallel: int = setting(1, AT_LEAST_ONE, "devices that split every batch between them")
-    lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is what memory allows")
+    lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is chosen from memory")
     cells_per_block: int = setting(
         0, NON_NEGATIVE, "cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices"
     )
@@ -139,8 +143,9 @@ def make_plan(
             f"{len(devices) * max(device_bytes, 0) / 2**20:,.0f} MiB available; "
             "use a smaller d_hidden or batch_size, or fewer devices"
         )
-    wanted = engine.lanes_per_chunk // groups or (1 if engine.lanes_per_chunk else fitting)
-    most = min(fitting, wanted)  # lanes of a group in one chunk
+    enough = max((CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES) // lane_bytes, engine.cells_per_block, 1)
+    # Lanes of a group in one chunk.
+    most = min(fitting, max(engine.lanes_per_chunk // groups, 1) if engine.lanes_per_chunk else enough)
     if engine.cells_per_block:
         cells_per_block = min(cells, engine.cells_per_block)
         if cells_per_block > most:

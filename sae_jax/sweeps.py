@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,15 +11,15 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
+from sae_jax.arrays import Opener, in_memory
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
+from sae_jax.labelled import Frame, Shape, put, to_dataset
 from sae_jax.lanes import Progress, plan_lanes, run_lanes
 from sae_jax.parallel import choose_devices
 from sae_jax.plan import Engine, Plan
-from sae_jax.results import join, to_dataset
 from sae_jax.settings import UserError
-from sae_jax.training import windows
 from sae_jax.types import Hyperparameters
 
 
@@ -70,7 +71,7 @@ def sweep(
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
         devices: how many devices to use; 0 is all (on a CPU, one per core).
         data_parallel: how many devices split every batch between them; the rest of the mesh holds other lanes.
-        lanes_per_chunk: the most lanes trained at once; 0 is what memory allows.
+        lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
         reporter: is told the plan and the progress.
@@ -93,7 +94,7 @@ def sweep(
         blocks=blocks,
     )
     study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
-    return train(study, reporter)
+    return train(study, reporter, in_memory())
 
 
 def prepare(
@@ -131,15 +132,26 @@ def prepare(
     return Study(grid, programs, chosen)
 
 
-def train(study: Study, reporter: Reporter) -> xr.Dataset:
-    """Train and measure every lane of a study, one program after another; returns what `sweep` does."""
-    grid, done = study.grid, []
-    for point, config, data, plan in study.programs:
+def train(study: Study, reporter: Reporter, opened: Opener) -> xr.Dataset:
+    """Train and measure every lane of a study, one program after another.
+
+    Args:
+        study: what to train.
+        reporter: is told the plan and the progress.
+        opened: where the arrays of all lanes are held; see `arrays`.
+
+    Returns:
+        What `sweep` does.
+    """
+    grid, hyper = study.grid, study.grid.cells()
+    shapes = [Shape(point, config, data.train.shape[1], data.image_shape) for point, config, data, _ in study.programs]
+    frame = Frame(grid, shapes, opened)
+    for shape, (point, config, data, plan) in zip(shapes, study.programs, strict=True):
         where = "".join(f"{name} {value}, " for name, value in point.items())
         reporter.line(f"plan: {where}{plan}")
-        lanes = run_lanes(config, data, grid.cells(), grid.seeds, study.devices, plan, reporter.progress)
-        done.append((point, to_dataset(grid, config, lanes, windows(config.steps), data.image_shape)))
-    return join(grid, done, [program.data.summary for program in study.programs])
+        keep = functools.partial(put, frame, shape)
+        run_lanes(config, data, hyper, grid.seeds, study.devices, plan, keep, reporter.progress)
+    return to_dataset(frame, [program.data.summary for program in study.programs])
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:

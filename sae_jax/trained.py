@@ -14,9 +14,9 @@ from sae_jax import data as sources
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data
 from sae_jax.grids import Grid, make_grid
+from sae_jax.labelled import PARAMETERS, lane_coordinates
 from sae_jax.parallel import choose_devices, map_lanes
 from sae_jax.plan import devices_that_fit
-from sae_jax.results import PARAMETERS, lane_coordinates
 from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters, Params
 

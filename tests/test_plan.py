@@ -79,3 +79,11 @@ def test_what_the_user_decides_is_kept():
         plan(9, 4, cells_per_block=5, lanes_per_chunk=8)
     with pytest.raises(UserError, match="blocks must be one of auto, in_turn, in_parallel"):
         Engine(blocks="sideways")
+
+
+def test_a_chunk_holds_no_more_than_is_of_use_unless_it_is_told_to():
+    chosen = make_plan(1000, 100, jax.devices()[:2], 150_000, 10**11)
+    assert chosen.blocks_per_chunk * chosen.cells_per_block * 150_000 <= 2**30 < 100_000 * 150_000
+    told = make_plan(1000, 100, jax.devices()[:2], 150_000, 10**11, Engine(lanes_per_chunk=50_000))
+    assert told.chunks == 2
+    assert make_plan(1, 4, jax.devices()[:2], 2**30, 2**32).blocks_per_chunk == 2

@@ -13,14 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+import xarray as xr
 from jax.flatten_util import ravel_pytree
 
 from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, load, sweep
 from sae_jax.activations import ACTIVATIONS
+from sae_jax.arrays import in_folder, in_memory
 from sae_jax.autoencoder import init
+from sae_jax.labelled import PARAMETERS
 from sae_jax.losses import objective
 from sae_jax.metrics import evaluate
-from sae_jax.results import PARAMETERS
+from sae_jax.plan import Engine
+from sae_jax.sweeps import Reporter, prepare, train
 from sae_jax.training import final_params, fit, keys_of, windows
 
 CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
@@ -95,6 +99,16 @@ def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, da
     other = sweep(CONFIG, data, seeds=3, **GRID, **how)
     for name, values in whole.data_vars.items():
         np.testing.assert_allclose(other[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_lanes_kept_in_files_are_those_kept_in_memory(data, tmp_path):
+    settings = {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
+    engine, quiet = Engine(devices=2, lanes_per_chunk=3), Reporter()
+    study = prepare(CONFIG, data, seeds=3, engine=engine, reporter=quiet, **settings)
+    with in_folder(tmp_path / "unfinished") as opened:
+        made = train(study, quiet, opened)
+        assert len(list((tmp_path / "unfinished").glob("*.npy"))) == 15
+        xr.testing.assert_identical(made, train(study, quiet, in_memory()))
 
 
 def test_a_lane_does_not_depend_on_the_grid_around_it(whole, data):

@@ -14,8 +14,8 @@ from sae_jax.applications import anomaly, denoising, inpainting, probe, retrieva
 from sae_jax.applications.base import Best, Findings, TaskConfig
 from sae_jax.cells import name_of
 from sae_jax.data import Data
+from sae_jax.labelled import labels, side_by_side
 from sae_jax.plotting import STYLE
-from sae_jax.results import labels, side_by_side
 from sae_jax.settings import unknown
 from sae_jax.trained import Lanes, grid_of, trained
 
