@@ -38,6 +38,11 @@ def in_memory() -> Opener:
     return opened
 
 
+def nowhere(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An opener whose arrays keep nothing: each is one number, seen at every place."""
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape), writeable=True)
+
+
 @contextlib.contextmanager
 def in_folder(folder: Path) -> Iterator[Opener]:
     """An opener whose arrays are maps of files NAME.npy in a folder of their own, which is taken away at the end.

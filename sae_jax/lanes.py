@@ -11,11 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from sae_jax import distributed
 from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.metrics import evaluate
-from sae_jax.parallel import batch_axis, lane_mesh, over_lanes, place
+from sae_jax.parallel import batch_axis, fetch, lane_mesh, over_lanes, own_devices, place, place_keys
 from sae_jax.plan import Engine, Plan, layout, make_plan, memory_budget
 from sae_jax.training import LaneState, Metrics, final_params, init_lane, train_window, windows
 from sae_jax.types import Hyperparameters
@@ -88,7 +89,8 @@ def plan_lanes(
     batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size // engine.data_parallel
     lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
-    budget = memory_budget(devices, shared_bytes)
+    # Every process must make the same plan.
+    budget = distributed.least(memory_budget(own_devices(devices), shared_bytes))
     # In step with others, a lane's line search waits for the longest one.
     widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else 0
     return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, engine, widest)
@@ -123,21 +125,23 @@ def run_lanes(
     for chunk, (cells, seed_of) in enumerate(zip(*layout(plan), strict=True)):
         here = np.maximum(cells, 0)
         settings = place(jax.tree.map(lambda leaf, here=here: leaf[here], hyper), mesh, split=True)
-        keys = place(jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed_of]), mesh, split=True)
+        keys = place_keys(np.asarray(seeds, np.uint32)[seed_of], mesh)
         lanes = program.start(settings, keys)
         curves: list[Metrics] = []
+        in_flight: list[Metrics] = []
         for start, stop in zip([0, *stops[:-1]], stops, strict=True):
             # One window stays in flight, so that the devices do not wait for the host.
-            if len(curves) > 1:
-                curves[-2] = jax.device_get(curves[-2])
+            if len(in_flight) > 1:
+                curves.append(fetch(in_flight.pop(0), mesh))
                 progress(Progress("training", chunk * config.steps + int(start), total, plan.lanes))
-                if np.all(np.isnan(curves[-2].loss)):
+                if np.all(np.isnan(curves[-1].loss)):
                     break  # Every lane has stopped or diverged.
             lanes, metrics = program.advance(train, heldout, np.int32(start), np.int32(stop), lanes, settings, keys)
-            curves.append(metrics)
+            in_flight.append(metrics)
         progress(Progress("evaluating", (chunk + 1) * config.steps, total, plan.lanes))
-        found = jax.device_get(program.measure(heldout, lanes, settings, keys))
-        stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))
+        found = fetch(program.measure(heldout, lanes, settings, keys), mesh)
+        curves += [fetch(metrics, mesh) for metrics in in_flight]
+        stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *curves)
         missing = [(0, 0), (0, 0), (0, len(stops) - len(curves))]
         for name in Metrics._fields:
             found[name] = np.pad(getattr(stacked, name), missing, constant_values=np.nan)

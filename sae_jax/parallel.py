@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from sae_jax.settings import UserError
 
 LANES, BATCH = "lanes", "batch"
+# What processes send each other of the results at a time.
+GATHERED_BYTES = 2**26
 
 
 def choose_devices(wanted: int = 0) -> list[jax.Device]:
-    """The devices to spread lanes over: as many as wanted; where that is 0 every one, on a CPU one per core.
+    """The devices to spread lanes over: as many of every process as wanted; where that is 0 all, on a CPU one per core.
 
     XLA runs each CPU device on its own thread, which is 1.4 to 2.3 times faster than one device with all cores. The
     number of CPU devices is fixed by the first JAX computation of the process; after that, what exists is used.
@@ -35,7 +39,13 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
         raise UserError(
             f"devices must be at most what JAX has: got {wanted} of {len(available)} {jax.default_backend()} devices"
         )
-    return available[: wanted or None]
+    by_process = [[one for one in jax.devices() if one.process_index == i] for i in range(jax.process_count())]
+    return [one for devices in by_process for one in devices[: wanted or None]]
+
+
+def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
+    """Those of the devices that belong to this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def cpu_cores() -> int:
@@ -131,5 +141,51 @@ def map_lanes(function: Callable[..., Any], devices: list[jax.Device], shared: t
 
 
 def place(tree: Any, mesh: Mesh, split: bool) -> Any:
-    """Put a pytree on the mesh: split over its leading axis, or a copy on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(LANES) if split else PartitionSpec()))
+    """Put a pytree, which every process holds whole, on the mesh: split over its leading axis, or a copy everywhere."""
+    sharding = NamedSharding(mesh, PartitionSpec(LANES) if split else PartitionSpec())
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
+    )
+
+
+def place_keys(seeds: np.ndarray, mesh: Mesh) -> Array:
+    """The PRNG keys of blocks' seeds, uint32 [blocks], split over the mesh."""
+    keys = jax.jit(_keys_of, out_shardings=NamedSharding(mesh, PartitionSpec(LANES)))
+    return keys(place(seeds, mesh, split=True))
+
+
+_keys_of = jax.vmap(jax.random.key)
+
+
+def fetch(tree: Any, mesh: Mesh) -> Any:
+    """A pytree of arrays that are split over lanes, as NumPy arrays; on every process, all of which must call it.
+
+    Arrays of other processes come a few blocks at a time, since every device receives a copy.
+    """
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    leaves = jax.tree.leaves(tree)
+    groups, blocks = mesh.shape[LANES], len(leaves[0]) // mesh.shape[LANES]
+    rows = int(np.clip(GATHERED_BYTES * blocks // sum(leaf.nbytes for leaf in leaves), 1, blocks))
+    whole = jax.tree.map(lambda leaf: np.empty((groups, blocks, *leaf.shape[1:]), leaf.dtype), tree)
+    for start in range(0, blocks, rows):
+        # The last rows may be fetched twice, so that one program does for all.
+        first = min(start, blocks - rows)
+        part = jax.device_get(_gathered(mesh, rows)(tree, np.int32(first)))
+        for there, here in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+            there[:, first : first + rows] = here
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), whole)
+
+
+@functools.lru_cache(maxsize=8)
+def _gathered(mesh: Mesh, rows: int) -> jax.stages.Wrapped:
+    """f(tree, first): the same rows of every device's blocks, on every device, [groups, rows, ...]."""
+
+    def own(tree: Any, first: Array) -> Any:
+        part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, rows), tree)
+        return jax.lax.all_gather(part, LANES)
+
+    split, whole = PartitionSpec(LANES), PartitionSpec()
+    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=(split, whole), out_specs=whole, check_vma=False))

@@ -29,7 +29,9 @@ BLOCKS = ("auto", "in_turn", "in_parallel")
 class Engine:
     """How a sweep is laid out over devices; what is 0 or auto is chosen from shapes, memory and the backend."""
 
-    devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
+    devices: int = setting(
+        0, NON_NEGATIVE, "devices of every process to spread lanes over; 0 is all, on a CPU one per core"
+    )
     data_parallel: int = setting(1, AT_LEAST_ONE, "devices that split every batch between them")
     lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is chosen from memory")
     cells_per_block: int = setting(
@@ -81,10 +83,12 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         kind = jax.default_backend().upper()
         held = self.devices * self.blocks_per_group * self.cells_per_block * self.lane_bytes
+        processes = jax.process_count()
+        shared = f" of {processes} processes" if processes > 1 else ""
         split = f" ({self.groups} x {self.data_parallel} that split each batch)" if self.data_parallel > 1 else ""
         return (
             f"{count(self.lanes, 'lane')} ({count(self.cells, 'cell')} x {count(self.seeds, 'seed')}) on "
-            f"{count(self.devices, kind + ' device')}{split}: {count(self.chunks, 'chunk')} of "
+            f"{count(self.devices, kind + ' device')}{shared}{split}: {count(self.chunks, 'chunk')} of "
             f"{count(self.blocks_per_chunk, 'block')} of {count(self.cells_per_block, 'cell')} "
             f"{'in turn' if self.sequential else 'in parallel'}; "
             f"{held / 2**20:,.0f} MiB of {self.devices * self.device_bytes / 2**20:,.0f} MiB"

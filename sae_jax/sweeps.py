@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +12,16 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
+from sae_jax import distributed
 from sae_jax.arrays import Opener, in_memory
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
-from sae_jax.labelled import Frame, Shape, put, to_dataset
+from sae_jax.labelled import Frame, Shape, put, settings_json, to_dataset
 from sae_jax.lanes import Progress, plan_lanes, run_lanes
 from sae_jax.parallel import choose_devices
 from sae_jax.plan import Engine, Plan
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, as_json
 from sae_jax.types import Hyperparameters
 
 
@@ -114,10 +116,12 @@ def prepare(
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
+    distributed.agree("command line", json.dumps([settings_json(grid), as_json(engine)]))
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
-    chosen = available[: len(hyper.rho) * len(grid.seeds) * engine.data_parallel]
+    if not distributed.started():
+        available = available[: len(hyper.rho) * len(grid.seeds) * engine.data_parallel]
     loaded: dict[DataConfig, Data] = {}
     programs = []
     for point, program_config, data_config in grid.programs():
@@ -125,11 +129,12 @@ def prepare(
             loaded[data_config] = ready or sources.load(data_config)
             reporter.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
+        distributed.agree("samples", json.dumps(samples.summary))
         check_data(program_config, samples)
         check_k(program_config, hyper)
-        plan = plan_lanes(program_config, samples, hyper, grid.seeds, chosen, engine)
+        plan = plan_lanes(program_config, samples, hyper, grid.seeds, available, engine)
         programs.append(Program(point, program_config, samples, plan))
-    return Study(grid, programs, chosen)
+    return Study(grid, programs, available)
 
 
 def train(study: Study, reporter: Reporter, opened: Opener) -> xr.Dataset:

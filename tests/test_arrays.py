@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sae_jax import UserError, arrays
-from sae_jax.arrays import in_folder, in_memory, map_tensors, pieces, save_tensors
+from sae_jax.arrays import in_folder, in_memory, map_tensors, nowhere, pieces, save_tensors
 
 
 def test_an_opened_array_is_found_again_under_its_name(tmp_path):
@@ -22,6 +22,12 @@ def test_an_opened_array_is_found_again_under_its_name(tmp_path):
             assert (found[0, 1], found[2, 0], *found[1]) == (4, 5, 6, 6)
         assert [path.name for path in (tmp_path / "unfinished").iterdir()] == ["loss.npy"]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_put_nowhere_takes_no_memory():
+    array = nowhere("loss", (10**6, 10**6), np.float32)
+    array[[1, 2], 3] = [4, 5]
+    assert array.shape == (10**6, 10**6) and array.dtype == np.float32
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written_to_it(tmp_path, monkeypatch):
