@@ -45,6 +45,8 @@ def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> No
             coordinator or None,
             processes or None,
             process_id if process_id >= 0 else None,
+            # Where everything is said, JAX need not warn that it cannot ask Kubernetes.
+            cluster_detection_method="deactivate" if coordinator and processes and process_id >= 0 else None,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=PATIENCE_SECONDS,
         )
