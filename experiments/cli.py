@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
+from experiments.launch import Launch, end
 from sae_jax.config import Config, DataConfig
-from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.plan import Engine
+from sae_jax.settings import TEXT, Range, UserError, check, flag, setting, settings_of, unknown
 from sae_jax.types import Hyperparameters
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Engine):
     """Where a run's files go and what it runs on."""
 
     name: str = setting("", TEXT, "name of the run; empty is the command and the time")
     runs: str = setting("runs", TEXT, "folder of all runs")
-    devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
-    lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is what memory allows")
 
 
-GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig}
+GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig, "processes": Launch}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
 
@@ -53,11 +52,15 @@ def parse(
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
-    groups = {group: options_of(owner, defaults, several and group != "run") for group, owner in GROUPS.items()}
+    groups = {
+        group: options_of(owner, defaults, several and group not in ("run", "processes"))
+        for group, owner in GROUPS.items()
+    }
     groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
     words = read(argv, prog, description, groups)
     seeds = tuple(_checked(_SEED, seed_flag, words.pop(seed_flag), several))
     run = checked_settings(RunConfig, words)
+    checked_settings(Launch, words)
     settings = {}
     for owner in (Hyperparameters, Config, DataConfig):
         for name, field in settings_of(owner).items():
@@ -155,6 +158,8 @@ def option(
 
 
 def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several: bool) -> tuple[Any, ...]:
+    if not words and isinstance(field.default, bool):
+        return (True,)
     if not words:
         raise UserError(f"{flag(name)} needs a value: got none; see --help")
     if len(words) > 1 and not several:
@@ -182,8 +187,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        end(error, BAD_INPUT, f"error: {error}")
+    except KeyboardInterrupt as error:
+        end(error, INTERRUPTED, "interrupted")
+    except Exception as error:
+        end(error, FAILED)

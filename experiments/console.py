@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_jax import sweeps
-from sae_jax.cells import by_cell, cell_axes, in_double_precision, short, target
-from sae_jax.parallel import count
+from sae_jax.cells import by_cell, cell_axes, cell_count, in_double_precision, short, target
+from sae_jax.plan import count
 
 MOST_ROWS = 40
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
@@ -92,7 +92,10 @@ class ConsoleReporter(sweeps.Reporter):
 
 def print_table(console: Console, dataset: xr.Dataset) -> None:
     """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds."""
-    axes, cells = cell_axes(dataset), by_cell(in_double_precision(dataset))
+    total = cell_count(dataset)
+    shown = [name for name in dataset.data_vars if str(name).startswith("eval_")]
+    cells = by_cell(dataset[[*shown, "diverged_at"]], chosen=range(min(total, MOST_ROWS)))
+    axes = cell_axes(dataset)
     if "rho" not in axes:
         axes, cells = ["rho", *axes], [({"rho": target(dataset).item(), **point}, cell) for point, cell in cells]
     table = Table(
@@ -105,7 +108,8 @@ def print_table(console: Console, dataset: xr.Dataset) -> None:
     diverged = dataset["diverged_at"] >= 0
     if bool(diverged.any()):
         table.add_column("diverged", justify="right", style="red")
-    for point, cell in cells[:MOST_ROWS]:
+    for point, single in cells:
+        cell = in_double_precision(single)
         row = [short(value) for value in point.values()]
         row += [
             spread(cell["eval_reconstruction"].values),
@@ -117,8 +121,8 @@ def print_table(console: Console, dataset: xr.Dataset) -> None:
             row.append(f"{int((cell['diverged_at'] >= 0).sum())} of {cell.sizes['seed']}")
         table.add_row(*row)
     console.print(table)
-    if len(cells) > MOST_ROWS:
-        console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
+    if total > MOST_ROWS:
+        console.print(f"{total - MOST_ROWS} more cells are in the results file")
 
 
 def warnings_of(dataset: xr.Dataset) -> list[str]:

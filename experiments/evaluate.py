@@ -26,7 +26,7 @@ from experiments.console import spread
 from experiments.process import set_up
 from sae_jax import results
 from sae_jax.applications import TASKS, TaskConfig, apply
-from sae_jax.cells import by_cell, in_double_precision, short
+from sae_jax.cells import MEASURE, by_cell, cell_count, in_double_precision, short
 from sae_jax.grids import ALL_SETTINGS
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
         folder = Path(words["run"][0])
         before = results.load(folder)
-        dataset, figure = apply(where.task, before, options, devices=where.devices or None)
+        dataset, figure = apply(where.task, before, options, devices=where.devices)
         path = folder / "figures" / f"{where.task}.png"
         results.save_figure(figure, path)
         results.save_measures(dataset, folder)
@@ -75,15 +75,17 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     table = Table(
         title=f"{task}, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
     )
-    cells = by_cell(in_double_precision(dataset))
+    total = cell_count(dataset)
+    cells = by_cell(dataset[[MEASURE, *lanes]], chosen=range(min(total, MOST_ROWS)))
     for name in [*cells[0][0], *(_heading(dataset[name], task) for name in lanes)]:
         table.add_column(name, justify="right")
-    for point, cell in cells[:MOST_ROWS]:
+    for point, single in cells:
+        cell = in_double_precision(single)
         averaged = [cell[name].mean([dim for dim in cell[name].dims if dim != "seed"]).values for name in lanes]
         table.add_row(*map(short, point.values()), *map(spread, averaged))
     console.print(table)
-    if len(cells) > MOST_ROWS:
-        console.print(f"{len(cells) - MOST_ROWS} more cells are in the results file")
+    if total > MOST_ROWS:
+        console.print(f"{total - MOST_ROWS} more cells are in the results file")
     for name in sorted(set(names) - set(lanes)):
         values = " ".join(f"{value:.3f}" for value in np.unique(dataset[name].values)[::-1])
         console.print(f"{dataset[name].attrs['long_name']}: {values}", highlight=False)

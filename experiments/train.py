@@ -10,14 +10,17 @@ from __future__ import annotations
 import sys
 
 from experiments.cli import one_line_errors, parse
+from experiments.launch import launch
 from experiments.study import run_study
+from sae_jax.distributed import together
 
 
 def main(argv: list[str]) -> None:
     """Parse, train, save, draw."""
     with one_line_errors():
-        run, settings, seeds = parse(
-            argv, "python -m experiments.train", (__doc__ or "").partition("\n")[0], {}, several=False
+        launch(argv)
+        run, settings, seeds = together(
+            lambda: parse(argv, "python -m experiments.train", (__doc__ or "").partition("\n")[0], {}, several=False)
         )
         run_study("train", argv, run, settings, seeds)
 

@@ -43,6 +43,19 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
     return permute(jax.random.fold_in(key, epoch), positions.astype(jnp.uint32), samples).astype(jnp.int32)
 
 
+def own_rows(rows: Array, axis_name: str | None) -> Array:
+    """This device's equal share of the rows of an array that every device of a named axis holds whole.
+
+    Args:
+        rows: [rows, ...], a multiple of the number of devices.
+        axis_name: the named axis; None takes all rows.
+    """
+    if axis_name is None:
+        return rows
+    count = rows.shape[0] // jax.lax.axis_size(axis_name)
+    return jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index(axis_name) * count, count)
+
+
 def permute(key: Key, positions: UInt32[Array, " batch"], samples: int) -> UInt32[Array, " batch"]:
     """Entries of a pseudo-random permutation of 0..samples-1 at the given positions.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,25 @@ def cell_axes(dataset: xr.Dataset, measure: str = MEASURE) -> list[str]:
     return [str(dim) for dim in dataset[measure].dims if dim in ALL_SETTINGS]
 
 
-def by_cell(dataset: xr.Dataset, measure: str = MEASURE) -> list[tuple[dict[str, Any], xr.Dataset]]:
-    """Every cell of a sweep: its settings, and its part of the Dataset."""
+def cell_count(dataset: xr.Dataset, measure: str = MEASURE) -> int:
+    """The number of cells of a sweep."""
+    return math.prod(dataset.sizes[axis] for axis in cell_axes(dataset, measure))
+
+
+def evenly(total: int, most: int) -> list[int]:
+    """Positions of at most `most` out of `total` things, evenly apart, the first and the last among them."""
+    return [int(place) for place in np.unique(np.linspace(0, total - 1, min(total, most)).round())]
+
+
+def by_cell(
+    dataset: xr.Dataset, measure: str = MEASURE, chosen: Iterable[int] | None = None
+) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Cells of a sweep, each with its settings and its part of the Dataset: all, or those at the chosen positions."""
     axes = cell_axes(dataset, measure)
     shape = [dataset.sizes[axis] for axis in axes]
     cells = []
-    for index in np.ndindex(*shape):
+    for place in range(cell_count(dataset, measure)) if chosen is None else chosen:
+        index = np.unravel_index(place, shape) if shape else ()
         cell = dataset.isel(dict(zip(axes, index, strict=True)))
         cells.append(({axis: cell[axis].item() for axis in axes}, cell))
     return cells

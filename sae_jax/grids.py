@@ -60,6 +60,21 @@ class Grid:
             config = dataclasses.replace(self.config, **{k: v for k, v in point.items() if k in STATIC})
             yield point, config, dataclasses.replace(self.data, **{k: v for k, v in point.items() if k in DATA})
 
+    def position(self, point: Mapping[str, Any], cells: np.ndarray) -> tuple[Any, ...]:
+        """Where cells of a program stand in an array whose leading dimensions are the axes in the order given.
+
+        Args:
+            point: the program's values on the program axes.
+            cells: positions among the program's cells, as `cells` orders them, [cells].
+
+        Returns:
+            An index for each axis: a number on a program axis, [cells] on a lane axis.
+        """
+        program: dict[str, Any] = {name: self.axes[name].index(value) for name, value in point.items()}
+        lanes = np.unravel_index(cells, self.shape[:-1]) if self.lane_axes else ()
+        found = program | dict(zip(self.lane_axes, lanes, strict=True))
+        return tuple(found[name] for name in self.axes)
+
     def cells(self) -> Hyperparameters:
         """Hyperparameters of every cell, each leaf float32 [cells], the last axis fastest.
 

@@ -11,11 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from sae_jax import distributed
 from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.metrics import evaluate
-from sae_jax.parallel import Plan, lane_mesh, layout, make_plan, memory_budget, over_lanes, place
+from sae_jax.parallel import batch_axis, fetch, lane_mesh, over_lanes, own_devices, place, place_keys
+from sae_jax.plan import Engine, Plan, layout, make_plan, memory_budget
 from sae_jax.training import LaneState, Metrics, final_params, init_lane, train_window, windows
 from sae_jax.types import Hyperparameters
 
@@ -44,7 +46,7 @@ def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compile
         start=over_lanes(lambda hyper, key: init_lane(key, config, hyper, d_in), mesh, 0, sequential),
         advance=over_lanes(
             lambda train, heldout, start, stop, lane, hyper, key: train_window(
-                config, lane, train, heldout, hyper, key, start, stop
+                config, lane, train, heldout, hyper, key, start, stop, batch_axis(mesh)
             ),
             mesh,
             4,
@@ -64,18 +66,19 @@ def plan_lanes(
     hyper: Hyperparameters,
     seeds: tuple[int, ...],
     devices: list[jax.Device],
-    lanes_per_chunk: int | None,
+    engine: Engine,
 ) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
-    A lane counts twice, as a window's argument and as its result, with a batch's activations and their gradients.
+    A lane counts twice, as a window's argument and as its result, with the activations and their gradients of its
+    device's share of a batch.
 
     Args:
         config, data: the program and its samples.
         hyper: hyperparameters of every cell, each leaf [cells].
         seeds: seeds of every cell.
         devices: devices to spread over.
-        lanes_per_chunk: the most lanes of a chunk; None is what memory allows.
+        engine: what the user has decided.
     """
     d_in = data.train.shape[1]
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), hyper)
@@ -83,13 +86,14 @@ def plan_lanes(
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     row_bytes = 3 * 4 * (d_in + config.d_hidden)
     watched = len(data.heldout) if config.patience else 0
-    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size
+    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size // engine.data_parallel
     lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
-    budget = memory_budget(devices, shared_bytes)
+    # Every process must make the same plan.
+    budget = distributed.least(memory_budget(own_devices(devices), shared_bytes))
     # In step with others, a lane's line search waits for the longest one.
-    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else None
-    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, lanes_per_chunk, widest)
+    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else 0
+    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, engine, widest)
 
 
 def run_lanes(
@@ -99,49 +103,51 @@ def run_lanes(
     seeds: tuple[int, ...],
     devices: list[jax.Device],
     plan: Plan,
+    keep: Callable[[dict[str, np.ndarray], np.ndarray, np.ndarray], None],
     progress: Callable[[Progress], None],
-) -> dict[str, np.ndarray]:
-    """Train and measure all lanes of one program.
+) -> None:
+    """Train and measure all lanes of one program, a chunk at a time, and hand every finished chunk on.
 
     Args:
         config, data: the program and its samples.
         hyper: hyperparameters of every cell, each leaf [cells].
         seeds: seeds of every cell.
         devices, plan: where the lanes go.
+        keep: takes a chunk's lanes, for good: arrays by variable name [lanes, ...], and the lanes' positions among the
+            cells and among the seeds, [lanes].
         progress: is told where the program stands.
-
-    Returns:
-        Arrays by variable name, each with leading axes [cells, seeds].
     """
-    mesh, stops = lane_mesh(devices), windows(config.steps)
+    mesh, stops = lane_mesh(devices, plan.data_parallel), windows(config.steps)
     train, heldout = (place(part, mesh, split=False) for part in (data.train, data.heldout))
     program = compiled(config, train.shape[1], mesh, plan.sequential)
-    arrays: dict[str, np.ndarray] = {}
     total = config.steps * plan.chunks
     progress(Progress("compiling", 0, total, plan.lanes))
     for chunk, (cells, seed_of) in enumerate(zip(*layout(plan), strict=True)):
         here = np.maximum(cells, 0)
         settings = place(jax.tree.map(lambda leaf, here=here: leaf[here], hyper), mesh, split=True)
-        keys = place(jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed_of]), mesh, split=True)
+        keys = place_keys(np.asarray(seeds, np.uint32)[seed_of], mesh)
         lanes = program.start(settings, keys)
         curves: list[Metrics] = []
+        in_flight: list[Metrics] = []
         for start, stop in zip([0, *stops[:-1]], stops, strict=True):
             # One window stays in flight, so that the devices do not wait for the host.
-            if len(curves) > 1:
-                curves[-2] = jax.device_get(curves[-2])
+            if len(in_flight) > 1:
+                curves.append(fetch(in_flight.pop(0), mesh))
                 progress(Progress("training", chunk * config.steps + int(start), total, plan.lanes))
-                if np.all(np.isnan(curves[-2].loss)):
+                if np.all(np.isnan(curves[-1].loss)):
                     break  # Every lane has stopped or diverged.
             lanes, metrics = program.advance(train, heldout, np.int32(start), np.int32(stop), lanes, settings, keys)
-            curves.append(metrics)
+            in_flight.append(metrics)
         progress(Progress("evaluating", (chunk + 1) * config.steps, total, plan.lanes))
-        found = jax.device_get(program.measure(heldout, lanes, settings, keys))
-        stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))
+        found = fetch(program.measure(heldout, lanes, settings, keys), mesh)
+        curves += [fetch(metrics, mesh) for metrics in in_flight]
+        stacked = jax.tree.map(lambda *points: np.stack(points, axis=-1), *curves)
         missing = [(0, 0), (0, 0), (0, len(stops) - len(curves))]
         for name in Metrics._fields:
             found[name] = np.pad(getattr(stacked, name), missing, constant_values=np.nan)
-        _scatter(arrays, found, cells, seed_of, plan)
-    return arrays
+        real = cells >= 0
+        seeds_of = np.broadcast_to(seed_of[:, None], cells.shape)
+        keep({name: values[real] for name, values in found.items()}, cells[real], seeds_of[real])
 
 
 def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
@@ -154,15 +160,3 @@ def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparame
         "diverged_at": lane.train.diverged_at,
         "stopped_at": lane.stopped_at,
     }
-
-
-def _scatter(
-    arrays: dict[str, np.ndarray], found: dict[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray, plan: Plan
-) -> None:
-    """Put a chunk's arrays [blocks, cells, ...] where they belong in arrays [cells, seeds, ...], fillers left out."""
-    real = cells >= 0
-    where = cells[real], np.broadcast_to(seeds[:, None], cells.shape)[real]
-    for name, values in found.items():
-        if name not in arrays:
-            arrays[name] = np.empty((plan.cells, plan.seeds, *values.shape[2:]), values.dtype)
-        arrays[name][where] = values[real]

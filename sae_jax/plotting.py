@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from sae_jax.cells import by_cell, cell_axes, in_double_precision, name_of, short, target
+from sae_jax.cells import MEASURE, by_cell, cell_axes, cell_count, evenly, in_double_precision, name_of, short, target
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -28,7 +28,8 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-MOST_PANELS = 25
+# Rows and columns of a heatmap that are given room of their own are MOST_ROOM.
+MOST_PANELS, MOST_LINES, MOST_POINTS, MOST_ROOM = 25, 60, 100, 40
 FAINT = 0.25
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -45,7 +46,6 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
         "tradeoff": tradeoff,
     }
     paths = []
-    dataset = in_double_precision(dataset)
     with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):
         for name, draw in figures.items():
             figure = draw(dataset)
@@ -57,7 +57,7 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
 
 def heatmaps(dataset: xr.Dataset) -> Figure:
     """Held-out measures over the first two swept settings, averaged over seeds and the other settings."""
-    axes = cell_axes(dataset)
+    dataset, axes = _measures(dataset), cell_axes(dataset)
     rows, columns = (axes[0] if axes else None), (axes[1] if len(axes) > 1 else None)
     measures = {
         "reconstruction error": dataset["eval_reconstruction"],
@@ -67,7 +67,7 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
     }
     kept = [axis for axis in (rows, columns) if axis]
     shape = tuple(dataset.sizes[axis] for axis in kept) + (1,) * (2 - len(kept))
-    width, height = 1.4 + 0.62 * shape[1], 1.2 + 0.45 * shape[0]
+    width, height = 1.4 + 0.62 * min(shape[1], MOST_ROOM), 1.2 + 0.45 * min(shape[0], MOST_ROOM)
     figure, panels = plt.subplots(1, 4, figsize=(4 * max(width, 2.6), max(height, 2.2)), layout="constrained")
     for panel, (title, measure) in zip(panels, measures.items(), strict=True):
         values = measure.mean([dim for dim in measure.dims if dim not in kept]).values.reshape(shape)
@@ -89,12 +89,14 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
 
 
 def curves(dataset: xr.Dataset) -> Figure:
-    """Training curves of every cell, mean over seeds and the range between them; colour is the first swept setting."""
+    """Training curves of at most 60 cells, mean and range over seeds; colour is the first swept setting."""
     axes = cell_axes(dataset)
     titles = {"loss": "loss", "reconstruction": "reconstruction term", "penalty": "KL penalty, beta * sum KL"}
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    cells = by_cell(dataset)
-    for point, cell in cells:
+    total = cell_count(dataset)
+    cells = by_cell(dataset[[MEASURE, *titles]], chosen=evenly(total, MOST_LINES))
+    for point, single in cells:
+        cell = in_double_precision(single)
         colour, style = _look(dataset, axes, point)
         for panel, name in zip(panels, titles, strict=True):
             curve = cell[name].dropna("step", how="all")
@@ -105,6 +107,8 @@ def curves(dataset: xr.Dataset) -> Figure:
         if title != titles["reconstruction"] and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
             panel.set_yscale("log")
             panel.yaxis.set_minor_formatter(NullFormatter())
+    if len(cells) < total:
+        figure.suptitle(f"{len(cells)} of {total} cells")
     if 1 < len(cells) <= 24:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
@@ -116,7 +120,7 @@ def filters_best(dataset: xr.Dataset) -> Figure:
     if not bool(scores.notnull().any()):
         scores = xr.zeros_like(scores)
     index = {dim: int(position) for dim, position in scores.fillna(-np.inf).argmax(scores.dims).items()}
-    lane = dataset.isel(index)
+    lane = in_double_precision(dataset.isel(index))
     point = {axis: lane[axis].item() for axis in cell_axes(dataset)} | {"seed": lane["seed"].item()}
     figure, panel = plt.subplots(figsize=(5, 5), layout="constrained")
     _draw_filters(panel, lane)
@@ -128,12 +132,9 @@ def filters_best(dataset: xr.Dataset) -> Figure:
 
 def filters(dataset: xr.Dataset) -> Figure:
     """Decoder rows of every cell's first seed; of at most 25 cells, evenly apart, where there are more."""
-    cells = by_cell(dataset)
-    chosen = [
-        cells[i] for i in np.unique(np.linspace(0, len(cells) - 1, min(len(cells), MOST_PANELS)).round().astype(int))
-    ]
-    axes = cell_axes(dataset)
-    columns = dataset.sizes[axes[-1]] if axes and len(chosen) == len(cells) else 5
+    total, axes = cell_count(dataset), cell_axes(dataset)
+    chosen = by_cell(dataset, chosen=evenly(total, MOST_PANELS))
+    columns = dataset.sizes[axes[-1]] if axes and len(chosen) == total else 5
     columns = min(max(columns, 1), 6, len(chosen))
     rows = -(-len(chosen) // columns)
     figure, panels = plt.subplots(
@@ -142,23 +143,23 @@ def filters(dataset: xr.Dataset) -> Figure:
     for panel in panels.flat:
         panel.axis("off")
     for panel, (point, cell) in zip(panels.flat, chosen, strict=False):
-        lane = cell.isel(seed=0)
+        lane = in_double_precision(cell.isel(seed=0))
         _draw_filters(panel, lane)
         panel.set_title(
             f"{name_of(point)}\nexplained variance {float(lane['eval_explained_variance']):.2f}", fontsize=8
         )
     figure.suptitle(
         f"decoder rows, seed {dataset['seed'].values[0]} (faint: dead units)"
-        + (f", {len(chosen)} of {len(cells)} cells" if len(chosen) < len(cells) else "")
+        + (f", {len(chosen)} of {total} cells" if len(chosen) < total else "")
     )
     return figure
 
 
 def mean_activation(dataset: xr.Dataset) -> Figure:
     """Mean activation of every unit on held-out data, sorted, against the target rho; one panel for each rho."""
+    dataset = _measures(dataset)
     targets = np.unique(np.asarray(target(dataset)))
-    if len(targets) > MOST_PANELS:
-        targets = targets[np.linspace(0, len(targets) - 1, MOST_PANELS).round().astype(int)]
+    targets = targets[evenly(len(targets), MOST_PANELS)]
     columns = min(len(targets), 5)
     rows = -(-len(targets) // columns)
     figure, panels = plt.subplots(
@@ -169,7 +170,7 @@ def mean_activation(dataset: xr.Dataset) -> Figure:
         panel.axis("off")
     for panel, rho in zip(panels.flat, targets, strict=False):
         part = dataset.sel(rho=rho) if "rho" in dataset.dims else dataset
-        for point, cell in by_cell(part):
+        for point, cell in by_cell(part, chosen=evenly(cell_count(part), MOST_LINES)):
             colour, style = _look(part, others, point)
             units = np.sort(cell["eval_mean_activation"].values.ravel())
             units = units[np.isfinite(units)]
@@ -184,13 +185,16 @@ def mean_activation(dataset: xr.Dataset) -> Figure:
 
 def tradeoff(dataset: xr.Dataset) -> Figure:
     """Held-out reconstruction error against mean activation; bars are the standard deviation over seeds."""
+    dataset, axes = _measures(dataset), cell_axes(dataset)
+    along = "rho" if "rho" in axes else (axes[0] if axes else None)
+    if along:
+        dataset = dataset.isel({along: evenly(dataset.sizes[along], MOST_POINTS)})
     sparsity = dataset["eval_mean_activation"].mean("unit")
     error = dataset["eval_reconstruction"]
-    axes = cell_axes(dataset)
-    along = "rho" if "rho" in axes else (axes[0] if axes else None)
     others = [axis for axis in axes if axis != along]
     figure, panel = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
-    groups = by_cell(dataset.isel({along: 0})) if along else [({}, dataset)]
+    lines = dataset.isel({along: 0}) if along else dataset
+    groups = by_cell(lines, chosen=evenly(cell_count(lines), MOST_LINES))
     for point, _ in groups:
         colour, style = _look(dataset, others, point)
         x, y = sparsity.sel(point), error.sel(point)
@@ -214,6 +218,11 @@ def tradeoff(dataset: xr.Dataset) -> Figure:
     if 1 < len(groups) <= 12:
         panel.legend(fontsize=8)
     return figure
+
+
+def _measures(dataset: xr.Dataset) -> xr.Dataset:
+    """The held-out measures alone, in double precision: parameters and curves may be larger than memory."""
+    return in_double_precision(dataset[[name for name in dataset.data_vars if str(name).startswith("eval_")]])
 
 
 def tile(weights: np.ndarray, shape: tuple[int, int], contrast: np.ndarray | None = None) -> np.ndarray:

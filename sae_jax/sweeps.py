@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +12,16 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
+from sae_jax import distributed
+from sae_jax.arrays import Opener, in_memory
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
+from sae_jax.labelled import Frame, Shape, put, settings_json, to_dataset
 from sae_jax.lanes import Progress, plan_lanes, run_lanes
-from sae_jax.parallel import Plan, choose_devices
-from sae_jax.results import join, to_dataset
-from sae_jax.settings import UserError
-from sae_jax.training import windows
+from sae_jax.parallel import choose_devices
+from sae_jax.plan import Engine, Plan
+from sae_jax.settings import UserError, as_json
 from sae_jax.types import Hyperparameters
 
 
@@ -53,8 +57,11 @@ def sweep(
     data: Data | np.ndarray | DataConfig = DataConfig(),  # noqa: B008
     *,
     seeds: int | Sequence[int] = 1,
-    devices: int | None = None,
-    lanes_per_chunk: int | None = None,
+    devices: int = 0,
+    data_parallel: int = 1,
+    lanes_per_chunk: int = 0,
+    cells_per_block: int = 0,
+    blocks: str = "auto",
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> xr.Dataset:
@@ -64,8 +71,11 @@ def sweep(
         config: what the settings do not say about the program.
         data: samples [samples, features] or Data; or a DataConfig, whose fields may then be settings too.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
-        devices: how many devices to use; None is all (on a CPU, one per core).
-        lanes_per_chunk: the most lanes trained at once; None is what memory allows.
+        devices: how many devices to use; 0 is all (on a CPU, one per core).
+        data_parallel: how many devices split every batch between them; the rest of the mesh holds other lanes.
+        lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
+        cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
+        blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
         reporter: is told the plan and the progress.
         settings: any field of Hyperparameters, Config or DataConfig: a value, or a sequence of values for an axis.
 
@@ -78,10 +88,15 @@ def sweep(
         UserError: a setting or the data break a rule.
     """
     reporter = reporter or Reporter()
-    study = prepare(
-        config, data, seeds=seeds, devices=devices, lanes_per_chunk=lanes_per_chunk, reporter=reporter, **settings
+    engine = Engine(
+        devices=devices,
+        data_parallel=data_parallel,
+        lanes_per_chunk=lanes_per_chunk,
+        cells_per_block=cells_per_block,
+        blocks=blocks,
     )
-    return train(study, reporter)
+    study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
+    return train(study, reporter, in_memory())
 
 
 def prepare(
@@ -89,8 +104,7 @@ def prepare(
     data: Data | np.ndarray | DataConfig,
     *,
     seeds: int | Sequence[int],
-    devices: int | None,
-    lanes_per_chunk: int | None,
+    engine: Engine,
     reporter: Reporter,
     **settings: Any,
 ) -> Study:
@@ -102,8 +116,12 @@ def prepare(
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
+    distributed.agree("command line", json.dumps([settings_json(grid), as_json(engine)]))
+    available = choose_devices(engine.devices)
+    check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
-    chosen = choose_devices(devices)[: len(hyper.rho) * len(grid.seeds)]
+    if not distributed.started():
+        available = available[: len(hyper.rho) * len(grid.seeds) * engine.data_parallel]
     loaded: dict[DataConfig, Data] = {}
     programs = []
     for point, program_config, data_config in grid.programs():
@@ -111,22 +129,59 @@ def prepare(
             loaded[data_config] = ready or sources.load(data_config)
             reporter.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
+        distributed.agree("samples", json.dumps(samples.summary))
         check_data(program_config, samples)
         check_k(program_config, hyper)
-        plan = plan_lanes(program_config, samples, hyper, grid.seeds, chosen, lanes_per_chunk)
+        plan = plan_lanes(program_config, samples, hyper, grid.seeds, available, engine)
         programs.append(Program(point, program_config, samples, plan))
-    return Study(grid, programs, chosen)
+    return Study(grid, programs, available)
 
 
-def train(study: Study, reporter: Reporter) -> xr.Dataset:
-    """Train and measure every lane of a study, one program after another; returns what `sweep` does."""
-    grid, done = study.grid, []
-    for point, config, data, plan in study.programs:
+def train(study: Study, reporter: Reporter, opened: Opener) -> xr.Dataset:
+    """Train and measure every lane of a study, one program after another.
+
+    Args:
+        study: what to train.
+        reporter: is told the plan and the progress.
+        opened: where the arrays of all lanes are held; see `arrays`.
+
+    Returns:
+        What `sweep` does.
+    """
+    grid, hyper = study.grid, study.grid.cells()
+    shapes = [Shape(point, config, data.train.shape[1], data.image_shape) for point, config, data, _ in study.programs]
+    frame = Frame(grid, shapes, opened)
+    for shape, (point, config, data, plan) in zip(shapes, study.programs, strict=True):
         where = "".join(f"{name} {value}, " for name, value in point.items())
         reporter.line(f"plan: {where}{plan}")
-        lanes = run_lanes(config, data, grid.cells(), grid.seeds, study.devices, plan, reporter.progress)
-        done.append((point, to_dataset(grid, config, lanes, windows(config.steps), data.image_shape)))
-    return join(grid, done, [program.data.summary for program in study.programs])
+        keep = functools.partial(put, frame, shape)
+        run_lanes(config, data, hyper, grid.seeds, study.devices, plan, keep, reporter.progress)
+    return to_dataset(frame, [program.data.summary for program in study.programs])
+
+
+def check_split(grid: Grid, engine: Engine, devices: int) -> None:
+    """Refuse batches that cannot be split evenly over the devices.
+
+    Raises:
+        UserError: there are some, or devices would be left over, or L-BFGS is to split its one batch.
+    """
+    parts = engine.data_parallel
+    if devices % parts:
+        raise UserError(
+            f"devices must be a multiple of data_parallel: got {devices} and {parts}; "
+            f"use a smaller data_parallel, or devices {-(-devices // parts) * parts}"
+        )
+    for _, config, _ in grid.programs():
+        if config.optimizer == "lbfgs" and parts > 1:
+            raise UserError(
+                f"data_parallel must be 1 for optimizer lbfgs, whose line search takes the whole batch on one device: "
+                f"got {parts}; use adam or sgd"
+            )
+        if config.batch_size % parts:
+            raise UserError(
+                f"batch_size must be a multiple of data_parallel: got {config.batch_size} and {parts}; "
+                f"use batch_size {-(-config.batch_size // parts) * parts}"
+            )
 
 
 def check_k(config: Config, hyper: Hyperparameters) -> None:

@@ -14,8 +14,9 @@ from sae_jax import data as sources
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data
 from sae_jax.grids import Grid, make_grid
-from sae_jax.parallel import choose_devices, devices_that_fit, map_lanes
-from sae_jax.results import PARAMETERS, lane_coordinates
+from sae_jax.labelled import PARAMETERS, lane_coordinates
+from sae_jax.parallel import choose_devices, map_lanes
+from sae_jax.plan import devices_that_fit
 from sae_jax.settings import UserError
 from sae_jax.types import Hyperparameters, Params
 
@@ -91,13 +92,13 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     return make_grid(Config(), DataConfig(), seeds, ordered)
 
 
-def trained(dataset: xr.Dataset, data: Data | None = None, devices: int | None = None) -> list[Lanes]:
+def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> list[Lanes]:
     """The lanes of a results Dataset, program by program, with the data that they were trained on.
 
     Args:
         dataset: what `sae_jax.sweep` returned or `sae_jax.results.load` read.
         data: the samples, where the sweep was given samples and not a DataConfig; None loads them again.
-        devices: how many devices to use; None is all.
+        devices: how many devices to use; 0 is all.
 
     Raises:
         UserError: the Dataset does not name its settings, or its data cannot be loaded or are not those it was

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax import autoencoder, sparsity
-from sae_jax.batches import batch_indices
+from sae_jax.batches import batch_indices, own_rows
 from sae_jax.config import Config
 from sae_jax.corruption import corrupt
 from sae_jax.losses import Aux, heldout_objective, objective
@@ -130,8 +130,7 @@ def train_step(
     if config.corruption != "none":
         if noise_key is None:
             raise UserError(f"corruption {config.corruption} needs a noise_key: got none; see keys_of")
-        own = noise_key if axis_name is None else jax.random.fold_in(noise_key, jax.lax.axis_index(axis_name))
-        corrupted = corrupt(own, batch, config.corruption, hyper.noise)
+        corrupted = corrupt(noise_key, batch, config.corruption, hyper.noise, axis_name)
 
     def loss_of(params: Params) -> tuple[Array, Aux]:
         return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
@@ -193,6 +192,7 @@ def train_window(
     key: Key,
     start: Scalar | Array,
     stop: Scalar | Array,
+    axis_name: str | None = None,
 ) -> tuple[LaneState, Metrics]:
     """Train one lane from step `start` to step `stop`, gathering minibatches on the device.
 
@@ -202,6 +202,7 @@ def train_window(
         hyper: swept settings, scalars.
         key: the seed's key.
         start, stop: step numbers; they may be traced, so that one program serves every window.
+        axis_name: named axis whose devices each take their share of a batch's samples; None for whole batches.
 
     Returns:
         (lane at step stop, Metrics averaged over the window; NaN where the lane has diverged or stopped).
@@ -214,9 +215,10 @@ def train_window(
         if config.optimizer == "lbfgs":
             batch = train
         else:
-            batch = train[batch_indices(keys.batches, step, train.shape[0], config.batch_size)]
+            indices = batch_indices(keys.batches, step, train.shape[0], config.batch_size)
+            batch = train[own_rows(indices, axis_name)]
         noise_key = jax.random.fold_in(keys.noise, step)
-        state, metrics = train_step(config, state, batch, hyper, noise_key=noise_key)
+        state, metrics = train_step(config, state, batch, hyper, axis_name, noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
     nothing = Metrics(*[jnp.zeros((), train.dtype)] * len(Metrics._fields))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sae_jax import Config, sweep
-from sae_jax.cells import by_cell, cell_axes, in_double_precision, name_of, target
+from sae_jax.cells import by_cell, cell_axes, cell_count, evenly, in_double_precision, name_of, target
 
 CONFIG = Config(d_hidden=2, batch_size=32, steps=2)
 
@@ -23,6 +23,15 @@ def test_cells_come_with_their_settings(dataset):
         {"rho": 0.1, "beta": 0.5},
     ]
     assert cells[3][1]["eval_l0"].dims == ("seed",)
+
+
+def test_some_cells_may_be_chosen(dataset, samples):
+    assert cell_count(dataset) == 6 and cell_count(sweep(CONFIG, samples)) == 1
+    assert [point for point, _ in by_cell(dataset, chosen=[5, 1])] == [
+        {"rho": 0.1, "beta": 2.0},
+        {"rho": 0.05, "beta": 1.0},
+    ]
+    assert evenly(3, 5) == [0, 1, 2] and evenly(100, 3) == [0, 50, 99] and evenly(1, 1) == [0]
 
 
 def test_axes_targets_and_names(dataset, samples):

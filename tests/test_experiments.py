@@ -147,6 +147,9 @@ BAD = [
     (["--patch-size", "400"], "patch_size must leave room for two patches side by side"),
     (["--batch-size", "5000", "--samples", "300"], "batch_size must be at most the number of training samples"),
     (["--heldout", "0.9"], "--heldout: heldout must be in (0, 0.5]: got 0.9"),
+    (["--blocks", "sideways"], "--blocks: blocks must be one of auto, in_turn, in_parallel: got 'sideways'"),
+    (["--devices", "2", "--data-parallel", "3"], "devices must be a multiple of data_parallel: got 2 and 3"),
+    (["--batch-size", "99", "--devices", "2", "--data-parallel", "2"], "batch_size must be a multiple of data_paralle"),
     (["--devices", "99"], "devices must be at most what JAX has: got 99"),
     (["--name", "taken"], "the run's folder must be new or empty: got runs/taken"),
     (["--name", "a", "b"], "--name takes one value: got 2"),
@@ -156,6 +159,7 @@ BAD = [
     (["--samples", "1" + 12 * "0"], "samples must fit in memory"),
 ]
 ONLY_SWEEP = [
+    (["--cells-per-block", "8", "--lanes-per-chunk", "2"], "a block must fit into its devices' share of a chunk"),
     (["--rho", "0.1", "0.1"], "rho must not name a value twice"),
     (["--seeds", "0"], "seeds must be a number in [1, 1000000]"),
     (["--seeds", "-3"], "seeds must be a number in [1, 1000000]"),

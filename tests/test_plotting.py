@@ -1,11 +1,13 @@
 """Figures: they are drawn for every shape of sweep, and show what is in the Dataset."""
 
+import dataclasses
+
 import matplotlib
 import numpy as np
 import pytest
 
 from sae_jax import Config, DataConfig, sweep
-from sae_jax.plotting import filters, heatmaps, save_all, tile, tradeoff
+from sae_jax.plotting import curves, filters, heatmaps, mean_activation, save_all, tile, tradeoff
 
 matplotlib.use("Agg")
 CONFIG = Config(d_hidden=5, batch_size=32, steps=20)
@@ -37,6 +39,18 @@ def test_all_figures_of_any_sweep(tmp_path, axes):
         assert min(pixels.shape[:2]) > 100 and pixels[..., :3].std() > 0.01
 
 
+def test_a_large_grid_is_drawn_in_part(tmp_path):
+    quick = dataclasses.replace(CONFIG, steps=2, d_hidden=2)
+    grid = sweep(quick, DIGITS, beta=list(np.linspace(0.1, 3, 300)), rho=[0.1, 0.2, 0.3], l1=[0.0, 0.1, 0.2])
+    for path in save_all(grid, tmp_path):
+        assert max(matplotlib.image.imread(path).shape) < 8000
+    assert len(curves(grid).axes[0].get_lines()) == 60
+    assert "60 of 2700 cells" in curves(grid).get_suptitle()
+    assert len(mean_activation(grid).axes[0].get_lines()) == 61
+    drawn = tradeoff(grid).axes[0].containers
+    assert len(drawn) == 60 and len(drawn[0].lines[0].get_xdata()) == 3
+
+
 def test_samples_that_are_no_images_are_drawn_as_rows(tmp_path, samples):
     assert len(save_all(sweep(CONFIG, samples), tmp_path)) == 6
 
@@ -62,7 +76,7 @@ def test_filters_show_one_picture_a_cell(dataset):
     panels = [panel for panel in filters(dataset).axes if panel.images]
     assert len(panels) == 6
     assert panels[4].get_title().startswith("rho=0.1  beta=1\n")
-    expected = tile(dataset["decoder_weight"].sel(rho=0.1, beta=1.0, seed=0).values, (8, 8))
+    expected = tile(dataset["decoder_weight"].sel(rho=0.1, beta=1.0, seed=0).values.astype(float), (8, 8))
     np.testing.assert_allclose(panels[4].images[0].get_array(), expected)
 
 

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 from safetensors.numpy import load_file
 
-from sae_jax import Config, UserError, sweep
-from sae_jax.results import PARAMETERS, check_free, claim, load, save
+from sae_jax import Config, UserError, arrays, results, sweep
+from sae_jax.labelled import PARAMETERS
+from sae_jax.results import check_free, claim, load, save
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,13 @@ def test_what_was_saved_is_what_is_loaded(dataset, tmp_path):
         "params.safetensors",
         "results.nc",
     ]
+
+
+def test_variables_larger_than_a_piece_are_written_piece_by_piece(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "PIECE_BYTES", 100)
+    monkeypatch.setattr(results, "PIECE_BYTES", 100)
+    save(dataset, tmp_path)
+    xr.testing.assert_identical(load(tmp_path), dataset)
 
 
 def test_parameters_have_the_sweeps_axes_in_front(dataset, tmp_path):

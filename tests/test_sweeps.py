@@ -13,14 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+import xarray as xr
 from jax.flatten_util import ravel_pytree
 
 from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, load, sweep
 from sae_jax.activations import ACTIVATIONS
+from sae_jax.arrays import in_folder, in_memory
 from sae_jax.autoencoder import init
+from sae_jax.labelled import PARAMETERS
 from sae_jax.losses import objective
 from sae_jax.metrics import evaluate
-from sae_jax.results import PARAMETERS
+from sae_jax.plan import Engine
+from sae_jax.sweeps import Reporter, prepare, train
 from sae_jax.training import final_params, fit, keys_of, windows
 
 CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
@@ -81,12 +85,30 @@ def test_a_lane_equals_its_solo_run(whole, data, point):
 
 
 @pytest.mark.parametrize(
-    "how", [{"devices": 1}, {"devices": 3}, {"devices": 2, "lanes_per_chunk": 4}, {"devices": 4, "lanes_per_chunk": 1}]
+    "how",
+    [
+        {"devices": 1},
+        {"devices": 3},
+        {"devices": 2, "lanes_per_chunk": 4},
+        {"devices": 4, "lanes_per_chunk": 1},
+        {"devices": 2, "cells_per_block": 4, "blocks": "in_parallel"},
+    ],
+    ids=lambda how: " ".join(f"{name}={value}" for name, value in how.items()),
 )
-def test_a_lane_depends_neither_on_devices_nor_on_chunks(whole, data, how):
+def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, data, how):
     other = sweep(CONFIG, data, seeds=3, **GRID, **how)
     for name, values in whole.data_vars.items():
         np.testing.assert_allclose(other[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_lanes_kept_in_files_are_those_kept_in_memory(data, tmp_path):
+    settings = {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
+    engine, quiet = Engine(devices=2, lanes_per_chunk=3), Reporter()
+    study = prepare(CONFIG, data, seeds=3, engine=engine, reporter=quiet, **settings)
+    with in_folder(tmp_path / "unfinished") as opened:
+        made = train(study, quiet, opened)
+        assert len(list((tmp_path / "unfinished").glob("*.npy"))) == 15
+        xr.testing.assert_identical(made, train(study, quiet, in_memory()))
 
 
 def test_a_lane_does_not_depend_on_the_grid_around_it(whole, data):
@@ -231,7 +253,7 @@ def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
         ({"batch_size": 100_000}, "batch_size must be at most the number of training samples"),
         ({"dataset": "digits"}, "dataset is a setting of the data"),
         ({"devices": 99}, "devices must be at most"),
-        ({"devices": -1}, "devices must be >= 1"),
+        ({"devices": -1}, "devices must be >= 0"),
     ],
 )
 def test_what_does_not_go_with_the_data_is_refused(data, settings, message):

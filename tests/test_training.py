@@ -19,7 +19,10 @@ from sae_jax.types import Hyperparameters
 from tests import references
 
 CONFIG = Config(d_hidden=7, batch_size=32, steps=100)
-HYPER = Hyperparameters(rho=0.05, beta=2.0, weight_decay=1e-3, learning_rate=0.01, warmup=0.2, beta_warmup=0.3)
+HYPER = Hyperparameters(
+    rho=0.05, beta=2.0, weight_decay=1e-3, learning_rate=0.01, warmup=0.2, beta_warmup=0.3, noise=0.3
+)
+NOISE_KEY = jax.random.key(7)
 
 
 def assert_close(actual, expected, rtol=0.0, atol=0.0):
@@ -58,20 +61,20 @@ def test_a_hundred_steps_against_the_reference(samples):
 
 
 def with_vmap(config, state, batch):
-    step = functools.partial(train_step, config, axis_name="batch")
+    step = functools.partial(train_step, config, axis_name="batch", noise_key=NOISE_KEY)
     split = batch.reshape(4, -1, batch.shape[-1])
     return jax.jit(jax.vmap(lambda part: step(state, part, HYPER), axis_name="batch"))(split)
 
 
 def with_pmap(config, state, batch):
-    step = functools.partial(train_step, config, axis_name="batch")
+    step = functools.partial(train_step, config, axis_name="batch", noise_key=NOISE_KEY)
     return jax.pmap(lambda part: step(state, part, HYPER), axis_name="batch")(batch.reshape(4, -1, batch.shape[-1]))
 
 
 def with_shard_map(config, state, batch):
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
     step = jax.shard_map(
-        lambda part: jax.tree.map(lambda leaf: leaf[None], train_step(config, state, part, HYPER, "batch")),
+        lambda part: jax.tree.map(lambda leaf: leaf[None], train_step(config, state, part, HYPER, "batch", NOISE_KEY)),
         mesh=mesh,
         in_specs=PartitionSpec("batch"),
         out_specs=PartitionSpec("batch"),
@@ -82,14 +85,14 @@ def with_shard_map(config, state, batch):
 
 @pytest.mark.parametrize("split", [with_vmap, with_pmap, with_shard_map])
 @pytest.mark.parametrize("estimator", ["ema", "batch"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_split_batch_gives_what_one_large_batch_gives(samples, split, estimator, optimizer):
-    config = dataclasses.replace(CONFIG, estimator=estimator, optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "corruption"), [("adam", "none"), ("adam", "masking"), ("sgd", "gaussian")])
+def test_a_split_batch_gives_what_one_large_batch_gives(samples, split, estimator, optimizer, corruption):
+    config = dataclasses.replace(CONFIG, estimator=estimator, optimizer=optimizer, corruption=corruption)
     state = init_state(jax.random.key(0), config, HYPER, 16)
     # A few steps in, rho_hat and the moments are no longer those of the start.
     for part in np.split(samples[128:256], 4):
-        state, _ = STEP(config, state, part, HYPER)
-    whole = STEP(config, state, samples[:128], HYPER)
+        state, _ = STEP(config, state, part, HYPER, noise_key=NOISE_KEY)
+    whole = STEP(config, state, samples[:128], HYPER, noise_key=NOISE_KEY)
     parts = split(config, state, samples[:128])
     for device in range(4):
         assert_close(jax.tree.map(lambda leaf, d=device: leaf[d], parts), whole, rtol=1e-4, atol=3e-7)

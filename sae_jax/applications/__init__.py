@@ -14,8 +14,8 @@ from sae_jax.applications import anomaly, denoising, inpainting, probe, retrieva
 from sae_jax.applications.base import Best, Findings, TaskConfig
 from sae_jax.cells import name_of
 from sae_jax.data import Data
+from sae_jax.labelled import labels, side_by_side
 from sae_jax.plotting import STYLE
-from sae_jax.results import labels, side_by_side
 from sae_jax.settings import unknown
 from sae_jax.trained import Lanes, grid_of, trained
 
@@ -34,7 +34,7 @@ def apply(
     dataset: xr.Dataset,
     options: TaskConfig = TaskConfig(),  # noqa: B008
     data: Data | None = None,
-    devices: int | None = None,
+    devices: int = 0,
 ) -> tuple[xr.Dataset, Figure]:
     """Put every lane of a sweep to a task.
 
@@ -43,7 +43,7 @@ def apply(
         dataset: what `sae_jax.sweep` returned or `sae_jax.results.load` read.
         options: settings of the task.
         data: the samples, where the sweep was given samples; None loads them again as the settings say.
-        devices: how many devices to use; None is all.
+        devices: how many devices to use; 0 is all.
 
     Returns:
         (the Dataset with the task's variables, in place of those of an earlier time; the task's figure).

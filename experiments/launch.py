@@ -1,0 +1,126 @@
+"""Joining the other processes of a run, and ending with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from sae_jax import distributed
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
+
+LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
+PEERS = re.compile(r"gloo|nccl|coordination|heartbeat|socket closed|connection (closed|reset|refused)|peer", re.I)
+# JAX's runtime ends a process that has lost the others, with a page about its insides. A process of its own reads what
+# the runtime says and says it in one line; Python's own output does not pass through it.
+READER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+silent = False
+for line in sys.stdin.buffer:
+    if re.match(rb"[WEF][0-9]{4} .*(coordination|preemption|client[.]h)", line):
+        silent = True
+        if line.startswith(b"F"):
+            sys.stderr.write(sys.argv[1])
+            sys.stderr.flush()
+    elif not silent and not line.startswith(b"[Gloo]"):
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How many processes run together, and which of them this one is."""
+
+    distributed: bool = setting(False, Range(), "train together with other processes; the first one prints and writes")
+    coordinator: str = setting(
+        "", TEXT, "HOST:PORT of the first process; empty is found from SLURM, Kubernetes, Open MPI or a TPU pod"
+    )
+    processes: int = setting(0, NON_NEGATIVE, "number of processes; 0 is found likewise")
+    process_id: int = setting(-1, Range(low=-1), "number of this process, from 0; -1 is found likewise")
+
+
+def launch(argv: Sequence[str]) -> None:
+    """Join the other processes where a command line asks for it, before anything else of it is looked at.
+
+    Args:
+        argv: the words of the command line.
+
+    Raises:
+        UserError: a flag of `Launch` breaks a rule, or the processes cannot find each other.
+    """
+    given = {name: _words(argv, flag(name)) for name in settings_of(Launch)}
+    values: dict[str, Any] = {}
+    for name, words in given.items():
+        if words is not None:
+            values[name] = check(settings_of(Launch)[name], " ".join(words) or "true")
+    wanted = Launch(**values)
+    if wanted.distributed:
+        _hear_the_runtime()
+        distributed.start(wanted.coordinator, wanted.processes, wanted.process_id)
+    elif len(values) > ("distributed" in values):
+        raise UserError(f"{', '.join(map(flag, values))} must stand beside --distributed: got them without it")
+
+
+def end(error: BaseException, code: int, line: str = "") -> None:
+    """End the process; one that has joined others ends in a way that they notice, or that they all have agreed on.
+
+    Args:
+        error: why it ends.
+        code: exit code.
+        line: what is said about it; "" is the error's traceback, or that others were lost.
+    """
+    if not distributed.started():
+        if not line:
+            raise error
+        print(line, file=sys.stderr)
+        sys.exit(code)
+    agreed = isinstance(error, distributed.Refused)
+    if line:
+        if distributed.leads() or not agreed:
+            print(line, file=sys.stderr)
+    elif PEERS.search(str(error)):
+        print(LOST, file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    if agreed:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The usual end waits for the other processes, which may be waiting for this one.
+    os._exit(code)
+
+
+def _words(argv: Sequence[str], name: str) -> list[str] | None:
+    """The words after a flag, or after its =; None where it is not there."""
+    for place, word in enumerate(argv):
+        head, equals, value = word.partition("=")
+        if head.replace("_", "-") == name:
+            rest = [value] if equals else []
+            for following in argv[place + 1 :]:
+                if following.startswith("--"):
+                    break
+                rest.append(following)
+            return rest
+    return None
+
+
+def _hear_the_runtime() -> None:
+    """Let everything that is not Python write to the reader, and Python where it wrote before."""
+    out, err = os.dup(1), os.dup(2)
+    ours, theirs = os.pipe()
+    subprocess.Popen([sys.executable, "-I", "-c", READER, LOST + "\n"], stdin=ours, stdout=err, stderr=err)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(theirs, 1)
+    os.dup2(theirs, 2)
+    os.close(ours)
+    os.close(theirs)
+    sys.stdout = os.fdopen(out, "w", buffering=1)
+    sys.stderr = os.fdopen(err, "w", buffering=1)
