@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -53,13 +55,23 @@ def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = 
 
     Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
     """
-    # Units lie in memory one after another, each with its whole batch: a processor's vectors fit a batch of samples
-    # better than an odd number of units, and units of lanes that share a batch line up to one wide product.
-    by_unit = params["encoder_weight"].T @ x.T + params["encoder_bias"][:, None]
-    codes = ACTIVATIONS[config.activation].apply(by_unit).T
+    return codes_by_unit(params, x, config, k).T
+
+
+def codes_by_unit(
+    params: Params, x: Batch, config: Config, k: Scalar | Array | None = None
+) -> Float[Array, "d_hidden batch"]:
+    """What `encode` returns, unit by unit, each with its whole batch.
+
+    A training step computes on these: a processor's vectors fit a batch of samples better than an odd number of units,
+    and the units of lanes that share a batch line up to one wide product.
+    """
+    across = _product(params["encoder_weight"], jnp.asarray(x).T, config.products, True)
+    pre_activations = across + params["encoder_bias"][:, None]
+    codes = ACTIVATIONS[config.activation].apply(pre_activations)
     if k is None:
         return codes
-    return jnp.where(largest(by_unit.T, jnp.where(k > 0, k, codes.shape[1])), codes, 0)
+    return jnp.where(largest(pre_activations.T, jnp.where(k > 0, k, len(codes))).T, codes, 0)
 
 
 def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:
@@ -67,11 +79,56 @@ def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:
     return params["decoder_weight"] if "decoder_weight" in params else params["encoder_weight"].T
 
 
-def decode_logits(params: Params, codes: Codes) -> Float[Array, "batch d_in"]:
+def decode_logits(params: Params, codes: Codes, config: Config) -> Float[Array, "batch d_in"]:
     """Reconstruction before the output activation: h Wd + bd, [batch, d_in]."""
-    return jnp.asarray(codes) @ decoder_weight(params) + params["decoder_bias"][None, :]
+    return logits_by_input(params, jnp.asarray(codes).T, config).T
+
+
+def logits_by_input(
+    params: Params, codes: Float[Array, "d_hidden batch"], config: Config
+) -> Float[Array, "d_in batch"]:
+    """What `decode_logits` returns, input by input, from codes that lie unit by unit."""
+    return _product(decoder_weight(params), codes, config.products, False) + params["decoder_bias"][:, None]
 
 
 def decode(params: Params, codes: Codes, config: Config) -> Float[Array, "batch d_in"]:
     """Reconstruction from codes: x_hat = tau(h Wd + bd), [batch, d_in]."""
-    return OUTPUTS[config.output](decode_logits(params, codes))
+    return OUTPUTS[config.output](decode_logits(params, codes, config))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(weight: Array, values: Array, factors: str, by_sample: bool) -> Array:
+    """weight^T @ values, [n, batch], its factors rounded to a type and summed in float32; and so in its gradient.
+
+    Differentiation by itself would multiply by some matrices as they lie, down their columns, which takes XLA's CPU
+    backend up to three times as long; and it would round the gradient of the weight after it is summed.
+
+    Args:
+        weight: [d, n].
+        values: [d, batch].
+        factors: float32 or bfloat16.
+        by_sample: whether the values lie in memory sample by sample.
+    """
+    return _product_fwd(weight, values, factors, by_sample)[0]
+
+
+def _product_fwd(weight: Array, values: Array, factors: str, by_sample: bool) -> tuple[Array, tuple[Array, Array]]:
+    weight, values = weight.astype(factors), values.astype(factors)
+    # Behind a barrier, where XLA does not undo it by multiplying down the columns.
+    turned = jax.lax.optimization_barrier(weight.T)
+    return jnp.matmul(turned, values, preferred_element_type=jnp.float32), (weight, values)
+
+
+def _product_bwd(
+    factors: str, by_sample: bool, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    weight, values = residuals
+    cotangent = cotangent.astype(factors)
+    to_values = jnp.matmul(weight, cotangent, preferred_element_type=jnp.float32)
+    if by_sample:
+        across = jnp.matmul(cotangent, values.T, preferred_element_type=jnp.float32)
+        return jax.lax.optimization_barrier(across).T, to_values
+    return jnp.matmul(values, cotangent.T, preferred_element_type=jnp.float32), to_values
+
+
+_product.defvjp(_product_fwd, _product_bwd)

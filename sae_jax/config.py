@@ -41,6 +41,9 @@ class Config:
     ema_start: str = setting(
         "rho", one_of(("rho", "zero")), "the running mean starts at rho, or at 0 and is corrected for it"
     )
+    products: str = setting(
+        "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
+    )
     optimizer: str = setting("adam", one_of(("adam", "sgd", "lbfgs")), "Adam, SGD with momentum, or full-batch L-BFGS")
     batch_size: int = setting(128, AT_LEAST_ONE, "samples in a minibatch", "sample")
     steps: int = setting(10_000, AT_LEAST_ONE, "training steps", "step")
@@ -50,10 +53,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check_all(self)
-        if self.optimizer == "lbfgs" and (self.estimator != "batch" or self.corruption != "none"):
+        exact = self.estimator == "batch" and self.corruption == "none" and self.products == "float32"
+        if self.optimizer == "lbfgs" and not exact:
             raise UserError(
-                "optimizer lbfgs needs the exact gradient of one fixed loss: "
-                f"got estimator {self.estimator}, corruption {self.corruption}; use estimator batch, corruption none"
+                "optimizer lbfgs needs the exact gradient of one fixed loss: got estimator "
+                f"{self.estimator}, corruption {self.corruption}, products {self.products}; "
+                "use estimator batch, corruption none, products float32"
             )
         if self.reconstruction_loss == "bernoulli" and self.output != "sigmoid":
             raise UserError(

@@ -53,12 +53,12 @@ def evaluate(params: Params, x: Batch, config: Config, k: Scalar | Array | None 
     """
     activation = ACTIVATIONS[config.activation]
     codes = encode(params, x, config, k)
-    logits = decode_logits(params, codes)
+    logits = decode_logits(params, codes, config)
     scaled, active = activity(codes, config.activation, k is not None), activation.is_active(codes)
     if k is not None:
         active = active & ~dropped(codes)
     return Evaluation(
-        reconstruction=reconstruction_loss(logits, x, config),
+        reconstruction=reconstruction_loss(logits.T, jnp.asarray(x).T, config),
         explained_variance=explained_variance(x, OUTPUTS[config.output](logits)),
         l0=jnp.mean(jnp.sum(active, axis=1, dtype=jnp.float32)),
         dead_fraction=jnp.mean(~jnp.any(active, axis=0), dtype=jnp.float32),

@@ -73,3 +73,29 @@ def test_only_the_k_largest_codes_of_a_sample_are_kept(samples, activation):
         np.testing.assert_array_equal(np.flatnonzero(after), np.sort(largest))
         np.testing.assert_array_equal(after[largest], before[largest])
     np.testing.assert_array_equal(encode(params, samples[:20], config, 0), whole)
+
+
+def test_products_of_bfloat16_factors_are_summed_in_float32_forward_and_backward(samples):
+    """Against NumPy with the factors rounded beforehand: the sums themselves lose nothing."""
+    config = Config(d_hidden=7, activation="linear", output="linear", products="bfloat16")
+    params, x = init(jax.random.key(1), config, 16), samples[:50]
+
+    def rounded(values):
+        return np.asarray(jnp.asarray(values).astype(jnp.bfloat16).astype(jnp.float32), np.float64)
+
+    codes = rounded(x) @ rounded(params["encoder_weight"])
+    np.testing.assert_allclose(encode(params, x, config), codes, rtol=1e-5, atol=1e-6)
+    out = rounded(codes.astype(np.float32)) @ rounded(params["decoder_weight"])
+    np.testing.assert_allclose(decode(params, encode(params, x, config), config), out, rtol=1e-5, atol=1e-6)
+    assert np.abs(codes - x.astype(np.float64) @ np.asarray(params["encoder_weight"], np.float64)).max() > 1e-4
+
+    _, pull = jax.vjp(lambda p: decode(p, encode(p, x, config), config), params)
+    gradients = pull(jnp.asarray(x))[0]
+    to_codes = rounded(x) @ rounded(params["decoder_weight"]).T
+    expected = {
+        "decoder_weight": rounded(codes.astype(np.float32)).T @ rounded(x),
+        "encoder_weight": rounded(x).T @ rounded(to_codes.astype(np.float32)),
+    }
+    for name, gradient in expected.items():
+        assert gradients[name].dtype == jnp.float32
+        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-4, atol=1e-4)

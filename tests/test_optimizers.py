@@ -80,7 +80,9 @@ def test_lbfgs_reaches_the_minimum_of_a_quadratic_within_as_many_steps_as_dimens
     np.testing.assert_allclose(w, 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{}, {"estimator": "batch", "corruption": "gaussian"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"estimator": "batch", "corruption": "gaussian"}, {"estimator": "batch", "products": "bfloat16"}]
+)
 def test_lbfgs_refuses_a_loss_that_does_not_stand_still(settings):
     with pytest.raises(UserError, match="optimizer lbfgs needs the exact gradient of one fixed loss"):
         Config(optimizer="lbfgs", **settings)

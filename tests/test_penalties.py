@@ -193,7 +193,7 @@ def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation, k):
     params = init(jax.random.key(0), config, 7)
     params["encoder_bias"] = jnp.linspace(-1.0, 1.0, 5)
     x = jax.random.normal(jax.random.key(1), (11, 7))
-    jacobians = jax.vmap(jax.jacfwd(lambda one: encode(params, one[None], config, k)[0]))(x)
+    jacobians = jax.vmap(jax.jacrev(lambda one: encode(params, one[None], config, k)[0]))(x)
     expected = float(jnp.mean(jnp.sum(jnp.square(jacobians), axis=(1, 2))))
     found = contractive_penalty(params, encode(params, x, config, k), activation, k is not None)
     assert float(found) == pytest.approx(expected, rel=1e-5)
