@@ -14,8 +14,9 @@ from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, UserError, check_all, o
 
 # The fixed cost of a block's step in units of one lane's step: what makes wide blocks worth some padding.
 BLOCK_OVERHEAD = 0.5
-# Wider blocks fall out of a CPU core's cache.
+# Wider blocks are no faster, and those of more bytes fall out of a CPU's cache.
 CPU_CELLS_PER_BLOCK = 32
+CPU_BLOCK_BYTES = 2**24
 CPU_MEMORY_SHARE = 0.5
 ACCELERATOR_MEMORY_SHARE = 0.8
 # What lanes of a chunk use of a device, where the user has not decided: more is no faster, and is all held on the host
@@ -158,7 +159,8 @@ def make_plan(
                 f"{engine.cells_per_block}; use a smaller cells_per_block or a larger lanes_per_chunk"
             )
     else:
-        widest = min(cells, most, widest_block or (CPU_CELLS_PER_BLOCK if on_cpu else cells))
+        cached = max(1, min(CPU_CELLS_PER_BLOCK, CPU_BLOCK_BYTES // lane_bytes)) if on_cpu else cells
+        widest = min(cells, most, widest_block or cached)
         splits = np.arange(math.ceil(cells / widest), cells + 1)  # blocks per seed
         width = np.ceil(cells / splits)
         best = int(np.argmin(np.ceil(seeds * splits / groups) * (width + BLOCK_OVERHEAD)))

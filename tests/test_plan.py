@@ -87,3 +87,11 @@ def test_a_chunk_holds_no_more_than_is_of_use_unless_it_is_told_to():
     told = make_plan(1000, 100, jax.devices()[:2], 150_000, 10**11, Engine(lanes_per_chunk=50_000))
     assert told.chunks == 2
     assert make_plan(1, 4, jax.devices()[:2], 2**30, 2**32).blocks_per_chunk == 2
+
+
+def test_on_a_cpu_a_block_of_large_lanes_stays_in_the_cache():
+    sizes = {
+        lane_bytes: make_plan(64, 4, jax.devices()[:2], lane_bytes, 2**40, Engine()).cells_per_block
+        for lane_bytes in (2**10, 2**22, 2**30)
+    }
+    assert sizes == {2**10: 32, 2**22: 4, 2**30: 1}
