@@ -1,0 +1,151 @@
+"""Measure how fast the engine trains beside PyTorch, plain vmap and lax.map, SciPy, and the machine's matrix products.
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --quick
+    python -m experiments.benchmark --json docs/benchmark.json
+    python -m experiments.benchmark --table docs/benchmark.json
+
+The contenders of a row run in turn, one round after another, and every number is a median over rounds. A model-step is
+one training step of one autoencoder. PyTorch is asked where it is installed: python -m pip install -r
+requirements-bench.txt. About fifteen minutes on 2 cores, most of which PyTorch takes to compile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from experiments.benchmark.lbfgs import against_scipy
+from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
+from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
+from experiments.cli import checked_settings, one_line_errors, options_of, read
+from sae_jax.parallel import choose_devices
+from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
+
+SECONDS, QUICK_SECONDS = 0.5, 0.01
+MISSING = "not installed"
+COLUMNS = ("model-steps/s", "GFLOP/s", "of products", "compile, s", "memory, MiB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What is measured, and where the numbers go."""
+
+    json: str = setting("", TEXT, "write the numbers to this file; empty is none")
+    table: str = setting("", TEXT, "print a saved file as the README's table, and end")
+    quick: bool = setting(False, TRUE_OR_FALSE, "tiny shapes and short runs, for tests")
+
+
+def main(argv: list[str]) -> None:
+    """Parse, measure row by row, tell, save."""
+    with one_line_errors():
+        words = read(
+            # A flag that needs no value is given one for the reader of words.
+            [part for word in argv for part in ((word, "True") if word == "--quick" else (word,))],
+            "python -m experiments.benchmark",
+            (__doc__ or "").partition("\n")[0],
+            {"output": options_of(Output)},
+        )
+        output = checked_settings(Output, words)
+        if output.table:
+            print(markdown_table(saved(Path(output.table))))
+            return
+        if output.json and not os.access(Path(output.json).absolute().parent, os.W_OK):
+            raise UserError(f"--json must name a file in a folder that can be written to: got {output.json}")
+        content = benchmark(output.quick)
+        tell(content)
+        if output.json:
+            Path(output.json).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def benchmark(quick: bool) -> dict[str, Any]:
+    """All rows, the product rate at 2048 x 2048 and the fits by L-BFGS, for JSON."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    devices = choose_devices()
+    seconds = QUICK_SECONDS if quick else SECONDS
+    shapes = QUICK if quick else CPU if devices[0].platform == "cpu" else ACCELERATOR
+    content: dict[str, Any] = {"machine": machine(devices), "rows": []}
+    content["square_gflops"] = product_rate(shapes[0] if quick else SQUARE, devices, seconds)
+    for shape in shapes:
+        content["rows"].append(measure(shape, devices, seconds))
+        print(f"measured {shape}", file=sys.stderr, flush=True)
+    content["lbfgs"] = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
+    return content
+
+
+def header() -> list[str]:
+    """The columns of the table."""
+    return ["shape", *COLUMNS, *(f"over {name}" for name in (*PEERS, *CONTROLS))]
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row's numbers as text, in the order of the columns."""
+    ratios = [f"{row['ratios'][name]:.2f}x" if name in row["ratios"] else MISSING for name in (*PEERS, *CONTROLS)]
+    return [
+        str(Shape(*row["shape"])),
+        f"{row['model_steps_per_second'][ENGINE]:,.4g}",
+        f"{row['gflops']:.1f}",
+        f"{row['share_of_products']:.0%}",
+        f"{row['compile_seconds']:.1f}",
+        f"{row['memory_mib']:,.0f}",
+        *ratios,
+    ]
+
+
+def lines_of(content: dict[str, Any]) -> tuple[str, str]:
+    """What stands above and below the table."""
+    fit = content["lbfgs"]
+    return (
+        f"{content['machine']}; matrix products at 2048 x 2048: {content['square_gflops']:.0f} GFLOP/s",
+        f"L-BFGS on the UFLDL problem: {fit['seconds']['engine']:.2f} s a fit, {fit['fits']} at once, ending at cost "
+        f"{fit['cost']['engine']:.4f}; SciPy's L-BFGS-B in NumPy, float64: {fit['seconds']['SciPy']:.2f} s, "
+        f"{fit['cost']['SciPy']:.4f}; {fit['ratio']:.1f}x",
+    )
+
+
+def markdown_table(content: dict[str, Any]) -> str:
+    """The saved numbers for the README."""
+    above, below = lines_of(content)
+    rows = [header(), ["---"] * len(header()), *(cells_of(row) for row in content["rows"])]
+    return "\n".join([f"{above}.", "", *(f"| {' | '.join(row)} |" for row in rows), "", f"{below}."])
+
+
+def tell(content: dict[str, Any]) -> None:
+    """Print the numbers."""
+    above, below = lines_of(content)
+    table = Table(title=above, title_justify="left")
+    for column in header():
+        table.add_column(column, justify="left" if column == "shape" else "right")
+    for row in content["rows"]:
+        table.add_row(*cells_of(row))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    console.print(below, soft_wrap=True)
+    for row in content["rows"]:
+        console.print(f"{Shape(*row['shape'])}: {row['plan']}", soft_wrap=True)
+
+
+def saved(path: Path) -> dict[str, Any]:
+    """Numbers written by --json.
+
+    Raises:
+        UserError: the file holds none.
+    """
+    try:
+        content = dict(json.loads(path.read_text()))
+        markdown_table(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--table must name a file written by --json: got {path}: {error!r}") from None
+    return content
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

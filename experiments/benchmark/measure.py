@@ -1,0 +1,101 @@
+"""Rows of the benchmark: contenders that take turns, and medians over the rounds."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmark.ours import Contender, control, engine, lanes_of, products
+from experiments.benchmark.shapes import Shape, samples
+from sae_jax.parallel import cpu_cores
+
+ROUNDS = 5
+ENGINE, PRODUCTS = "engine", "products"
+CONTROLS = ("vmap", "lax.map")
+PEERS = ("PyTorch eager", "PyTorch batched, compiled")
+
+
+def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str, Any]:
+    """One row.
+
+    Args:
+        shape: what is trained.
+        devices: devices of the engine and of the products.
+        seconds: how long each contender runs in a round.
+
+    Returns:
+        For JSON: model-steps per second of every contender, median over rounds that they ran in turn, and what follows
+        from them; seconds to compile the engine's program and MiB that it needs.
+    """
+    data = samples(shape.d_in)
+    lanes = lanes_of(shape, data, devices)
+    ours, cost = engine(lanes)
+    contenders: dict[str, tuple[Contender, int]] = {
+        ENGINE: (ours, shape.lanes),
+        PRODUCTS: (products(shape, devices), shape.lanes),
+    }
+    contenders |= {name: (control(shape, data, devices[0], name == "vmap"), shape.lanes) for name in CONTROLS}
+    if importlib.util.find_spec("torch"):
+        from experiments.benchmark.torch_peers import peers
+
+        contenders |= dict(zip(PEERS, peers(shape, data.train), strict=True))
+    counts = {name: steps_in(advance, seconds) for name, (advance, _) in contenders.items()}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, (advance, _) in contenders.items():
+            times[name].append(timed(advance, counts[name]) / counts[name])
+    rates = {name: models / float(np.median(times[name])) for name, (_, models) in contenders.items()}
+    return {
+        "shape": list(shape),
+        "plan": str(lanes.plan),
+        "model_steps_per_second": rates,
+        "gflops": rates[ENGINE] * shape.flop / 1e9,
+        "share_of_products": rates[ENGINE] / rates[PRODUCTS],
+        "ratios": {name: rates[ENGINE] / rates[name] for name in (*PEERS, *CONTROLS) if name in rates},
+        "compile_seconds": cost.seconds,
+        "memory_mib": cost.memory / 2**20,
+    }
+
+
+def steps_in(advance: Contender, seconds: float) -> int:
+    """How many steps a contender takes in about that long; the first ones, which compile, do not count."""
+    advance(1)
+    few = max(1, round(0.1 * seconds / timed(advance, 1)))
+    return max(1, round(few * seconds / timed(advance, few)))
+
+
+def timed(advance: Contender, steps: int) -> float:
+    """Seconds that a number of steps take."""
+    began = time.perf_counter()
+    advance(steps)
+    return max(time.perf_counter() - began, 1e-6)
+
+
+def product_rate(shape: Shape, devices: list[jax.Device], seconds: float) -> float:
+    """GFLOP/s of the bare products at a shape, one lane for each device, the median over rounds."""
+    shape = shape._replace(lanes=len(devices))
+    advance = products(shape, devices)
+    steps = steps_in(advance, seconds)
+    return shape.flop * shape.lanes * steps / float(np.median([timed(advance, steps) for _ in range(ROUNDS)])) / 1e9
+
+
+def machine(devices: list[jax.Device]) -> str:
+    """The hardware and the versions, in words."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    kind = f"{len(devices)} x {devices[0].device_kind}, " if devices[0].platform != "cpu" else ""
+    torch = ""
+    if importlib.util.find_spec("torch"):
+        import torch as peer
+
+        torch = f", PyTorch {peer.__version__}"
+    return f"{kind}{cpu_cores()} cores of {processor}, JAX {jax.__version__}{torch}"

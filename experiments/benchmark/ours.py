@@ -1,0 +1,143 @@
+"""The engine as a sweep runs it, two plain ways to run the same step on one device, and bare matrix products."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+from experiments.benchmark.shapes import Shape
+from sae_jax import Data, Hyperparameters
+from sae_jax.lanes import compiled, plan_lanes
+from sae_jax.parallel import lane_mesh, place, place_keys
+from sae_jax.plan import Engine, Plan, layout
+from sae_jax.training import LaneState, init_lane, train_window
+
+# Takes a number of training steps of all its lanes and returns when they are done.
+Contender = Callable[[int], None]
+
+
+class Cost(NamedTuple):
+    """What a program costs before its first step: seconds to compile it, bytes that it needs on all devices."""
+
+    seconds: float
+    memory: int
+
+
+class Lanes(NamedTuple):
+    """The lanes of a shape, ready to be trained: their program, its plan and its arguments."""
+
+    plan: Plan
+    advance: jax.stages.Wrapped
+    samples: tuple[Array, Array]
+    states: LaneState
+    own: tuple[Hyperparameters, Array]
+
+
+def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
+    """All lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices."""
+    hyper, devices = shape.cells(), devices[: shape.lanes]
+    plan = plan_lanes(shape.config, data, hyper, shape.seeds, devices, Engine())
+    mesh = lane_mesh(devices, plan.data_parallel)
+    cells, seed_of = (part[0] for part in layout(plan))
+    own = (
+        place(jax.tree.map(lambda leaf: leaf[np.maximum(cells, 0)], hyper), mesh, split=True),
+        place_keys(np.asarray(shape.seeds, np.uint32)[seed_of], mesh),
+    )
+    program = compiled(shape.config, shape.d_in, mesh, plan.sequential)
+    split = (place(data.train, mesh, split=False), place(data.heldout, mesh, split=False))
+    return Lanes(plan, program.advance, split, program.start(*own), own)
+
+
+def engine(lanes: Lanes) -> tuple[Contender, Cost]:
+    """The contender that trains lanes as a sweep does, and what compiling it cost."""
+    states, step = lanes.states, 0
+    began = time.perf_counter()
+    run = lanes.advance.lower(*lanes.samples, np.int32(0), np.int32(1), states, *lanes.own).compile()
+    seconds, needs = time.perf_counter() - began, run.memory_analysis()
+    assert needs is not None
+    memory = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
+    memory -= needs.alias_size_in_bytes
+
+    def advance(steps: int) -> None:
+        nonlocal states, step
+        states, metrics = run(*lanes.samples, np.int32(step), np.int32(step + steps), states, *lanes.own)
+        jax.block_until_ready(metrics)
+        step += steps
+
+    return advance, Cost(seconds, memory * lanes.plan.devices)
+
+
+def control(shape: Shape, data: Data, device: jax.Device, batched: bool) -> Contender:
+    """The same step for every lane on one device, under plain vmap or under lax.map, each lane with its own batch."""
+    hyper = jax.tree.map(lambda leaf: np.tile(leaf, len(shape.seeds)), shape.cells())
+    keys = jax.vmap(jax.random.key)(np.arange(len(hyper.rho), dtype=np.uint32))
+    train, heldout = (jax.device_put(part, device) for part in (data.train, data.heldout))
+
+    def over(one: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.vmap(one) if batched else lambda *lanes: jax.lax.map(lambda lane: one(*lane), lanes)
+
+    states = jax.jit(over(lambda h, key: init_lane(key, shape.config, h, shape.d_in)))(hyper, keys)
+    step = 0
+
+    def window(states: LaneState, start: Array, stop: Array) -> Any:
+        def one(state: LaneState, h: Hyperparameters, key: Array) -> Any:
+            return train_window(shape.config, state, train, heldout, h, key, start, stop)
+
+        return over(one)(states, hyper, keys)
+
+    run = jax.jit(window, donate_argnums=0)
+
+    def advance(steps: int) -> None:
+        nonlocal states, step
+        states, metrics = run(states, np.int32(step), np.int32(step + steps))
+        jax.block_until_ready(metrics)
+        step += steps
+
+    return advance
+
+
+def products(shape: Shape, devices: list[jax.Device]) -> Contender:
+    """The five matrix products of a step and nothing else, a device's lanes together, lanes spread over the devices."""
+    mesh = lane_mesh(devices[: shape.lanes])
+    lanes = -(-shape.lanes // mesh.size) * mesh.size
+    rng = np.random.default_rng(0)
+
+    def drawn(*size: int) -> Array:
+        return place(rng.normal(size=(lanes, *size)).astype(np.float32) * 1e-2, mesh, split=True)
+
+    own = {
+        "x": drawn(shape.batch, shape.d_in),
+        "we": drawn(shape.d_in, shape.d_hidden),
+        "wd": drawn(shape.d_hidden, shape.d_in),
+    }
+
+    def five(lane: dict[str, Array]) -> dict[str, Array]:
+        x, we, wd = lane["x"], lane["we"], lane["wd"]
+        codes = x @ we
+        out = codes @ wd
+        back = out @ wd.T
+        # What each step leaves is the next one's input, so that no product can be skipped.
+        return {"x": x, "we": we + 1e-9 * (x.T @ back), "wd": wd + 1e-9 * (codes.T @ out)}
+
+    def one(lane: dict[str, Array], steps: Array) -> dict[str, Array]:
+        return jax.lax.fori_loop(0, steps, lambda _, state: five(state), lane)
+
+    in_turn = devices[0].platform == "cpu"
+
+    def spread(own: dict[str, Array], steps: Array) -> dict[str, Array]:
+        return jax.lax.map(lambda lane: one(lane, steps), own) if in_turn else jax.vmap(one, (0, None))(own, steps)
+
+    split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+    run = jax.jit(jax.shard_map(spread, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False))
+
+    def advance(steps: int) -> None:
+        jax.block_until_ready(run(own, jnp.int32(steps)))
+
+    return advance

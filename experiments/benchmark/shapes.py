@@ -1,0 +1,70 @@
+"""What is measured: shapes of autoencoders, batches and lanes, the arithmetic of a training step, the samples."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sae_jax import Config, Data, Hyperparameters, as_data
+from sae_jax.grids import make_grid
+
+SAMPLES = 10_000
+MOST_SEEDS = 4
+
+
+class Shape(NamedTuple):
+    """One row of the benchmark: inputs, hidden units, samples in a batch, lanes."""
+
+    d_in: int
+    d_hidden: int
+    batch: int
+    lanes: int
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of the five matrix products of one lane's step, 2 each for m d n.
+
+        Two products forward (encode, decode) and three backward (both weights' gradients, and the codes').
+        """
+        return 5 * 2 * self.batch * self.d_in * self.d_hidden
+
+    @property
+    def config(self) -> Config:
+        """The program: the defaults at this shape, with an output that has no range."""
+        return Config(d_hidden=self.d_hidden, batch_size=self.batch, output="linear", steps=1_000_000)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of every cell: as many as a study would have."""
+        return tuple(range(min(MOST_SEEDS, self.lanes)))
+
+    def cells(self) -> Hyperparameters:
+        """Hyperparameters of every cell, without the warm-ups that the peers lack; each leaf [cells]."""
+        rho = np.linspace(0.02, 0.2, self.lanes // len(self.seeds)).tolist()
+        settings = {"rho": rho, "warmup": 0.0, "beta_warmup": 0.0}
+        return make_grid(self.config, samples(self.d_in).config, self.seeds, settings).cells()
+
+    def __str__(self) -> str:
+        return f"{self.d_in}-{self.d_hidden} x {self.batch} x {self.lanes}"
+
+
+CPU = (
+    *(Shape(64, 25, 256, lanes) for lanes in (1, 16, 256, 1024)),
+    *(Shape(64, 256, 1024, lanes) for lanes in (8, 64)),
+    *(Shape(784, 256, 256, lanes) for lanes in (1, 8, 64)),
+    Shape(784, 1000, 100, 8),
+    Shape(768, 6144, 2048, 1),
+)
+ACCELERATOR = (
+    *(Shape(64, 25, 256, lanes) for lanes in (1, 64, 1024, 8192)),
+    *(Shape(784, 256, 256, lanes) for lanes in (1, 64, 1024, 8192)),
+    Shape(768, 16384, 4096, 1),
+)
+QUICK = (Shape(16, 8, 32, 1), Shape(16, 8, 32, 8))
+SQUARE = Shape(2048, 2048, 2048, 1)
+
+
+def samples(d_in: int) -> Data:
+    """Random samples in [0, 1], as many as the default data has."""
+    return as_data(np.random.default_rng(0).uniform(size=(SAMPLES + SAMPLES // 9, d_in)).astype(np.float32))
