@@ -12,7 +12,7 @@ from typing import Any
 from experiments.cli import RunConfig
 from experiments.console import ConsoleReporter, print_table, warnings_of
 from experiments.process import set_up
-from sae_jax import Config, DataConfig, distributed, plotting, results
+from sae_jax import Config, DataConfig, distributed, results
 from sae_jax.arrays import in_folder, nowhere
 from sae_jax.labelled import settings_json
 from sae_jax.settings import as_json
@@ -54,6 +54,8 @@ def run_study(
         dataset = train(study, reporter, stack.enter_context(in_folder(folder / "unfinished")))
         trained = time.monotonic()
         results.save(dataset, folder)
+        from sae_jax import plotting  # Training need not wait for pyplot.
+
         pictures = plotting.save_all(dataset, folder / "figures")
     print_table(reporter.console, dataset)
     for line in warnings_of(dataset):

@@ -9,16 +9,18 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5netcdf
 import xarray as xr
-from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
 from sae_jax.arrays import PIECE_BYTES, map_tensors, pieces, save_tensors, unwritable
 from sae_jax.labelled import PARAMETERS, labels
 from sae_jax.settings import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS_FILE, PARAMS_FILE, CONFIG_FILE = "results.nc", "params.safetensors", "config.json"
 

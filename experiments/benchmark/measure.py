@@ -16,6 +16,8 @@ from experiments.benchmark.shapes import Shape, samples
 from sae_jax.parallel import cpu_cores
 
 ROUNDS = 5
+# A window of a default training has 50 steps; of very few, going in and out would be most of the time.
+FEWEST_STEPS = 10
 ENGINE, PRODUCTS = "engine", "products"
 CONTROLS = ("vmap", "lax.map")
 PEERS = ("PyTorch eager", "PyTorch batched, compiled")
@@ -67,7 +69,7 @@ def steps_in(advance: Contender, seconds: float) -> int:
     """How many steps a contender takes in about that long; the first ones, which compile, do not count."""
     advance(1)
     few = max(1, round(0.1 * seconds / timed(advance, 1)))
-    return max(1, round(few * seconds / timed(advance, few)))
+    return max(FEWEST_STEPS, round(few * seconds / timed(advance, few)))
 
 
 def timed(advance: Contender, steps: int) -> float:
