@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.benchmark.__main__ import markdown_table as benchmark_table
+from experiments.benchmark.__main__ import saved
 from experiments.reproduce.report import markdown_table
 from sae_jax.data import SOURCES
 
@@ -52,3 +54,7 @@ def test_every_figure_is_there():
 
 def test_the_table_of_reproductions_is_the_commands_own():
     assert markdown_table(ROOT / "reproductions") in README
+
+
+def test_the_table_of_the_benchmark_is_the_commands_own():
+    assert benchmark_table(saved(ROOT / "docs" / "benchmark.json")) in README
