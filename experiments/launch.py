@@ -18,19 +18,23 @@ LOST = "error: the processes of this run have lost each other: one of them, or i
 PEERS = re.compile(r"gloo|nccl|coordination|heartbeat|socket closed|connection (closed|reset|refused)|peer", re.I)
 # JAX's runtime ends a process that has lost the others, with a page about its insides. A process of its own reads what
 # the runtime says and says it in one line; Python's own output does not pass through it.
+MARK = b"the others are lost\n"
 READER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-silent = False
+lost, mark = sys.argv[1:]
+silent = said = False
 for line in sys.stdin.buffer:
-    if re.match(rb"[WEF][0-9]{4} .*(coordination|preemption|client[.]h)", line):
+    runtime = re.match(rb"[WEF][0-9]{4} .*(coordination|preemption|client[.]h)", line)
+    if line == mark.encode() or runtime and line.startswith(b"F"):
+        if not said:
+            sys.stderr.write(lost)
+        said = silent = True
+    elif runtime:
         silent = True
-        if line.startswith(b"F"):
-            sys.stderr.write(sys.argv[1])
-            sys.stderr.flush()
     elif not silent and not line.startswith(b"[Gloo]"):
         sys.stderr.buffer.write(line)
-        sys.stderr.flush()
+    sys.stderr.flush()
 """
 
 
@@ -86,7 +90,8 @@ def end(error: BaseException, code: int, line: str = "") -> None:
         if distributed.leads() or not agreed:
             print(line, file=sys.stderr)
     elif PEERS.search(str(error)):
-        print(LOST, file=sys.stderr)
+        # The runtime may be ending this process at the same moment: the reader says it once.
+        os.write(2, MARK)
     else:
         traceback.print_exception(error)
     if agreed:
@@ -115,7 +120,9 @@ def _hear_the_runtime() -> None:
     """Let everything that is not Python write to the reader, and Python where it wrote before."""
     out, err = os.dup(1), os.dup(2)
     ours, theirs = os.pipe()
-    subprocess.Popen([sys.executable, "-I", "-c", READER, LOST + "\n"], stdin=ours, stdout=err, stderr=err)
+    subprocess.Popen(
+        [sys.executable, "-I", "-c", READER, LOST + "\n", MARK.decode()], stdin=ours, stdout=err, stderr=err
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(theirs, 1)

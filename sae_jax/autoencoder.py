@@ -96,39 +96,51 @@ def decode(params: Params, codes: Codes, config: Config) -> Float[Array, "batch 
     return OUTPUTS[config.output](decode_logits(params, codes, config))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(weight: Array, values: Array, factors: str, by_sample: bool) -> Array:
-    """weight^T @ values, [n, batch], its factors rounded to a type and summed in float32; and so in its gradient.
-
-    Differentiation by itself would multiply by some matrices as they lie, down their columns, which takes XLA's CPU
-    backend up to three times as long; and it would round the gradient of the weight after it is summed.
+    """weight^T @ values, [n, batch], its factors rounded to bfloat16 where asked for; sums are never rounded.
 
     Args:
         weight: [d, n].
         values: [d, batch].
-        factors: float32 or bfloat16.
+        factors: float32 (as they are) or bfloat16.
         by_sample: whether the values lie in memory sample by sample.
     """
-    return _product_fwd(weight, values, factors, by_sample)[0]
+    precision = jnp.result_type(weight, values)
+    return _along_rows(weight.astype(precision), values.astype(precision), factors, by_sample)
 
 
-def _product_fwd(weight: Array, values: Array, factors: str, by_sample: bool) -> tuple[Array, tuple[Array, Array]]:
-    weight, values = weight.astype(factors), values.astype(factors)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _along_rows(weight: Array, values: Array, factors: str, by_sample: bool) -> Array:
+    """A product whose gradient states its own products, of factors that are rounded likewise.
+
+    Differentiation by itself would multiply by some matrices as they lie, down their columns, which takes XLA's CPU
+    backend up to three times as long; and it would round the gradient of the weight after it is summed.
+    """
+    return _along_rows_fwd(weight, values, factors, by_sample)[0]
+
+
+def _along_rows_fwd(weight: Array, values: Array, factors: str, by_sample: bool) -> tuple[Array, tuple[Array, Array]]:
+    precision = weight.dtype
+    weight, values = _rounded(weight, factors), _rounded(values, factors)
     # Behind a barrier, where XLA does not undo it by multiplying down the columns.
     turned = jax.lax.optimization_barrier(weight.T)
-    return jnp.matmul(turned, values, preferred_element_type=jnp.float32), (weight, values)
+    return jnp.matmul(turned, values, preferred_element_type=precision), (weight, values)
 
 
-def _product_bwd(
+def _along_rows_bwd(
     factors: str, by_sample: bool, residuals: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-    weight, values = residuals
-    cotangent = cotangent.astype(factors)
-    to_values = jnp.matmul(weight, cotangent, preferred_element_type=jnp.float32)
+    (weight, values), precision = residuals, cotangent.dtype
+    cotangent = _rounded(cotangent, factors)
+    to_values = jnp.matmul(weight, cotangent, preferred_element_type=precision)
     if by_sample:
-        across = jnp.matmul(cotangent, values.T, preferred_element_type=jnp.float32)
+        across = jnp.matmul(cotangent, values.T, preferred_element_type=precision)
         return jax.lax.optimization_barrier(across).T, to_values
-    return jnp.matmul(values, cotangent.T, preferred_element_type=jnp.float32), to_values
+    return jnp.matmul(values, cotangent.T, preferred_element_type=precision), to_values
 
 
-_product.defvjp(_product_fwd, _product_bwd)
+_along_rows.defvjp(_along_rows_fwd, _along_rows_bwd)
+
+
+def _rounded(factor: Array, factors: str) -> Array:
+    return factor.astype(jnp.bfloat16) if factors == "bfloat16" else factor
