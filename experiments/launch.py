@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from jax.errors import JaxRuntimeError
+
 from sae_jax import distributed
 from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
 
@@ -48,6 +50,12 @@ class Launch:
     )
     processes: int = setting(0, NON_NEGATIVE, "number of processes; 0 is found likewise")
     process_id: int = setting(-1, Range(low=-1), "number of this process, from 0; -1 is found likewise")
+
+    def __post_init__(self) -> None:
+        if self.coordinator and not re.fullmatch(r".+:[0-9]+", self.coordinator):
+            raise UserError(
+                f"coordinator must be HOST:PORT: got {self.coordinator}; add the port, as in {self.coordinator}:7777"
+            )
 
 
 def launch(argv: Sequence[str]) -> None:
@@ -89,7 +97,7 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     if line:
         if distributed.leads() or not agreed:
             print(line, file=sys.stderr)
-    elif PEERS.search(str(error)):
+    elif isinstance(error, JaxRuntimeError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
     else:

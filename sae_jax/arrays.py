@@ -132,7 +132,9 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
 
 
 def map_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of a safetensors file, mapped: a part is read when it is used. Changing them leaves the file.
+    """The float32 arrays of a safetensors file, mapped: a part is read when it is used.
+
+    They cannot be written to; change a copy.
 
     Raises:
         SafetensorError, OSError: the file is not what its name says, or cannot be read.
@@ -150,5 +152,5 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         if entry["dtype"] != "F32":
             raise ValueError(f"{name} must be F32: got {entry['dtype']}")
         offset = 8 + size + entry["data_offsets"][0]
-        tensors[name] = np.memmap(path, "<f4", "c", offset, tuple(entry["shape"]))
+        tensors[name] = np.memmap(path, "<f4", "r", offset, tuple(entry["shape"]))
     return tensors

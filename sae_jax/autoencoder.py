@@ -53,6 +53,9 @@ def encode(params: Params, x: Batch, config: Config, k: Scalar | Array | None = 
     Returns:
         Codes, [batch, d_hidden].
 
+    Encoding and decoding state their own gradients, so they are differentiated in reverse (`jax.grad`, `jax.vjp`,
+    `jax.jacrev`), not forward.
+
     Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
     """
     return codes_by_unit(params, x, config, k).T

@@ -172,7 +172,15 @@ def lane_coordinates(grid: Grid) -> dict[str, tuple[str, np.ndarray, dict[str, s
 
 
 def side_by_side(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
-    """Variables of all programs along the program axes; arguments and order of dimensions as in `to_dataset`."""
+    """Variables of all programs along the program axes.
+
+    Args:
+        grid: the axes are read.
+        programs: of every program its values on the program axes and its Dataset, in the grid's order.
+
+    Returns:
+        One Dataset whose dimensions are the grid's axes in their order, seed, and the rest.
+    """
     points = [dataset.expand_dims({name: [value] for name, value in point.items()}) for point, dataset in programs]
     for name, values in reversed(grid.program_axes.items()):
         groups = [points[i : i + len(values)] for i in range(0, len(points), len(values))]

@@ -35,8 +35,8 @@ class TrainState:
         opt_state: optax state.
         sparsity: running mean activation.
         step: steps taken, int32.
-        diverged_at: step at which loss or gradients turned non-finite, int32; -1 where they never did. From there on
-            the lane is frozen with its last finite parameters.
+        diverged_at: step at which the loss or the norm of the gradients or updates turned non-finite, int32; -1 where
+            none ever did. From there on the lane is frozen with its last finite parameters.
     """
 
     params: Params
@@ -105,8 +105,8 @@ def train_step(
     """One optimizer step on one batch.
 
     The penalty's value and slope use rho_hat as it stood before this batch; afterwards
-    rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss or gradients are not finite is not taken,
-    and no later one is.
+    rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss, or the norm of whose gradients or
+    updates, is not finite is not taken, and no later one is.
 
     Args:
         config: static settings.
@@ -159,11 +159,10 @@ def train_step(
     params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
     running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
 
-    # Known before the update, this is selected by in the same pass over memory. A step that only the addition itself
-    # takes beyond float32 stops at its largest number, from where the next loss is not finite.
-    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(gradients))
-    if fixed:
-        finite &= jnp.isfinite(optax.tree.norm(updates))
+    # Known before the parameters are, it selects in the pass over memory that adds the updates. Where only the addition
+    # itself would leave float32, it stops at the largest number, from where the next loss is not finite.
+    sizes = jnp.stack([metrics.loss, optax.tree.norm(gradients), optax.tree.norm(updates)])
+    finite = jnp.all(jnp.isfinite(sizes))
     alive = state.diverged_at < 0
     taken = TrainState(params, opt_state, running, state.step + 1, state.diverged_at)
     kept = dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))

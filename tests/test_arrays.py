@@ -66,8 +66,8 @@ def test_tensors_are_those_of_the_librarys_own_file(tmp_path, monkeypatch):
         for name, values in tensors.items():
             np.testing.assert_array_equal(found[name], values)
     mapped = map_tensors(tmp_path / "ours")["bias"]
-    mapped[:] = 0
-    np.testing.assert_array_equal(load_file(tmp_path / "ours")["bias"], tensors["bias"])
+    with pytest.raises(ValueError, match="read-only"):
+        mapped[:] = 0
 
 
 def test_tensors_of_another_kind_are_refused(tmp_path):

@@ -50,7 +50,8 @@ def test_a_saved_file_is_printed_as_a_table(saved, capsys):
     ("words", "message"),
     [
         (["--table", "nowhere.json"], "--table must name a file written by --json: got nowhere.json"),
-        (["--json", "no/such/folder.json"], "--json must name a file in a folder that can be written to"),
+        (["--json", "no/such/folder.json"], "--json must name a file that can be written: got no/such/folder.json"),
+        (["--json", "."], "--json must name a file that can be written: got .; choose another"),
         (["--jsn", "a"], "unknown flag --jsn: did you mean --json?"),
     ],
 )

@@ -121,6 +121,7 @@ def test_what_one_process_refuses_all_refuse_in_one_line(each, message, tmp_path
         (["--distributed", "perhaps"], "distributed must be True or False: got 'perhaps'"),
         (["--distributed", "--processes=x"], "processes must be a whole number: got 'x'"),
         (["--distributed", "--process-id", "-2"], "process_id must be >= -1: got -2"),
+        (["--distributed", "--coordinator", "host"], "coordinator must be HOST:PORT: got host; add the port"),
     ],
 )
 def test_bad_launches_are_refused(words, message):

@@ -137,11 +137,9 @@ def test_a_lane_that_diverges_is_frozen_with_its_last_finite_parameters(samples,
         state, _ = step(state, np.full((32, 16), np.nan, np.float32), HYPER)
     else:
         state, _ = step(state, samples[32:64], HYPER.replace(learning_rate=jnp.float32(3e38), warmup=0.0))
-        state, _ = step(state, samples[32:64], HYPER)
-    assert int(state.diverged_at) in (1, 2)
+    assert int(state.diverged_at) == 1
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
-    if bad == "batch":
-        assert_close(state.params, before.params)
+    assert_close(state.params, before.params)
     later, _ = step(state, samples[64:96], HYPER)
     assert_close(later, state)
 

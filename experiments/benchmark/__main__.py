@@ -48,8 +48,7 @@ def main(argv: list[str]) -> None:
     """Parse, measure row by row, tell, save."""
     with one_line_errors():
         words = read(
-            # A flag that needs no value is given one for the reader of words.
-            [part for word in argv for part in ((word, "True") if word == "--quick" else (word,))],
+            argv,
             "python -m experiments.benchmark",
             (__doc__ or "").partition("\n")[0],
             {"output": options_of(Output)},
@@ -58,12 +57,13 @@ def main(argv: list[str]) -> None:
         if output.table:
             print(markdown_table(saved(Path(output.table))))
             return
-        if output.json and not os.access(Path(output.json).absolute().parent, os.W_OK):
-            raise UserError(f"--json must name a file in a folder that can be written to: got {output.json}")
+        target = Path(output.json).absolute()
+        if output.json and (target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK)):
+            raise UserError(f"--json must name a file that can be written: got {output.json}; choose another")
         content = benchmark(output.quick)
-        tell(content)
         if output.json:
-            Path(output.json).write_text(json.dumps(content, indent=2) + "\n")
+            target.write_text(json.dumps(content, indent=2) + "\n")
+        tell(content)
 
 
 def benchmark(quick: bool) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str
     lanes = lanes_of(shape, data, devices)
     ours, cost = engine(lanes)
     contenders: dict[str, tuple[Contender, int]] = {
-        ENGINE: (ours, shape.lanes),
+        ENGINE: (ours, lanes.number),
         PRODUCTS: (products(shape, devices), shape.lanes),
     }
     contenders |= {name: (control(shape, data, devices[0], name == "vmap"), shape.lanes) for name in CONTROLS}

@@ -31,8 +31,9 @@ class Cost(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The lanes of a shape, ready to be trained: their program, its plan and its arguments."""
+    """Lanes of a shape, those of its first chunk, ready to be trained: their number, program, plan and arguments."""
 
+    number: int
     plan: Plan
     advance: jax.stages.Wrapped
     samples: tuple[Array, Array]
@@ -41,7 +42,7 @@ class Lanes(NamedTuple):
 
 
 def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
-    """All lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices."""
+    """The lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices; one chunk."""
     hyper, devices = shape.cells(), devices[: shape.lanes]
     plan = plan_lanes(shape.config, data, hyper, shape.seeds, devices, Engine())
     mesh = lane_mesh(devices, plan.data_parallel)
@@ -52,7 +53,7 @@ def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     )
     program = compiled(shape.config, shape.d_in, mesh, plan.sequential)
     split = (place(data.train, mesh, split=False), place(data.heldout, mesh, split=False))
-    return Lanes(plan, program.advance, split, program.start(*own), own)
+    return Lanes(int(np.sum(cells >= 0)), plan, program.advance, split, program.start(*own), own)
 
 
 def engine(lanes: Lanes) -> tuple[Contender, Cost]:

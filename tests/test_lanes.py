@@ -1,0 +1,64 @@
+"""All lanes of one compiled program: compiled once, and none a burden to the others."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from sae_jax import Config, as_data, sweep
+
+CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
+
+
+@pytest.fixture(scope="module")
+def data(samples):
+    return as_data(samples)
+
+
+@contextlib.contextmanager
+def logged_lines():
+    """The lines that JAX logs inside."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("jax").addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger("jax").removeHandler(handler)
+
+
+def test_a_second_sweep_of_the_same_shapes_compiles_nothing(data, samples):
+    fresh = dataclasses.replace(CONFIG, steps=7)
+
+    def compiled_by(samples, **settings):
+        with jax.log_compiles(), logged_lines() as lines:
+            sweep(fresh, samples, seeds=2, **settings)
+        return [line for line in lines if "Compiling" in line and "spread" in line]
+
+    assert len(compiled_by(data)) == 3
+    assert not compiled_by(as_data(samples[::-1].copy()), beta=0.5)
+
+
+def test_lanes_of_one_bad_setting_do_not_hold_the_others_up(data):
+    made = sweep(CONFIG, data, learning_rate=1e38)
+    assert int(made["diverged_at"].squeeze()) >= 0
+    assert np.isnan(made["loss"].squeeze()[-1]) and made["loss"].sizes["step"] == 100
+
+
+def test_double_precision_mode_changes_nothing_of_the_types():
+    code = (
+        "import numpy as np; from sae_jax import *;"
+        "config = Config(d_hidden=3, batch_size=8, steps=4, patience=2);"
+        "made = sweep(config, np.random.rand(50, 4), tied=[False, True]);"
+        "assert made['loss'].dtype == 'float32' and made['encoder_weight'].dtype == 'float32'"
+    )
+    environment = os.environ | {"JAX_ENABLE_X64": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
