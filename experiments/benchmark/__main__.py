@@ -88,10 +88,11 @@ def header() -> list[str]:
 
 def cells_of(row: dict[str, Any]) -> list[str]:
     """A row's numbers as text, in the order of the columns."""
+    rate = row["model_steps_per_second"][ENGINE]
     ratios = [f"{row['ratios'][name]:.2f}x" if name in row["ratios"] else MISSING for name in (*PEERS, *CONTROLS)]
     return [
         str(Shape(*row["shape"])),
-        f"{row['model_steps_per_second'][ENGINE]:,.4g}",
+        f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
         f"{row['gflops']:.1f}",
         f"{row['share_of_products']:.0%}",
         f"{row['compile_seconds']:.1f}",
