@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from sae_jax import sweeps
+from sae_jax import chunks
 from sae_jax.cells import by_cell, cell_axes, cell_count, in_double_precision, short, target
 from sae_jax.plan import count
 
@@ -37,7 +37,7 @@ class TimeLeft(ProgressColumn):
         return Text(f"time left {left // 60}:{left % 60:02d}")
 
 
-class ConsoleReporter(sweeps.Reporter):
+class ConsoleReporter(chunks.Reporter):
     """Reports a sweep on the terminal; where there is none, as a line at each quarter."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class ConsoleReporter(sweeps.Reporter):
         """Print one line."""
         self.console.print(text, highlight=False, markup=False)
 
-    def progress(self, progress: sweeps.Progress) -> None:
+    def progress(self, progress: chunks.Progress) -> None:
         """Show where a program stands."""
         if not self.console.is_terminal:
             quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps

@@ -14,9 +14,10 @@ from experiments.console import ConsoleReporter, print_table, warnings_of
 from experiments.process import set_up
 from sae_jax import Config, DataConfig, distributed, results
 from sae_jax.arrays import in_folder, nowhere
+from sae_jax.chunks import Reporter
 from sae_jax.labelled import settings_json
 from sae_jax.settings import as_json
-from sae_jax.sweeps import Reporter, Study, prepare, train
+from sae_jax.sweeps import Study, prepare, train
 
 
 def run_study(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from sae_jax import distributed
 from sae_jax.settings import UserError
 
 LANES, BATCH = "lanes", "batch"
@@ -157,6 +159,27 @@ def place_keys(seeds: np.ndarray, mesh: Mesh) -> Array:
 
 
 _keys_of = jax.vmap(jax.random.key)
+
+
+def from_leader(ours: Callable[[], dict[str, np.ndarray]], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays that only the first process has, on every one; all must call it.
+
+    Args:
+        ours: makes them, on the first process; where it refuses its input, it does so on all.
+        expected: their shapes and dtypes by name.
+    """
+    if not distributed.started():
+        return ours()
+    arrays = distributed.together(lambda: ours() if distributed.leads() else None)
+    # As bytes: what is broadcast is a sum over processes, which does not keep the sign of a zero.
+    words = {
+        name: np.ascontiguousarray(arrays[name]).view(np.uint8).ravel()
+        if arrays
+        else np.zeros(one.size * one.dtype.itemsize, np.uint8)
+        for name, one in expected.items()
+    }
+    told = multihost_utils.broadcast_one_to_all(words, is_source=distributed.leads())
+    return {name: np.asarray(told[name]).view(one.dtype).reshape(one.shape) for name, one in expected.items()}
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:

@@ -181,19 +181,54 @@ def make_plan(
     )
 
 
-def layout(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Which cell and which seed every lane of every chunk is.
+class Chunk(NamedTuple):
+    """Lanes that are trained at once. Lanes are numbered seed by seed: lane = position of its seed * cells + its cell.
 
-    Returns:
-        cell [chunks, blocks_per_chunk, cells_per_block] and seed [chunks, blocks_per_chunk]: positions on the sweep's
-        axes; -1 marks a cell that is there to fill a block.
+    Attributes:
+        first: number of its first lane; the others follow without a gap.
+        cells: position of every lane among the cells, [blocks, cells_per_block]; -1 fills a block up.
+        seeds: position of every block among the seeds, [blocks].
     """
-    per_seed = math.ceil(plan.cells / plan.cells_per_block)
-    cells = np.full(per_seed * plan.cells_per_block, -1)
-    cells[: plan.cells] = np.arange(plan.cells)
-    blocks = np.tile(cells.reshape(per_seed, plan.cells_per_block), (plan.seeds, 1))
-    seeds = np.repeat(np.arange(plan.seeds), per_seed)
-    missing = plan.chunks * plan.blocks_per_chunk - len(blocks)
-    blocks = np.concatenate([blocks, np.full((missing, plan.cells_per_block), -1)])
-    seeds = np.concatenate([seeds, np.zeros(missing, seeds.dtype)])
-    return blocks.reshape(plan.chunks, plan.blocks_per_chunk, -1), seeds.reshape(plan.chunks, plan.blocks_per_chunk)
+
+    first: int
+    cells: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which of its places hold a lane, [blocks, cells_per_block]."""
+        return self.cells >= 0
+
+    @property
+    def end(self) -> int:
+        """Number of the lane after its last one."""
+        return self.first + int(np.sum(self.real))
+
+
+def chunk_at(plan: Plan, first: int) -> Chunk:
+    """The chunk that begins with a lane: as many blocks as a plan has for a chunk, filled up with empty ones."""
+    cells = np.full((plan.blocks_per_chunk, plan.cells_per_block), -1)
+    seeds = np.zeros(plan.blocks_per_chunk, int)
+    lane = first
+    for block in range(plan.blocks_per_chunk):
+        if lane == plan.lanes:
+            break
+        seeds[block], cell = divmod(lane, plan.cells)
+        width = min(plan.cells_per_block, plan.cells - cell)
+        cells[block, :width] = np.arange(cell, cell + width)
+        lane += width
+    return Chunk(first, cells, seeds)
+
+
+def repacked(plan: Plan, cells_per_block: int, blocks_per_group: int) -> Plan:
+    """The same lanes in blocks and chunks of other sizes."""
+    blocks = plan.seeds * math.ceil(plan.cells / cells_per_block)
+    chunks = math.ceil(blocks / (plan.groups * blocks_per_group))
+    return plan._replace(cells_per_block=cells_per_block, blocks_per_group=blocks_per_group, chunks=chunks)
+
+
+def halved(plan: Plan) -> Plan | None:
+    """The same lanes in chunks of half the size; None where a device holds a single lane."""
+    if plan.blocks_per_group > 1:
+        return repacked(plan, plan.cells_per_block, math.ceil(plan.blocks_per_group / 2))
+    return repacked(plan, math.ceil(plan.cells_per_block / 2), 1) if plan.cells_per_block > 1 else None

@@ -14,25 +14,17 @@ import xarray as xr
 from sae_jax import data as sources
 from sae_jax import distributed
 from sae_jax.arrays import Opener, in_memory
+from sae_jax.chunks import Job, Reporter, run_lanes
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
+from sae_jax.keepers import Checkpoints, Keeper
 from sae_jax.labelled import Frame, Shape, put, settings_json, to_dataset
-from sae_jax.lanes import Progress, plan_lanes, run_lanes
+from sae_jax.lanes import plan_lanes
 from sae_jax.parallel import choose_devices
 from sae_jax.plan import Engine, Plan
 from sae_jax.settings import UserError, as_json
 from sae_jax.types import Hyperparameters
-
-
-class Reporter:
-    """Somebody who is told how a sweep goes; this one ignores it."""
-
-    def line(self, text: str) -> None:
-        """Take one line of text."""
-
-    def progress(self, progress: Progress) -> None:
-        """Take where a program stands."""
 
 
 class Program(NamedTuple):
@@ -137,25 +129,31 @@ def prepare(
     return Study(grid, programs, available)
 
 
-def train(study: Study, reporter: Reporter, opened: Opener) -> xr.Dataset:
+def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Train and measure every lane of a study, one program after another.
 
     Args:
         study: what to train.
         reporter: is told the plan and the progress.
         opened: where the arrays of all lanes are held; see `arrays`.
+        checkpoints: keep what is trained; None keeps it in memory.
 
     Returns:
         What `sweep` does.
+
+    Raises:
+        Interrupted: the checkpoints were asked to end.
+        UserError: a checkpoint cannot be written or read, or memory does not suffice.
     """
     grid, hyper = study.grid, study.grid.cells()
     shapes = [Shape(point, config, data.train.shape[1], data.image_shape) for point, config, data, _ in study.programs]
     frame = Frame(grid, shapes, opened)
-    for shape, (point, config, data, plan) in zip(shapes, study.programs, strict=True):
+    for number, (shape, (point, config, data, plan)) in enumerate(zip(shapes, study.programs, strict=True)):
         where = "".join(f"{name} {value}, " for name, value in point.items())
         reporter.line(f"plan: {where}{plan}")
-        keep = functools.partial(put, frame, shape)
-        run_lanes(config, data, hyper, grid.seeds, study.devices, plan, keep, reporter.progress)
+        job = Job(config, data, hyper, grid.seeds, study.devices)
+        keeper = checkpoints.of_program(number) if checkpoints else Keeper()
+        run_lanes(job, plan, keeper, functools.partial(put, frame, shape), reporter)
     return to_dataset(frame, [program.data.summary for program in study.programs])
 
 

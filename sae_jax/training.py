@@ -182,11 +182,16 @@ def init_lane(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> La
     return LaneState(train, best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
 
 
-def train_window(
+def no_metrics(dtype: Any = jnp.float32) -> Metrics:
+    """The sum over no steps."""
+    return Metrics(*[jnp.zeros((), dtype)] * len(Metrics._fields))
+
+
+def train_steps(
     config: Config,
     lane: LaneState,
+    total: Metrics,
     train: Float[Array | np.ndarray, "samples d_in"],
-    heldout: Float[Array | np.ndarray, "heldout d_in"],
     hyper: Hyperparameters,
     key: Key,
     start: Scalar | Array,
@@ -197,17 +202,17 @@ def train_window(
 
     Args:
         lane: the lane at step start.
-        train, heldout: the data; held-out data is only looked at where patience is above 0.
+        total: Metrics summed over the steps since the last logged point.
+        train: samples to train on.
         hyper: swept settings, scalars.
         key: the seed's key.
-        start, stop: step numbers; they may be traced, so that one program serves every window.
+        start, stop: step numbers; they may be traced, so that one program serves any number of steps.
         axis_name: named axis whose devices each take their share of a batch's samples; None for whole batches.
 
     Returns:
-        (lane at step stop, Metrics averaged over the window; NaN where the lane has diverged or stopped).
+        (lane at step stop, total with these steps); a lane that has stopped early stays as it is.
     """
     keys = keys_of(key)
-    running = lane.stopped_at < 0
 
     def body(step: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, total = carry
@@ -220,29 +225,57 @@ def train_window(
         state, metrics = train_step(config, state, batch, hyper, axis_name, noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    nothing = Metrics(*[jnp.zeros((), train.dtype)] * len(Metrics._fields))
-    state, total = jax.lax.fori_loop(start, stop, body, (lane.train, nothing))
-    shown = running & (state.diverged_at < 0)
-    metrics = jax.tree.map(lambda value: jnp.where(shown, value / (stop - start), jnp.nan), total)
-    if not config.patience:
-        return dataclasses.replace(lane, train=state), metrics
+    state, total = jax.lax.fori_loop(start, stop, body, (lane.train, total))
+    if config.patience:
+        running = lane.stopped_at < 0
+        state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
+    return dataclasses.replace(lane, train=state), total
 
-    state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
-    loss = heldout_objective(state.params, heldout, config, hyper)
-    running = running & warmed_up(state.step, config, hyper) & (state.diverged_at < 0)
-    better = running & (loss < lane.best_loss)
-    waited = jnp.where(better, 0, lane.waited + running)
-    out_of_patience = running & (waited >= config.patience)
-    # Until something is watched, and where nothing was, a lane stands for its last parameters.
-    newest = better | jnp.isinf(lane.best_loss)
-    best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, lane.best_params)
-    return LaneState(
-        train=state,
-        best_params=best,
-        best_loss=jnp.where(better, loss, lane.best_loss),
-        waited=waited,
-        stopped_at=jnp.where(out_of_patience, state.step, lane.stopped_at),
-    ), metrics
+
+def end_window(
+    config: Config,
+    lane: LaneState,
+    total: Metrics,
+    heldout: Float[Array | np.ndarray, "heldout d_in"],
+    hyper: Hyperparameters,
+    length: Scalar | Array,
+) -> tuple[LaneState, Metrics]:
+    """Log a point: the averages of a window of steps, and what early stopping makes of held-out data.
+
+    Args:
+        lane: the lane at the window's last step.
+        total: Metrics summed over the window.
+        heldout: samples to watch; only looked at where patience is above 0.
+        hyper: swept settings, scalars.
+        length: steps in the window; where it is 0, the window goes on and the lane stays as it is.
+
+    Returns:
+        (the lane, Metrics averaged over the window; NaN where the lane had diverged or stopped).
+    """
+    state, running = lane.train, lane.stopped_at < 0
+    shown = running & (state.diverged_at < 0)
+    metrics = jax.tree.map(lambda value: jnp.where(shown, value / jnp.maximum(length, 1), jnp.nan), total)
+    if not config.patience:
+        return lane, metrics
+
+    def watch() -> LaneState:
+        loss = heldout_objective(state.params, heldout, config, hyper)
+        watched = running & warmed_up(state.step, config, hyper) & (state.diverged_at < 0)
+        better = watched & (loss < lane.best_loss)
+        waited = jnp.where(better, 0, lane.waited + watched)
+        out_of_patience = watched & (waited >= config.patience)
+        # Until something is watched, and where nothing was, a lane stands for its last parameters.
+        newest = better | jnp.isinf(lane.best_loss)
+        best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, lane.best_params)
+        return LaneState(
+            train=state,
+            best_params=best,
+            best_loss=jnp.where(better, loss, lane.best_loss),
+            waited=waited,
+            stopped_at=jnp.where(out_of_patience, state.step, lane.stopped_at),
+        )
+
+    return jax.lax.cond(length > 0, watch, lambda: lane), metrics
 
 
 def final_params(lane: LaneState) -> Params:
@@ -273,7 +306,9 @@ def fit(
     starts = np.concatenate([[0], stops[:-1]])
 
     def window(lane: LaneState, bounds: Array) -> tuple[LaneState, Metrics]:
-        return train_window(config, lane, train, heldout, hyper, key, bounds[0], bounds[1])
+        start, stop = bounds
+        lane, total = train_steps(config, lane, no_metrics(train.dtype), train, hyper, key, start, stop)
+        return end_window(config, lane, total, heldout, hyper, stop - start)
 
     bounds = jnp.asarray(np.stack([starts, stops], axis=1), jnp.int32)
     return jax.lax.scan(window, init_lane(key, config, hyper, train.shape[1]), bounds)

@@ -3,10 +3,9 @@
 from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 
-from sae_jax.plan import Engine, layout, make_plan, memory_budget
+from sae_jax.plan import Engine, chunk_at, halved, make_plan, memory_budget
 from sae_jax.settings import UserError
 
 
@@ -14,22 +13,50 @@ def plan(cells, seeds, devices=2, budget=10**9, **engine):
     return make_plan(cells, seeds, jax.devices()[:devices], 1000, budget, Engine(**engine))
 
 
+def chunks_of(plan, first=0):
+    """The chunks of a plan from a lane on."""
+    chunks = []
+    while first < plan.lanes:
+        chunks.append(chunk_at(plan, first))
+        first = chunks[-1].end
+    return chunks
+
+
+def pairs_of(chunks):
+    """The (seed, cell) of every lane, in order."""
+    return [
+        (seed, cell)
+        for one in chunks
+        for row, seed in zip(one.cells, one.seeds, strict=True)
+        for cell in row
+        if cell >= 0
+    ]
+
+
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 @pytest.mark.parametrize("lanes_per_chunk", [0, 1, 5, 40])
 @pytest.mark.parametrize(("cells", "seeds"), [(1, 1), (1, 7), (9, 4), (9, 3), (10, 1), (100, 3), (7, 5)])
 def test_every_lane_stands_exactly_once_and_no_chunk_is_too_large(cells, seeds, devices, lanes_per_chunk):
     chosen = plan(cells, seeds, devices, lanes_per_chunk=lanes_per_chunk)
-    cell_of, seed_of = layout(chosen)
-    assert cell_of.shape == (chosen.chunks, chosen.blocks_per_chunk, chosen.cells_per_block)
-    pairs = [
-        (cell, seed)
-        for block, seed in zip(cell_of.reshape(-1, chosen.cells_per_block), seed_of.ravel(), strict=True)
-        for cell in block
-        if cell >= 0
-    ]
-    assert sorted(pairs) == [(cell, seed) for cell in range(cells) for seed in range(seeds)]
+    chunks = chunks_of(chosen)
+    assert len(chunks) == chosen.chunks
+    assert all(one.cells.shape == (chosen.blocks_per_chunk, chosen.cells_per_block) for one in chunks)
+    assert pairs_of(chunks) == [(seed, cell) for seed in range(seeds) for cell in range(cells)]
     if lanes_per_chunk:
         assert chosen.blocks_per_chunk * chosen.cells_per_block <= max(lanes_per_chunk, devices)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_halved_chunks_go_on_with_the_lanes_that_are_left(finished):
+    whole = plan(7, 5, devices=2, lanes_per_chunk=12)
+    first, left = chunks_of(whole)[0].end if finished else 0, whole
+    sizes = []
+    while left:
+        chunks = chunks_of(left, first)
+        assert pairs_of(chunks) == [divmod(lane, 7) for lane in range(first, 35)]
+        sizes.append(left.blocks_per_group * left.cells_per_block)
+        left = halved(left)
+    assert sizes[-1] == 1 and all(later <= -(-size // 2) for size, later in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize(("cells", "seeds"), [(9, 4), (9, 3), (16, 1), (25, 2), (1, 8), (64, 16)])
@@ -68,7 +95,7 @@ def test_the_plan_says_what_it_is():
 
 def test_a_wide_grid_is_planned_at_once():
     chosen = plan(100_000, 3, devices=4, budget=10**12)
-    assert np.prod(layout(chosen)[0].shape) < 1.01 * 300_000
+    assert sum(one.cells.size for one in chunks_of(chosen)) < 1.01 * 300_000
 
 
 def test_what_the_user_decides_is_kept():

@@ -16,8 +16,8 @@ from experiments.benchmark.shapes import Shape
 from sae_jax import Data, Hyperparameters
 from sae_jax.lanes import compiled, plan_lanes
 from sae_jax.parallel import lane_mesh, place, place_keys
-from sae_jax.plan import Engine, Plan, layout
-from sae_jax.training import LaneState, init_lane, train_window
+from sae_jax.plan import Engine, Plan, chunk_at
+from sae_jax.training import LaneState, Metrics, init_lane, no_metrics, train_steps
 
 # Takes a number of training steps of all its lanes and returns when they are done.
 Contender = Callable[[int], None]
@@ -37,7 +37,7 @@ class Lanes(NamedTuple):
     plan: Plan
     advance: jax.stages.Wrapped
     samples: tuple[Array, Array]
-    states: LaneState
+    states: tuple[LaneState, Metrics]
     own: tuple[Hyperparameters, Array]
 
 
@@ -46,21 +46,21 @@ def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     hyper, devices = shape.cells(), devices[: shape.lanes]
     plan = plan_lanes(shape.config, data, hyper, shape.seeds, devices, Engine())
     mesh = lane_mesh(devices, plan.data_parallel)
-    cells, seed_of = (part[0] for part in layout(plan))
+    chunk = chunk_at(plan, 0)
     own = (
-        place(jax.tree.map(lambda leaf: leaf[np.maximum(cells, 0)], hyper), mesh, split=True),
-        place_keys(np.asarray(shape.seeds, np.uint32)[seed_of], mesh),
+        place(jax.tree.map(lambda leaf: leaf[np.maximum(chunk.cells, 0)], hyper), mesh, split=True),
+        place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh),
     )
     program = compiled(shape.config, shape.d_in, mesh, plan.sequential)
     split = (place(data.train, mesh, split=False), place(data.heldout, mesh, split=False))
-    return Lanes(int(np.sum(cells >= 0)), plan, program.advance, split, program.start(*own), own)
+    return Lanes(chunk.end, plan, program.advance, split, program.start(*own), own)
 
 
 def engine(lanes: Lanes) -> tuple[Contender, Cost]:
     """The contender that trains lanes as a sweep does, and what compiling it cost."""
     states, step = lanes.states, 0
     began = time.perf_counter()
-    run = lanes.advance.lower(*lanes.samples, np.int32(0), np.int32(1), states, *lanes.own).compile()
+    run = lanes.advance.lower(*lanes.samples, *map(np.int32, (0, 1, 0)), states, *lanes.own).compile()
     seconds, needs = time.perf_counter() - began, run.memory_analysis()
     assert needs is not None
     memory = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
@@ -68,7 +68,8 @@ def engine(lanes: Lanes) -> tuple[Contender, Cost]:
 
     def advance(steps: int) -> None:
         nonlocal states, step
-        states, metrics = run(*lanes.samples, np.int32(step), np.int32(step + steps), states, *lanes.own)
+        bounds = map(np.int32, (step, step + steps, steps))
+        states, metrics = run(*lanes.samples, *bounds, states, *lanes.own)
         jax.block_until_ready(metrics)
         step += steps
 
@@ -79,7 +80,7 @@ def control(shape: Shape, data: Data, device: jax.Device, batched: bool) -> Cont
     """The same step for every lane on one device, under plain vmap or under lax.map, each lane with its own batch."""
     hyper = jax.tree.map(lambda leaf: np.tile(leaf, len(shape.seeds)), shape.cells())
     keys = jax.vmap(jax.random.key)(np.arange(len(hyper.rho), dtype=np.uint32))
-    train, heldout = (jax.device_put(part, device) for part in (data.train, data.heldout))
+    train = jax.device_put(data.train, device)
 
     def over(one: Callable[..., Any]) -> Callable[..., Any]:
         return jax.vmap(one) if batched else lambda *lanes: jax.lax.map(lambda lane: one(*lane), lanes)
@@ -89,7 +90,7 @@ def control(shape: Shape, data: Data, device: jax.Device, batched: bool) -> Cont
 
     def window(states: LaneState, start: Array, stop: Array) -> Any:
         def one(state: LaneState, h: Hyperparameters, key: Array) -> Any:
-            return train_window(shape.config, state, train, heldout, h, key, start, stop)
+            return train_steps(shape.config, state, no_metrics(), train, h, key, start, stop)
 
         return over(one)(states, hyper, keys)
 

@@ -1,0 +1,168 @@
+"""A checkpoint: a folder of arrays that appears in one move, and that is read only if it is what was saved."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sae_jax.arrays import unwritable
+from sae_jax.settings import UserError
+
+Arrays = dict[str, np.ndarray]
+NOTE, ARRAYS = "note.json", "arrays"
+
+
+class Broken(Exception):
+    """A checkpoint is not what was saved."""
+
+
+class Position(NamedTuple):
+    """Where a checkpoint stands.
+
+    Attributes:
+        program: number of the program.
+        first: number of the chunk's first lane (see `plan.Chunk`).
+        cells_per_block, blocks_per_group: how lanes were packed; bits depend on it.
+        step: steps taken.
+        points: logged points among them.
+        finished: whether the arrays are what was found of finished lanes, not the state of lanes in training.
+    """
+
+    program: int
+    first: int
+    cells_per_block: int
+    blocks_per_group: int
+    step: int
+    points: int
+    finished: bool
+
+
+def write(path: Path, position: Position, arrays: Arrays) -> None:
+    """Write a checkpoint: all of it appears in one move, once it is on the disk.
+
+    Args:
+        path: replaced where it exists.
+        position: where it stands.
+        arrays: by name, none of them without numbers.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
+        note = {"position": position._asdict(), "files": digests(partial)}
+        with (partial / NOTE).open("w") as stream:
+            stream.write(json.dumps(note, indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except Exception as error:  # A full disk is an OSError to Python and a ValueError to tensorstore.
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise unwritable(path.parent, reason) from None
+
+
+def checked(path: Path) -> Position:
+    """Where a checkpoint stands, every one of its files compared with its digest.
+
+    Raises:
+        Broken: it is not what was saved; the message names the file.
+    """
+    if path.is_symlink():
+        raise Broken("it is a link")
+    try:
+        note = json.loads((path / NOTE).read_bytes())
+        files, position = note["files"], Position(**note["position"])
+        if any(type(value) is not int or value < 0 for value in position[:-1]) or type(position.finished) is not bool:
+            raise Broken(f"{NOTE} is no note of a checkpoint")
+        found = digests(path)
+    except OSError as error:
+        raise Broken(f"{Path(error.filename or path).name}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Broken(f"{NOTE} is no note of a checkpoint") from None
+    for name in sorted(found.keys() | files.keys()):
+        if name not in found:
+            raise Broken(f"{name} is missing")
+        if name not in files:
+            raise Broken(f"{name} does not belong to it")
+        if found[name] != files[name]:
+            raise Broken(f"{name} has changed")
+    return position
+
+
+def arrays_of(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays:
+    """The arrays of a checkpoint that has been `checked`.
+
+    Raises:
+        UserError: they are not those expected.
+    """
+    checkpointer, place = orbax_checkpointer(), (path / ARRAYS).absolute()
+    try:
+        # Shapes are compared before memory is taken for them.
+        stored = checkpointer.metadata(place).item_metadata.tree
+        described = {name: (tuple(one.shape), np.dtype(one.dtype)) for name, one in stored.items()}
+        wanted = {name: (tuple(one.shape), np.dtype(one.dtype)) for name, one in expected.items()}
+        if described != wanted:
+            raise ValueError("its arrays are not those of this run")
+        return dict(checkpointer.restore(place))
+    except Exception as error:  # What a hostile file brings about in the library is refused, whatever it is.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"a checkpoint must hold the lanes of this run: got {path}: {reason}; remove it to train them again"
+        ) from None
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of every file under a checkpoint's folder but its note, by relative name.
+
+    Raises:
+        Broken: something in it is neither a file nor a folder, such as a link that leads elsewhere.
+        OSError: a file cannot be read.
+    """
+    found = {}
+    for folder, folders, files in os.walk(path):
+        for name in folders + files:
+            one = Path(folder, name)
+            if one.is_symlink() or not (one.is_file() or one.is_dir()):
+                raise Broken(f"{one.relative_to(path)} is no plain file")
+        for name in files:
+            one = Path(folder, name)
+            if one != path / NOTE:
+                with one.open("rb") as stream:
+                    found[one.relative_to(path).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def orbax_checkpointer() -> Any:
+    """Writes and reads a flat dict of arrays as a folder, on one process."""
+    import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # Training need not wait for it.
+
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="sae_jax"
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _sync(folder: Path) -> None:
+    """Have a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

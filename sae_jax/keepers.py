@@ -1,0 +1,225 @@
+"""What becomes of lanes while they are trained and when they have been: held in memory, or kept in a run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from sae_jax import distributed
+from sae_jax.checkpoints import Arrays, Broken, Position, arrays_of, checked, write
+from sae_jax.parallel import from_leader
+from sae_jax.settings import UserError
+
+KEPT = 2
+# A run is asked to end at any moment; so long it may compute before it looks up.
+CALL_SECONDS = 1.0
+ENDLESS = 2**30
+
+
+class Interrupted(Exception):
+    """Training has ended before its last step because it was asked to; what was trained is saved."""
+
+
+class Wish(NamedTuple):
+    """What is to happen next: a save, the end, or else at most so many steps until the next question."""
+
+    steps: int = ENDLESS
+    save: bool = False
+    end: bool = False
+
+
+class Keeper:
+    """Keeps the finished lanes of one program, in memory; nothing of unfinished ones."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Arrays] = {}
+
+    def at(self, first: int) -> Position | None:
+        """Where the chunk that begins with a lane stood when this training began; None where it had not begun."""
+        return None
+
+    def read(self, position: Position, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays:
+        """The arrays that `save` was given; those expected, or an error."""
+        raise NotImplementedError
+
+    def consult(self, seconds: float | None) -> Wish:
+        """What to do next; `seconds` is how long the last steps took, None before the first."""
+        return Wish()
+
+    def save(self, position: Position, arrays: Arrays) -> None:
+        """Keep the state of a chunk in training."""
+
+    def finish(self, position: Position, found: Arrays) -> None:
+        """Keep what was found of a finished chunk, [lanes, ...] by variable name."""
+        self._found[position.first] = found
+
+    def found(self, first: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays | None:
+        """What `finish` was given for the chunk that begins with a lane, once; None on a process that only helps."""
+        return self._found.pop(first)
+
+
+class Checkpoints:
+    """The checkpoints of a run, in its folder: the last two states, and every finished chunk.
+
+    Each is a folder that appears in one move, with a digest of every file. They are written beside the training.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        every: float = 60.0,
+        asked_to_end: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Look at what a folder holds.
+
+        Args:
+            folder: of this run alone; None on a process that only helps another, which keeps everything.
+            every: seconds between saves.
+            asked_to_end: whether training is to end now.
+            say: takes lines about checkpoints that are broken.
+
+        Raises:
+            UserError: there are states, and none of them is what was saved.
+        """
+        self.folder, self.every, self.asked_to_end, self.say = folder, every, asked_to_end, say
+        self.state: tuple[Path, Position] | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: list[Future[None]] = []
+        self._last_save = time.monotonic()
+        if folder is None:
+            return
+        for partial in folder.glob("*/*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        states, broken = sorted(folder.glob("states/*")), []
+        self._number = int(states[-1].name) + 1 if states else 0
+        for path in reversed(states):
+            try:
+                self.state = path, checked(path)
+                break
+            except Broken as error:
+                broken.append(f"{path}: {error}")
+                say(f"warning: a checkpoint must be as it was saved: got {path}: {error}; the one before it is used")
+        if broken and not self.state:
+            raise UserError(
+                f"one of the last checkpoints must be as it was saved: got {'; '.join(reversed(broken))}; put a copy "
+                f"back, or remove {folder / 'states'} to train again from the last finished lanes"
+            )
+
+    def of_program(self, number: int) -> ProgramCheckpoints:
+        """The keeper of a program's lanes."""
+        return ProgramCheckpoints(self, number)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been kept."""
+        return self.folder is None or not any(path.suffix != ".partial" for path in self.folder.glob("*/*"))
+
+    def due(self) -> bool:
+        """Whether it is time to save: not while a save before it is still being written."""
+        return all(one.done() for one in self._writing) and time.monotonic() - self._last_save >= self.every
+
+    def write(self, kind: str, name: str | None, position: Position, arrays: Arrays) -> None:
+        """Write a checkpoint beside the training: of a kind (states or lanes), and a name, by default the next number.
+
+        Raises:
+            UserError: one before it could not be written.
+        """
+        self.check()
+        if self.folder is None:
+            return
+        if name is None:
+            name, self._number, self._last_save = f"{self._number:09d}", self._number + 1, time.monotonic()
+        self._writing.append(self._writer.submit(self._write, self.folder / kind / name, position, arrays))
+
+    def check(self) -> None:
+        """Forget about what has been written.
+
+        Raises:
+            UserError: something could not be.
+        """
+        done = [one for one in self._writing if one.done()]
+        self._writing = [one for one in self._writing if not one.done()]
+        for one in done:
+            one.result()
+
+    def wait(self) -> None:
+        """Wait until everything is written; errors are those of `check`."""
+        for one in self._writing:
+            one.result()
+        self._writing = []
+
+    def _write(self, path: Path, position: Position, arrays: Arrays) -> None:
+        write(path, position, arrays)
+        if path.parent.name == "states":
+            for old in sorted(path.parent.glob("[0-9]*[0-9]"))[:-KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+class ProgramCheckpoints(Keeper):
+    """Keeps the lanes of one program in a run's checkpoints; every process of the run must make the same calls."""
+
+    def __init__(self, checkpoints: Checkpoints, number: int) -> None:
+        super().__init__()
+        self._all, self._number, self._steps = checkpoints, number, 1
+        self._path: Path | None = None
+
+    def at(self, first: int) -> Position | None:
+        words = distributed.told(json.dumps(self._look(first)))
+        return Position(*json.loads(words)) if words != "null" else None
+
+    def _look(self, first: int) -> Position | None:
+        if self._all.folder is None:
+            return None
+        self._path = self._lanes(first)
+        if os.path.lexists(self._path):
+            try:
+                return checked(self._path)
+            except Broken as error:
+                self._all.say(
+                    f"warning: finished lanes must be as they were saved: got {self._path}: {error}; "
+                    "they are trained again"
+                )
+        if self._all.state and self._all.state[1][:2] == (self._number, first):
+            self._path = self._all.state[0]
+            return self._all.state[1]
+        return None
+
+    def read(self, position: Position, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays:
+        def ours() -> Arrays:
+            assert self._path is not None
+            return arrays_of(self._path, expected)
+
+        return from_leader(ours, expected)
+
+    def consult(self, seconds: float | None) -> Wish:
+        if seconds is not None and seconds < CALL_SECONDS / 2:
+            self._steps = min(2 * self._steps, ENDLESS)
+        elif seconds is not None and seconds > 2 * CALL_SECONDS:
+            self._steps = max(1, self._steps // 2)
+        distributed.together(self._all.check)
+        wish = Wish(self._steps, self._all.due(), self._all.asked_to_end())
+        said = [Wish(*json.loads(words)) for words in distributed.exchange(json.dumps(wish))]
+        return said[0]._replace(end=any(one.end for one in said))
+
+    def save(self, position: Position, arrays: Arrays) -> None:
+        self._all.write("states", None, position._replace(program=self._number), arrays)
+
+    def finish(self, position: Position, found: Arrays) -> None:
+        path = self._lanes(position.first)
+        self._all.write("lanes", path.name, position._replace(program=self._number), found)
+
+    def found(self, first: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays | None:
+        distributed.together(self._all.wait)
+        return arrays_of(self._lanes(first), expected) if self._all.folder else None
+
+    def _lanes(self, first: int) -> Path:
+        return (self._all.folder or Path()) / "lanes" / f"{self._number:03d}-{first:09d}"
