@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ import tyro
 
 from experiments.launch import Launch, end
 from sae_jax.config import Config, DataConfig
+from sae_jax.keepers import Interrupted
 from sae_jax.plan import Engine
-from sae_jax.settings import TEXT, Range, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
 from sae_jax.types import Hyperparameters
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -22,8 +24,15 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 class RunConfig(Engine):
     """Where a run's files go and what it runs on."""
 
-    name: str = setting("", TEXT, "name of the run; empty is the command and the time")
+    name: str = setting("", TEXT, "name of the run; empty is that of an unfinished run alike, or the command and time")
     runs: str = setting("runs", TEXT, "folder of all runs")
+    resume: str = setting("", TEXT, "an unfinished run to go on with: its folder, or its name among all runs")
+    checkpoint_every: float = setting(60.0, NON_NEGATIVE, "time between checkpoints", "s")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name and self.resume:
+            raise UserError(f"name must be left out beside resume: got {self.name} and {self.resume}; use one of them")
 
 
 GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig, "processes": Launch}
@@ -32,7 +41,7 @@ METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
 def parse(
     argv: Sequence[str], prog: str, description: str, defaults: Mapping[str, tuple[Any, ...]], several: bool
-) -> tuple[RunConfig, dict[str, Any], tuple[int, ...]]:
+) -> tuple[RunConfig, dict[str, Any], int | tuple[int, ...]]:
     """Read a command line.
 
     Args:
@@ -42,7 +51,8 @@ def parse(
         several: whether a setting may take several values, and seeds be asked for by number.
 
     Returns:
-        (where the run goes, values of every setting of a sweep: a tuple where several were given, seeds).
+        (where the run goes, values of every setting of a sweep: a tuple where several were given, seeds:
+        their number or themselves).
 
     Raises:
         UserError: a flag is unknown, repeated, lacks its value or has one out of range.
@@ -69,7 +79,7 @@ def parse(
     # Swept settings come first, in the order of the command line, so that they are the axes in that order.
     order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
     ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
-    return run, {name: settings[name] for name in ordered}, seeds
+    return run, {name: settings[name] for name in ordered}, seeds[0] if several and len(seeds) == 1 else seeds
 
 
 def read(
@@ -104,6 +114,22 @@ def read(
             raise unknown("flag", rest[0].partition("=")[0], known)
         raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
     return words
+
+
+def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words of a command line but for some options with their values: those named, and those that argv gives."""
+    left_out = {flag(name) for name in names} | {_option(word) for word in argv if word.startswith("--")}
+    kept, keep = [], True
+    for word in words:
+        if word.startswith("--"):
+            keep = _option(word) not in left_out
+        if keep:
+            kept.append(word)
+    return kept
+
+
+def _option(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
 
 
 def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
@@ -175,7 +201,7 @@ def _refuse_repeats(argv: Sequence[str]) -> None:
     seen: set[str] = set()
     for word in argv:
         if word.startswith("--"):
-            name = word.partition("=")[0].replace("_", "-")
+            name = _option(word)
             if name in seen:
                 raise UserError(f"{name} must be given once: got it twice; several values follow one flag")
             seen.add(name)
@@ -188,6 +214,8 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         end(error, BAD_INPUT, f"error: {error}")
+    except Interrupted as error:
+        end(error, 128 + (error.number or signal.SIGTERM), error.line)
     except KeyboardInterrupt as error:
         end(error, INTERRUPTED, "interrupted")
     except Exception as error:

@@ -3,57 +3,67 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import RunConfig
+import xarray as xr
+
+from experiments.cli import RunConfig, without
 from experiments.console import ConsoleReporter, print_table, warnings_of
+from experiments.interrupts import heard
+from experiments.launch import Launch
 from experiments.process import set_up
-from sae_jax import Config, DataConfig, distributed, results
+from sae_jax import Config, DataConfig, distributed, results, runs
 from sae_jax.arrays import in_folder, nowhere
 from sae_jax.chunks import Reporter
+from sae_jax.distributed import together
+from sae_jax.keepers import Checkpoints, Interrupted
 from sae_jax.labelled import settings_json
-from sae_jax.settings import as_json
-from sae_jax.sweeps import Study, prepare, train
+from sae_jax.plan import Engine
+from sae_jax.settings import as_json, settings_of
+from sae_jax.sweeps import Study, packed_as, packing, prepare, train
+
+# What a command that goes on with a run may say anew.
+OF_THE_PROCESS = ("resume", "name", "runs", "checkpoint_every", *settings_of(Launch))
+
+Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 
 
-def run_study(
-    command: str, argv: Sequence[str], run: RunConfig, settings: Mapping[str, Any], seeds: int | Sequence[int]
-) -> None:
-    """Train, save and draw a sweep, and tell how it went.
+def run_study(command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]], Parsed]) -> None:
+    """Train, save and draw a sweep, from where it stood, and tell how it went.
 
     Args:
         command, argv: name of the module and its words, for the run's name and config.json.
-        run: where files go and what to run on.
-        settings: values of the sweep's settings, a tuple where several.
-        seeds: number of seeds, or the seeds.
+        parsed: reads words: where the run goes, its settings (a tuple where several values), its seeds.
 
     Raises:
         UserError: a setting or the data break a rule, or the folder holds another run.
+        Interrupted: the process was asked to end.
     """
     set_up()
     began = time.monotonic()
-    folder = Path(run.runs) / (run.name or f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
-    leads = distributed.leads()
+    argv, (run, settings, seeds) = _resolved(argv, parsed)
+    folder = _resumed(run) if run.resume else Path(run.runs) / run.name if run.name else None
 
     def ready(reporter: Reporter) -> Study:
-        if leads:
-            results.check_free(folder)
+        if distributed.leads() and folder:
+            runs.check_claimable(folder)
         return prepare(Config(), DataConfig(), seeds=seeds, engine=run, reporter=reporter, **settings)
 
-    if not leads:
+    if not distributed.leads():
         follow(ready)
         return
     with ConsoleReporter() as reporter, contextlib.ExitStack() as stack:
-        study = distributed.together(lambda: ready(reporter))
-        words = f"python -m experiments.{command} {shlex.join(argv)}".rstrip()
-        claim = results.claim(folder, settings_json(study.grid), words, as_json(run))
-        distributed.together(lambda: stack.enter_context(claim))
-        dataset = train(study, reporter, stack.enter_context(in_folder(folder / "unfinished")))
-        trained = time.monotonic()
+        study = together(lambda: ready(reporter))
+        content = _content(command, argv, run, study)
+        # The same command goes on where it stood, also where the run's name was made of the time.
+        folder = folder or runs.find_unfinished(Path(run.runs), content)
+        folder = folder or Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+        dataset, trained = _trained(command, folder, run, study, content, reporter, stack)
         results.save(dataset, folder)
         from sae_jax import plotting  # Training need not wait for pyplot.
 
@@ -62,13 +72,85 @@ def run_study(
     for line in warnings_of(dataset):
         reporter.line(line)
     reporter.line(f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:")
-    for path in [folder / name for name in (results.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
+    for path in [folder / name for name in (runs.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
         reporter.line(f"  {path}")
+
+
+def _trained(
+    command: str,
+    folder: Path,
+    run: RunConfig,
+    study: Study,
+    content: Mapping[str, Any],
+    reporter: Reporter,
+    stack: contextlib.ExitStack,
+) -> tuple[xr.Dataset, float]:
+    """Hold a run's folder until the stack is left, and train what is left of the study: its lanes, and the time."""
+    before = together(lambda: stack.enter_context(runs.claim(folder, content)))
+    distributed.told(json.dumps(before and before["packing"]))
+    go_on = f"python -m experiments.{command} --resume {shlex.quote(str(folder))}"
+    interrupts = stack.enter_context(heard(f"interrupted; the last checkpoint is kept; to go on: {go_on}"))
+    unfinished = folder / runs.UNFINISHED
+    kept = unfinished / runs.CHECKPOINTS
+    checkpoints = stack.enter_context(
+        together(lambda: Checkpoints(kept, run.checkpoint_every, interrupts.asked, reporter.line))
+    )
+    if before:
+        reporter.line(f"going on with {folder}: {checkpoints.standing}")
+        for change in runs.changed_versions(before, content):
+            reporter.line(f"warning: results are the same to the bit only with the same versions: got {change}")
+        study = packed_as(study, before["packing"])
+    opened = stack.enter_context(in_folder(unfinished / "arrays"))
+    try:
+        dataset = train(study, reporter, opened, checkpoints)
+    except Interrupted as error:
+        checkpoints.wait()
+        error.number, error.line = interrupts.number, f"interrupted; what was trained is saved; to go on: {go_on}"
+        raise
+    # What is left to do is done again in a moment, from what is kept.
+    interrupts.patience = 0.0
+    return dataset, time.monotonic()
 
 
 def follow(ready: Callable[[Reporter], Study]) -> None:
     """Train with the first process, which alone prints and writes."""
     quiet = Reporter()
-    study = distributed.together(lambda: ready(quiet))
-    distributed.together(lambda: None)  # The first process claims the folder.
-    train(study, quiet, nowhere)
+    study = together(lambda: ready(quiet))
+    together(lambda: None)  # The first process claims the folder.
+    sizes = json.loads(distributed.told(""))
+    with heard("interrupted") as interrupts:
+        checkpoints = together(lambda: Checkpoints(None, asked_to_end=interrupts.asked))
+        try:
+            train(packed_as(study, sizes) if sizes else study, quiet, nowhere, checkpoints)
+        except Interrupted as error:
+            error.number = interrupts.number
+            raise
+
+
+def _resolved(argv: Sequence[str], parsed: Callable[[Sequence[str]], Parsed]) -> tuple[Sequence[str], Parsed]:
+    """The words of a command and what they say; those of the run that it goes on with, where it does."""
+    said = together(lambda: parsed(argv))
+    if not said[0].resume:
+        return argv, said
+    before = together(lambda: runs.words_of(runs.recorded(_resumed(said[0]))) if distributed.leads() else [])
+    kept = without(json.loads(distributed.told(json.dumps(before))), argv, OF_THE_PROCESS)
+    return [*kept, *argv], together(lambda: parsed([*kept, *argv]))
+
+
+def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) -> dict[str, Any]:
+    """What config.json says of a run."""
+    engine = {name: value for name, value in as_json(run).items() if name in settings_of(Engine) and name != "devices"}
+    return runs.content_of(
+        f"python -m experiments.{command} {shlex.join(without(argv, [], ('resume',)))}".rstrip(),
+        settings_json(study.grid),
+        engine,
+        study.devices,
+        [program.data.summary for program in study.programs],
+        packing(study),
+    )
+
+
+def _resumed(run: RunConfig) -> Path:
+    """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
+    path = Path(run.resume)
+    return path if path.exists() else Path(run.runs) / run.resume

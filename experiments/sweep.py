@@ -15,21 +15,20 @@ import sys
 from experiments.cli import one_line_errors, parse
 from experiments.launch import launch
 from experiments.study import run_study
-from sae_jax.distributed import together
 
 DEFAULT_AXES = {"rho": (0.05, 0.07, 0.1), "beta": (0.3, 1.0, 3.0)}
 
 
 def main(argv: list[str]) -> None:
     """Parse, sweep, save, draw."""
+    description = (__doc__ or "").partition("\n")[0]
     with one_line_errors():
         launch(argv)
-        run, settings, seeds = together(
-            lambda: parse(
-                argv, "python -m experiments.sweep", (__doc__ or "").partition("\n")[0], DEFAULT_AXES, several=True
-            )
+        run_study(
+            "sweep",
+            argv,
+            lambda words: parse(words, "python -m experiments.sweep", description, DEFAULT_AXES, several=True),
         )
-        run_study("sweep", argv, run, settings, seeds[0] if len(seeds) == 1 else seeds)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,16 @@ import sys
 from experiments.cli import one_line_errors, parse
 from experiments.launch import launch
 from experiments.study import run_study
-from sae_jax.distributed import together
 
 
 def main(argv: list[str]) -> None:
     """Parse, train, save, draw."""
+    description = (__doc__ or "").partition("\n")[0]
     with one_line_errors():
         launch(argv)
-        run, settings, seeds = together(
-            lambda: parse(argv, "python -m experiments.train", (__doc__ or "").partition("\n")[0], {}, several=False)
+        run_study(
+            "train", argv, lambda words: parse(words, "python -m experiments.train", description, {}, several=False)
         )
-        run_study("train", argv, run, settings, seeds)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ PIECE_BYTES = 2**24
 
 def unwritable(folder: Path, reason: str | None) -> UserError:
     """The error for a run's folder that cannot be written to."""
-    return UserError(f"the run's folder must be writable: got {folder}: {reason}; choose another --name or --runs")
+    return UserError(
+        f"the run's folder must be writable: got {folder}: {reason}; make room there, or choose another --runs"
+    )
 
 
 def in_memory() -> Opener:

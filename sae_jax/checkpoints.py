@@ -59,11 +59,11 @@ def write(path: Path, position: Position, arrays: Arrays) -> None:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
         note = {"position": position._asdict(), "files": digests(partial)}
         with (partial / NOTE).open("w") as stream:
-            stream.write(json.dumps(note, indent=1) + "\n")
+            stream.write(json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         if path.exists():
@@ -86,9 +86,11 @@ def checked(path: Path) -> Position:
         raise Broken("it is a link")
     try:
         note = json.loads((path / NOTE).read_bytes())
-        files, position = note["files"], Position(**note["position"])
+        files, position = dict(note["files"]), Position(**note["position"])
         if any(type(value) is not int or value < 0 for value in position[:-1]) or type(position.finished) is not bool:
-            raise Broken(f"{NOTE} is no note of a checkpoint")
+            raise ValueError
+        if note.pop("digest") != _digest(note):
+            raise Broken(f"{NOTE} has changed")
         found = digests(path)
     except OSError as error:
         raise Broken(f"{Path(error.filename or path).name}: {error.strerror}") from None
@@ -124,6 +126,10 @@ def arrays_of(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Array
         raise UserError(
             f"a checkpoint must hold the lanes of this run: got {path}: {reason}; remove it to train them again"
         ) from None
+
+
+def _digest(note: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()
 
 
 def digests(path: Path) -> dict[str, str]:

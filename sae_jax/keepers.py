@@ -14,8 +14,10 @@ from typing import NamedTuple
 import jax
 
 from sae_jax import distributed
+from sae_jax.arrays import unwritable
 from sae_jax.checkpoints import Arrays, Broken, Position, arrays_of, checked, write
 from sae_jax.parallel import from_leader
+from sae_jax.plan import count
 from sae_jax.settings import UserError
 
 KEPT = 2
@@ -25,7 +27,15 @@ ENDLESS = 2**30
 
 
 class Interrupted(Exception):
-    """Training has ended before its last step because it was asked to; what was trained is saved."""
+    """Training has ended before its last step because it was asked to; what was trained is saved.
+
+    Attributes:
+        number: of the signal that asked, 0 where another process heard it.
+        line: how to go on.
+    """
+
+    number: int = 0
+    line: str = ""
 
 
 class Wish(NamedTuple):
@@ -97,6 +107,11 @@ class Checkpoints:
         self._last_save = time.monotonic()
         if folder is None:
             return
+        try:
+            for kind in ("states", "lanes"):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error.strerror) from None
         for partial in folder.glob("*/*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         states, broken = sorted(folder.glob("states/*")), []
@@ -114,14 +129,23 @@ class Checkpoints:
                 f"back, or remove {folder / 'states'} to train again from the last finished lanes"
             )
 
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What is being written needs the interpreter until the end.
+        self._writer.shutdown()
+
     def of_program(self, number: int) -> ProgramCheckpoints:
         """The keeper of a program's lanes."""
         return ProgramCheckpoints(self, number)
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing has been kept."""
-        return self.folder is None or not any(path.suffix != ".partial" for path in self.folder.glob("*/*"))
+    def standing(self) -> str:
+        """What there is to go on from, in words."""
+        finished = len(list(self.folder.glob("lanes/*"))) if self.folder else 0
+        state = f", another at step {self.state[1].step:,}" if self.state else ""
+        return f"{count(finished, 'finished chunk')}{state}"
 
     def due(self) -> bool:
         """Whether it is time to save: not while a save before it is still being written."""

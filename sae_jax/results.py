@@ -1,13 +1,10 @@
-"""A labelled xarray.Dataset <-> the files of a run."""
+"""A labelled xarray.Dataset <-> the files of a finished run."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,68 +19,7 @@ from sae_jax.settings import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULTS_FILE, PARAMS_FILE, CONFIG_FILE = "results.nc", "params.safetensors", "config.json"
-
-PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "h5netcdf", "safetensors"),
-    *("scikit-learn", "scikit-image", "tensorflow-datasets"),
-)
-
-
-def check_free(folder: Path) -> None:
-    """Refuse a folder that holds something already, or that could not be made.
-
-    Raises:
-        UserError: it does, it is no folder, or the folder that would hold it cannot be written to.
-    """
-    try:
-        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise unwritable(folder, error.strerror) from None
-    if taken:
-        raise UserError(f"the run's folder must be new or empty: got {folder}; choose another --name")
-    if not parent.is_dir():
-        raise unwritable(folder, f"{parent} is a file")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise unwritable(folder, f"{parent} is read-only")
-
-
-@contextlib.contextmanager
-def claim(folder: Path, settings: Mapping[str, Any], command: str, run: Mapping[str, Any]) -> Iterator[None]:
-    """Make the folder of a run and write config.json into it, before anything is trained.
-
-    Where the body fails before it has saved results, both are taken away again.
-
-    Args:
-        folder: new or empty.
-        settings: every setting of the sweep.
-        command: the command line.
-        run: what it ran on.
-
-    Raises:
-        UserError: the folder holds another run, also one that began a moment ago, or cannot be written to.
-    """
-    check_free(folder)
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    content = {"command": command, "settings": settings, "run": run, "versions": versions}
-    path = folder / CONFIG_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x") as stream:
-            stream.write(json.dumps(content, indent=2) + "\n")
-    except FileExistsError:
-        raise UserError(f"the run's folder must be new or empty: got {folder}; choose another --name") from None
-    except OSError as error:
-        raise unwritable(folder, error.strerror) from None
-    try:
-        yield
-    except BaseException:
-        if not (folder / RESULTS_FILE).exists():
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # Somebody has put a file there.
-                folder.rmdir()
-        raise
+RESULTS_FILE, PARAMS_FILE = "results.nc", "params.safetensors"
 
 
 def save(dataset: xr.Dataset, folder: Path) -> None:

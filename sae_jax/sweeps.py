@@ -22,7 +22,7 @@ from sae_jax.keepers import Checkpoints, Keeper
 from sae_jax.labelled import Frame, Shape, put, settings_json, to_dataset
 from sae_jax.lanes import plan_lanes
 from sae_jax.parallel import choose_devices
-from sae_jax.plan import Engine, Plan
+from sae_jax.plan import Engine, Plan, repacked
 from sae_jax.settings import UserError, as_json
 from sae_jax.types import Hyperparameters
 
@@ -127,6 +127,20 @@ def prepare(
         plan = plan_lanes(program_config, samples, hyper, grid.seeds, available, engine)
         programs.append(Program(point, program_config, samples, plan))
     return Study(grid, programs, available)
+
+
+def packing(study: Study) -> list[tuple[int, int]]:
+    """How each program's lanes are packed: (cells_per_block, blocks_per_group); results depend on it in their bits."""
+    return [(program.plan.cells_per_block, program.plan.blocks_per_group) for program in study.programs]
+
+
+def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
+    """The same study with its lanes packed as `packing` said before."""
+    programs = [
+        program._replace(plan=repacked(program.plan, *size))
+        for program, size in zip(study.programs, sizes, strict=True)
+    ]
+    return study._replace(programs=programs)
 
 
 def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpoints | None = None) -> xr.Dataset:

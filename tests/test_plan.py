@@ -1,5 +1,6 @@
 """Packing lanes into blocks and chunks."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax

@@ -1,0 +1,86 @@
+"""Ending a run when it is asked to, by Ctrl-C or by a machine that is taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Those who end processes give them ten seconds at least.
+PATIENCE_SECONDS = 8.0
+CLOSED = 0
+
+
+class Interrupts:
+    """Signals that ask this process to end, heard also while the main thread is inside a long computation.
+
+    Attributes:
+        number: the first signal that came; 0 before.
+        last_words: what is said where the process has to end before it has ended by itself.
+        patience: seconds that it may take for that.
+    """
+
+    def __init__(self, last_words: str) -> None:
+        self.number, self.last_words, self.patience = 0, last_words, PATIENCE_SECONDS
+
+    def asked(self) -> bool:
+        """Whether the process is to end."""
+        return self.number > 0
+
+    def listen(self, heard: int) -> None:
+        """Read the numbers of signals from a pipe until it says CLOSED; end the process if it has not ended in time.
+
+        A second signal ends it at once.
+        """
+        deadline: float | None = None
+        while True:
+            left = (
+                None
+                if deadline is None
+                else max(0.0, min(deadline, time.monotonic() + self.patience) - time.monotonic())
+            )
+            if not select.select([heard], [], [], left)[0]:
+                self._leave()
+            number = os.read(heard, 1)[0]
+            if number == CLOSED:
+                return
+            if number in SIGNALS:
+                if self.number:
+                    self._leave()
+                self.number, deadline = number, time.monotonic() + self.patience
+
+    def _leave(self) -> None:
+        os.write(2, f"\n{self.last_words}\n".encode())
+        os._exit(128 + self.number)
+
+
+@contextlib.contextmanager
+def heard(last_words: str) -> Iterator[Interrupts]:
+    """Hear SIGINT and SIGTERM instead of being ended by them.
+
+    Args:
+        last_words: how to go on; said where the process has to end before it has ended by itself.
+    """
+    interrupts = Interrupts(last_words)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # Python's own handlers wait for the main thread; the number of a signal is written to the pipe at once.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    listener = threading.Thread(target=interrupts.listen, args=(reading,), daemon=True)
+    listener.start()
+    try:
+        yield interrupts
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.write(writing, bytes([CLOSED]))
+        listener.join()
+        os.close(reading)
+        os.close(writing)

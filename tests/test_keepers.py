@@ -1,0 +1,163 @@
+"""What a run keeps, and what it goes on from."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from sae_jax import UserError, checkpoints
+from sae_jax.checkpoints import Position, checked
+from sae_jax.keepers import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
+
+SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
+EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
+
+
+def state(step, first=0):
+    return Position(0, first, **SIZES, step=step, points=0, finished=False)
+
+
+def value(number):
+    return {"value": np.array([number, -number], float)}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A run with three states saved, one after another, and a finished chunk before them."""
+    with Checkpoints(tmp_path) as made:
+        keeper = made.of_program(0)
+        keeper.finish(state(100, first=0)._replace(finished=True), value(0.5))
+        for step in (10, 20, 30):
+            keeper.save(state(step, first=4), value(step))
+        made.wait()
+    return tmp_path
+
+
+def again(folder):
+    """A later process that looks at what was kept, and the lines that it says."""
+    lines = []
+    return Checkpoints(folder, say=lines.append), lines
+
+
+def test_the_last_two_states_are_kept(kept):
+    assert sorted(path.name for path in (kept / "states").iterdir()) == ["000000001", "000000002"]
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
+
+
+def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept):
+    made, lines = again(kept)
+    keeper = made.of_program(0)
+    assert made.standing == "1 finished chunk, another at step 30" and not lines
+    assert keeper.at(0).finished and keeper.at(2) is None
+    assert keeper.at(4) == state(30, first=4)
+    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [30, -30]
+    assert keeper.found(0, EXPECTED)["value"].tolist() == [0.5, -0.5]
+    assert made.of_program(1).at(4) is None
+    keeper.save(state(40, first=4), value(40))
+    made.wait()
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
+
+
+def broken(path):
+    (path / "arrays" / "_METADATA").write_text("")
+
+
+def test_a_broken_state_is_named_and_the_one_before_it_is_used(kept):
+    broken(kept / "states" / "000000002")
+    made, lines = again(kept)
+    assert lines == [
+        f"warning: a checkpoint must be as it was saved: got {kept}/states/000000002: arrays/_METADATA has changed; "
+        "the one before it is used"
+    ]
+    keeper = made.of_program(0)
+    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [20, -20]
+
+
+def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
+    for name in ("000000001", "000000002"):
+        broken(kept / "states" / name)
+    before = sorted(kept.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"must be as it was saved: got .*000000001: .*; .*000000002: .* put a copy back"
+    ):
+        again(kept)
+    assert sorted(kept.rglob("*")) == before
+
+
+def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
+    broken(kept / "lanes" / "000-000000000")
+    made, lines = again(kept)
+    keeper = made.of_program(0)
+    assert keeper.at(0) is None
+    assert len(lines) == 1 and "000-000000000: arrays/_METADATA has changed; they are trained again" in lines[0]
+    keeper.finish(state(100)._replace(finished=True), value(1))
+    assert keeper.found(0, EXPECTED)["value"].tolist() == [1, -1]
+
+
+def test_what_was_being_written_when_a_process_ended_is_taken_away(kept):
+    (kept / "states" / "000000003.partial").mkdir()
+    made, lines = again(kept)
+    assert made.state[1].step == 30 and not lines
+    assert len(list((kept / "states").iterdir())) == 2
+
+
+def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    made, _ = again(kept)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.os, "replace", full)
+        made.of_program(0).save(state(40, first=4), value(40))
+        with pytest.raises(UserError, match="No space left on device"):
+            made.wait()
+    assert again(kept)[0].state[1].step == 30
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        writing.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr("sae_jax.keepers.write", slow)
+    made = Checkpoints(tmp_path, every=0)
+    keeper = made.of_program(0)
+    assert keeper.consult(None).save
+    keeper.save(state(1), value(1))
+    assert writing.wait(30)
+    assert not keeper.consult(0.1).save  # One at a time.
+    go_on.set()
+    made.wait()
+    assert keeper.consult(0.1).save
+
+
+def test_steps_at_a_time_are_as_many_as_a_second_takes(tmp_path):
+    keeper = Checkpoints(tmp_path).of_program(0)
+    assert keeper.consult(None).steps == 1
+    assert [keeper.consult(CALL_SECONDS / 10).steps for _ in range(4)] == [2, 4, 8, 16]
+    assert keeper.consult(CALL_SECONDS).steps == 16
+    assert [keeper.consult(CALL_SECONDS * 10).steps for _ in range(6)] == [8, 4, 2, 1, 1, 1]
+    for _ in range(50):
+        keeper.consult(0.0)
+    assert keeper.consult(0.0).steps == ENDLESS
+
+
+def test_who_is_asked_to_end_says_so(tmp_path):
+    asked = threading.Event()
+    keeper = Checkpoints(tmp_path, asked_to_end=asked.is_set).of_program(0)
+    assert not keeper.consult(None).end
+    asked.set()
+    assert keeper.consult(None).end
+
+
+def test_in_memory_finished_lanes_are_handed_out_once():
+    keeper = Keeper()
+    assert keeper.at(0) is None and keeper.consult(1.0) == (ENDLESS, False, False)
+    found = value(3)
+    keeper.finish(state(100), found)
+    assert keeper.found(0, EXPECTED) is found
+    with pytest.raises(KeyError):
+        keeper.found(0, EXPECTED)
