@@ -14,6 +14,7 @@ from typing import Any
 from jax.errors import JaxRuntimeError
 
 from sae_jax import distributed
+from sae_jax.keepers import Interrupted
 from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
 
 LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
@@ -93,17 +94,17 @@ def end(error: BaseException, code: int, line: str = "") -> None:
             raise error
         print(line, file=sys.stderr)
         sys.exit(code)
-    agreed = isinstance(error, distributed.Refused)
-    if line:
-        if distributed.leads() or not agreed:
+    if isinstance(error, distributed.Refused | Interrupted):  # All of them know, and end in step.
+        if distributed.leads():
             print(line, file=sys.stderr)
+        sys.exit(code)
+    if line:
+        print(line, file=sys.stderr)
     elif isinstance(error, JaxRuntimeError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
     else:
         traceback.print_exception(error)
-    if agreed:
-        sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     # The usual end waits for the other processes, which may be waiting for this one.

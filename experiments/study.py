@@ -46,7 +46,7 @@ def run_study(command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]
     """
     set_up()
     began = time.monotonic()
-    argv, (run, settings, seeds) = _resolved(argv, parsed)
+    argv, (run, settings, seeds) = _resolved(command, argv, parsed)
     folder = _resumed(run) if run.resume else Path(run.runs) / run.name if run.name else None
 
     def ready(reporter: Reporter) -> Study:
@@ -127,12 +127,19 @@ def follow(ready: Callable[[Reporter], Study]) -> None:
             raise
 
 
-def _resolved(argv: Sequence[str], parsed: Callable[[Sequence[str]], Parsed]) -> tuple[Sequence[str], Parsed]:
+def _resolved(
+    command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]], Parsed]
+) -> tuple[Sequence[str], Parsed]:
     """The words of a command and what they say; those of the run that it goes on with, where it does."""
     said = together(lambda: parsed(argv))
     if not said[0].resume:
         return argv, said
-    before = together(lambda: runs.words_of(runs.recorded(_resumed(said[0]))) if distributed.leads() else [])
+
+    def begun() -> list[str]:
+        folder = _resumed(said[0])
+        return runs.words_of(runs.recorded(folder), f"experiments.{command}") if distributed.leads() else []
+
+    before = together(begun)
     kept = without(json.loads(distributed.told(json.dumps(before))), argv, OF_THE_PROCESS)
     return [*kept, *argv], together(lambda: parsed([*kept, *argv]))
 

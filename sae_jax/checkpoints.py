@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,9 +72,11 @@ def write(path: Path, position: Position, arrays: Arrays) -> None:
             shutil.rmtree(path)
         os.replace(partial, path)
         _sync(path.parent)
-    except Exception as error:  # A full disk is an OSError to Python and a ValueError to tensorstore.
+    except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        # A full disk is an OSError to Python and a ValueError to tensorstore.
+        number = re.search(r"os_error_code='([0-9]+)'", str(error))
+        reason = getattr(error, "strerror", None) or (os.strerror(int(number[1])) if number else _line(error))
         raise unwritable(path.parent, reason) from None
 
 
@@ -122,10 +126,13 @@ def arrays_of(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Array
             raise ValueError("its arrays are not those of this run")
         return dict(checkpointer.restore(place))
     except Exception as error:  # What a hostile file brings about in the library is refused, whatever it is.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"a checkpoint must hold the lanes of this run: got {path}: {reason}; remove it to train them again"
+            f"a checkpoint must hold the lanes of this run: got {path}: {_line(error)}; remove it to train them again"
         ) from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _digest(note: Mapping[str, Any]) -> str:
@@ -158,6 +165,8 @@ def orbax_checkpointer() -> Any:
     """Writes and reads a flat dict of arrays as a folder, on one process."""
     import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # Training need not wait for it.
 
+    # What it says about errors in its threads is raised, too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="sae_jax"
     )

@@ -80,7 +80,7 @@ def recorded(folder: Path) -> dict[str, Any]:
             not isinstance(content[name], dict) for name in ("settings", "run", "versions")
         ):
             raise ValueError
-        words_of(content)
+        shlex.split(content["command"])
         sizes = [size for sizes in content["packing"] for size in sizes]
         if any(type(size) is not int or size < 1 for size in sizes) or len(sizes) != 2 * len(content["packing"]):
             raise ValueError
@@ -225,8 +225,15 @@ def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [f"{name} {one.get(name)} -> {other[name]}" for name in other if one.get(name) != other[name]]
 
 
-def words_of(content: Mapping[str, Any]) -> list[str]:
-    """The words of the command that began a run, without its module."""
+def words_of(content: Mapping[str, Any], module: str) -> list[str]:
+    """The words of the command that began a run, without its module.
+
+    Raises:
+        UserError: it is another module.
+    """
+    begun = _module(content)
+    if begun != f"python -m {module}":
+        raise UserError(f"a run must be gone on with by the command that began it: got python -m {module}; use {begun}")
     return shlex.split(content["command"])[3:]
 
 

@@ -1,6 +1,7 @@
 """Real processes that train one sweep together, over loopback."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,25 @@ def test_many_processes_train_what_one_does(alone, processes, devices, data_para
         np.testing.assert_allclose(together[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+def test_processes_that_are_asked_to_end_go_on_together_to_the_same_bits(tmp_path):
+    words = [*GRID, "--devices", "2", "--lanes-per-chunk", "4", "--checkpoint-every", "0", "--name"]
+    undisturbed = ended(start(tmp_path, *[[*words, "whole"]] * 2))
+    assert [code for code, _, _ in undisturbed] == [0, 0]
+    running = start(tmp_path, *[[*words, "run"]] * 2)
+    while not running[0].stdout.readline().startswith("compiling"):
+        assert running[0].poll() is None, running[0].stderr.read()
+    # One of them hears it; both save, and both end.
+    running[1].send_signal(signal.SIGTERM)
+    leader, follower = ended(running, 60)
+    assert (leader[0], follower) == (143, (143, "", ""))
+    assert leader[2].startswith("interrupted; what was trained is saved; to go on: ")
+    leader, follower = ended(start(tmp_path, *[["--resume", "run"]] * 2))
+    assert (leader[0], leader[2], follower) == (0, "", (0, "", ""))
+    assert "going on with runs/run" in leader[1]
+    for name in ("results.nc", "params.safetensors"):
+        assert (tmp_path / "runs/run" / name).read_bytes() == (tmp_path / "runs/whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_when_one_process_is_killed_the_others_end_and_say_so(victim, tmp_path):
     running = start(tmp_path, *[[*LONG, "--devices", "1"]] * 3)
@@ -101,7 +121,10 @@ def test_when_one_process_is_killed_the_others_end_and_say_so(victim, tmp_path):
             "error: all processes must have the same command line: process 1 differs from process 0\n",
         ),
         # Only the first process looks at the folder.
-        ([["--name", "taken"]] * 2, "error: the run's folder must be new or empty: got runs/taken; choose another --n"),
+        (
+            [["--name", "taken"]] * 2,
+            "error: the run's folder must be new, empty or of an unfinished run: got runs/taken; choos",
+        ),
     ],
     ids=["flag", "command", "folder"],
 )

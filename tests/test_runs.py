@@ -44,7 +44,9 @@ def test_config_json_holds_settings_versions_and_the_command(tmp_path):
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored == content() and stored["settings"] == SETTINGS and stored["devices"] == "2 cpu"
     assert {"python", "jax", "optax", "flax", "h5netcdf", "orbax-checkpoint"} <= set(stored["versions"])
-    assert words_of(stored) == ["--rho", ".05", ".1", "--name", "a b"]
+    assert words_of(stored, "experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
+    with pytest.raises(UserError, match=r"got python -m experiments.train; use python -m experiments.sweep"):
+        words_of(stored, "experiments.train")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "results.nc"]
 
 
