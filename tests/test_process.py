@@ -13,7 +13,7 @@ from sae_jax import results
 WORDS = ["--dataset", "digits", "--steps", "30", "--d-hidden", "6", "--rho", "0.1", "--seeds", "1"]
 
 
-def test_a_second_run_compiles_nothing_and_finds_the_same(tmp_path):
+def test_a_second_run_compiles_nothing_and_finds_the_same_to_the_bit(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     kept = []
     for name in ("first", "second"):
@@ -22,7 +22,8 @@ def test_a_second_run_compiles_nothing_and_finds_the_same(tmp_path):
         kept.append({path.name for path in (tmp_path / "cache").rglob("*-cache")})
     assert kept[0] == kept[1] and len(kept[0]) >= 3
     first, second = (results.load(tmp_path / "runs" / name) for name in ("first", "second"))
-    assert first.equals(second)
+    assert len(first.data_vars) > 10
+    assert all(first[name].values.tobytes() == second[name].values.tobytes() for name in first.variables)
 
 
 def test_a_place_that_jax_was_told_of_is_kept(monkeypatch):
