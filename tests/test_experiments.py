@@ -156,7 +156,7 @@ BAD = [
     (["--runs", "text.npy"], "the run's folder must be writable: got text.npy"),
     (["--name", "n" * 300], "File name too long"),
     (["--dataset", "array:" + "n" * 300], "File name too long"),
-    (["--samples", "1" + 12 * "0"], "samples must fit in memory"),
+    (["--samples", "2" + 9 * "0"], "samples must fit in memory"),
 ]
 ONLY_SWEEP = [
     (["--cells-per-block", "8", "--lanes-per-chunk", "2"], "a block must fit into its devices' share of a chunk"),
