@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
         ) from None
 
 
-def _of_archive(stream: BufferedIOBase, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _of_archive(stream: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """What `read` does, of a .npz file."""
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
@@ -92,7 +92,7 @@ def _of_archive(stream: BufferedIOBase, path: str) -> tuple[np.ndarray, np.ndarr
     return (found[SAMPLES], found[LABELS]) if len(found) == 2 else (found[names[0]], None)
 
 
-def _array(stream: BufferedIOBase, size: int) -> np.ndarray:
+def _array(stream: Any, size: int) -> np.ndarray:
     """One array as numpy.save writes it.
 
     Args:
