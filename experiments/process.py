@@ -47,6 +47,23 @@ def check_writable(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} must be writable: got {folder}: {there} {reason}; choose another")
 
 
+def check_file(path: Path, flag: str) -> None:
+    """Refuse a file, named by a flag, that could not be written, before anything is computed for it.
+
+    Raises:
+        UserError: it is a folder, or its own folder is missing or read-only, or its name is too long.
+    """
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError:
+        raise UserError(f"{flag} must name a file that can be written: got {path}; choose another") from None
+
+
 def write_whole(path: Path, content: bytes, flag: str) -> None:
     """Write a file in one move, its folder made where it is missing: it is there as a whole, or as it was before.
 

@@ -153,12 +153,15 @@ CONTENTS = {
     "latin.json": b"\xff\xfe",
     "pickle.json": pickle.dumps(Bomb()),
 }
-FOLDERS = ("folder.npy", "folder.npz", "folder.json", "reports")
+FOLDERS = ("folder.npy", "folder.npz", "folder.json")
 FILES = (*ARRAYS, *CONTENTS, *FOLDERS)
 
 
 def write(folder, name):
-    """Write one of FILES."""
+    """Write one of FILES; with .d behind its name it is alone in a folder of that name."""
+    if name.endswith(".d"):
+        (folder / name).mkdir()
+        return write(folder / name, name.removesuffix(".d"))
     if name in FOLDERS:
         (folder / name).mkdir()
     else:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
 from experiments.cli import checked_settings, one_line_errors, options_of, read
-from experiments.process import write_whole
+from experiments.process import check_file, write_whole
 from sae_jax.parallel import choose_devices
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
 
@@ -63,9 +62,8 @@ def main(argv: list[str]) -> None:
             print(markdown_table(saved(Path(output.table))))
             return
         target = Path(output.json).absolute()
-        there = target if os.path.exists(target) else target.parent
-        if output.json and (os.path.isdir(target) or not os.access(there, os.W_OK)):
-            raise UserError(f"--json must name a file that can be written: got {output.json}; choose another")
+        if output.json:
+            check_file(Path(output.json), "--json")
         content = benchmark(output.quick)
         if output.json:
             write_whole(target, (json.dumps(content, indent=2) + "\n").encode(), "--json")

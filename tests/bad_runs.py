@@ -1,0 +1,225 @@
+"""Bad input of the commands that read what was trained or measured, as in `bad_inputs`; RUN is a finished run."""
+
+import h5py
+import numpy as np
+
+from tests.bad_files import CONTENTS, attribute, cut, length, made, put, settings, stored, tensor, tensors, written
+
+BIG = "9" * 30
+NC, PARAMS = "results.nc", "params.safetensors"
+READABLE = "a finished run's files must be readable: "
+AGAIN = "train it again"
+VERSION = "the file is damaged or of another version: train the run again"
+NAMES = "results must name the settings they were trained with: got an attribute "
+AXES = "results must have the axes of their own settings, "
+WEIGHT = "encoder_weight"
+OFFSETS = "invalid offset for tensor"
+
+EVALUATE = [
+    ([], "evaluate needs the folder of one finished run, before its flags: got none", "see runs/"),
+    ([""], "evaluate needs the folder of one finished run, before its flags: got none", "see runs/"),
+    (["--task", "probe"], "evaluate needs the folder of one finished run, before its flags: got none", "see runs/"),
+    (["RUN", "RUN"], "evaluate needs the folder of one finished run, before its flags: got run run", "see runs/"),
+    (["runn"], "a finished run's folder must hold results.nc: got runn", "did you mean run?"),
+    (["elsewhere"], "a finished run's folder must hold results.nc: got elsewhere", "check the path"),
+    (["n" * 300], "a finished run's folder must hold results.nc: got nnn", "check the path"),
+    (["RUN/results.nc"], "a finished run's folder must hold results.nc: got run/results.nc", "check the path"),
+    (["."], "a finished run's folder must hold results.nc: got .", "check the path"),
+    (["text.npy"], "a finished run's folder must hold results.nc: got text.npy", "check the path"),
+    (["RUN", "--task", ""], "inpainting, retrieval, stacked: got ''", "the default is probe"),
+    (["RUN", "--task", "prob"], "inpainting, retrieval, stacked: got 'prob'", "did you mean probe?"),
+    (["RUN", "--task", "probe", "anomaly"], "--task takes one value: got 2 (probe anomaly)", "leave one"),
+    (
+        ["RUN", "--task", "anomaly"],
+        "needs a run that left a class out of its training: got classes ''",
+        "--classes 0-8",
+    ),
+    (["RUN", "--noise", "nan"], "noise must be a finite number: got 'nan'", "the default is 0.05 0.1"),
+    (["RUN", "--noise", "1e400"], "noise must be a finite number: got '1e400'", "the default is 0.05 0.1"),
+    (["RUN", "--noise", ".1", "0"], "noise must be > 0: got 0", "the default is 0.05 0.1"),
+    (["RUN", "--noise", ".1", ".1"], "noise must not name a level twice: got 0.1, 0.1", "leave one"),
+    (["RUN", "--corruption", "masking", "--noise", "2"], "noise must be a probability, in [0, 1]", "use 1 or less"),
+    (["RUN", "--corruption", "none"], "corruption must be one of gaussian, masking", "the default is gaussian"),
+    (["RUN", "--devices", "99"], "devices must be at most what JAX has: got 99 of 4 cpu devices", "use 4 or less"),
+    (["RUN", "--devices", "-1"], "devices must be >= 0: got -1", "the default is 0"),
+    (["RUN", "--layers", "0"], "layers must be >= 1: got 0", "the default is 200"),
+    (["RUN", "--layers", "5", "x"], "layers must be a whole number: got 'x'", "the default is 200"),
+    (["RUN", "--task", "stacked", "--layers", "9" * 9], "layers must fit in memory: got 999999999", "use fewer units"),
+    (["RUN", "--iterations", BIG], f"iterations must be at most 2147483647: got {BIG}", "the default is 200"),
+    (["RUN", "--neighbours", "0"], "neighbours must be >= 1: got 0", "the default is 10"),
+    (["RUN", "--rounds", "1.5"], "rounds must be a whole number: got '1.5'", "the default is 10"),
+    (["RUN", "--hole", "1"], "hole must be in (0, 1): got 1", "the default is 0.4"),
+    (["RUN", "--decay", "-1"], "decay must be >= 0: got -1", "the default is 0.0001"),
+    (["RUN", "--decay", "\u0661"], "decay must be a finite number: got '\u0661'", "the default is 0.0001"),
+    (["RUN", "--tyro-write-completion", "bash", "x"], "unknown flag --tyro-write-completion", "known: --corruption"),
+    (["RUN", "--rho", ".1"], "unknown flag --rho", "did you mean --hole?"),
+]
+
+
+def without(name):
+    return stored(lambda file: file.__delitem__(name))
+
+
+# By what was done to a run: how, what is said, the fix.
+DAMAGES = {
+    "results are a folder": (
+        lambda run: ((run / NC).unlink(), (run / NC).mkdir()),
+        "must hold results.nc",
+        "check the",
+    ),
+    "no parameters": (lambda run: (run / PARAMS).unlink(), "must hold params.safetensors: got run", "check the path"),
+    "empty results": (written(NC, b""), READABLE, AGAIN),
+    "results of words": (written(NC, b"hello"), READABLE, AGAIN),
+    "results of an older netCDF": (written(NC, b"CDF\x01" + bytes(100)), READABLE, AGAIN),
+    "pickled results": (written(NC, CONTENTS["bomb.npy"]), READABLE, AGAIN),
+    "results cut short": (cut(NC, 3000), READABLE + "run: got Unable", AGAIN),
+    "another format": (
+        attribute("format", 2),
+        "must be of format 1: got 2",
+        "use the version of sae_jax that wrote them",
+    ),
+    "no lanes": (without("eval_reconstruction"), "must hold eval_reconstruction over settings", VERSION),
+    "no divergence": (without("diverged_at"), "must hold numbers diverged_at over rho, seed: got none", VERSION),
+    "no activity": (without("eval_max_activation"), "must hold numbers eval_max_activation", VERSION),
+    "words for numbers": (put("diverged_at", np.full((2, 2), b"a")), "diverged_at over rho, seed: got |S1", VERSION),
+    "one lane's numbers": (put("diverged_at", np.int32(3)), "got int32 over nothing", VERSION),
+    "a group": (stored(lambda file: file.create_group("x/y")), "x is no variable", AGAIN),
+    "a link within": (put("x", h5py.SoftLink("/rho")), "x points to another place", AGAIN),
+    "a link to a file": (put("x", h5py.ExternalLink("/etc/passwd", "/")), "x points to another place", AGAIN),
+    "numbers of a file": (made("x", (9,), "u1", external=[("/etc/passwd", 0, 9)]), "x is kept in another file", AGAIN),
+    "terabytes": (made("x", (10**12,), "f8", chunks=(1000,)), "MiB of memory are free", AGAIN),
+    "opaque": (made("x", (3,), "V4"), "x is of |V4, neither numbers nor text", AGAIN),
+    "ragged": (made("x", (3,), h5py.vlen_dtype(np.int32)), "x is of object, neither numbers nor text", AGAIN),
+    "references": (made("x", (3,), h5py.ref_dtype), "x is of object, neither numbers nor text", AGAIN),
+    "a scale of words": (stored(lambda f: f["eval_l0"].attrs.__setitem__("scale_factor", "x")), READABLE, AGAIN),
+    "no settings": (stored(lambda file: file.attrs.__delitem__("config")), NAMES + "config", "train them again"),
+    "settings that end": (attribute("config", "{"), NAMES + "config", "train them again"),
+    "settings without end": (attribute("config", "[" * 50_000), NAMES + "config", "train them again"),
+    "settings as a number": (attribute("config", 3.0), NAMES + "config", "train them again"),
+    "settings as a list": (attribute("config", "[1]"), NAMES + "config", "train them again"),
+    "settings out of range": (settings(rho=[5, 0.1]), "rho must be in [1e-06, 0.999999]: got 5", "the default is 0.05"),
+    "settings as a dict": (settings(rho={"a": 1}), "rho must be a finite number: got {'a': 1}", "the default is 0.05"),
+    "text as a list": (settings(dataset=["digits", 3]), "dataset must be text: got 3", "the default is patches"),
+    "unknown settings": (settings(rh0=1), "unknown setting rh0", "did you mean rho?"),
+    "settings of another program": (settings(k=99), "k must be at most d_hidden: got 99 of 3", "use a smaller k"),
+    "contradictory settings": (settings(optimizer="lbfgs"), "needs the exact gradient", "use estimator batch"),
+    "other values": (settings(rho=[0.2, 0.3]), AXES + "rho, seed: got rho, seed, or other values", "train them again"),
+    "fewer values": (settings(rho=0.05), AXES + "seed: got rho, seed", "train them again"),
+    "another axis": (settings(beta=[1, 2]), AXES + "rho, beta, seed: got rho, seed", "train them again"),
+    "another program axis": (settings(tied=[True, False]), AXES + "rho, tied, seed: got rho", "train them again"),
+    "more units": (settings(d_hidden=10**9), "as many units as their own settings, 1000000000: got 3", "train them"),
+    "no seeds": (settings(seeds=[]), "different whole numbers in [0, 2^32): got none", "use 0, 1, 2"),
+    "seeds of words": (
+        settings(seeds="ab"),
+        "results must name the seeds they were trained with: got none",
+        "train them",
+    ),
+    "other seeds": (settings(seeds=[5, 6]), AXES + "rho, seed: got rho, seed, or other values", "train them again"),
+    "seeds in lists": (settings(seeds=[[1], [2]]), "different whole numbers in [0, 2^32): got [1], [2]", "use 0, 1, 2"),
+    "other samples": (settings(samples=50), "digits must hold the samples that the run was trained on", "train again"),
+    "samples of a pickle": (settings(dataset="array:bomb.npy"), "needs a file that exists", "check the path"),
+    "samples of no file": (settings(dataset="array:\0"), r"needs a file that exists: got \x00", "check the path"),
+    "summary of words": (
+        attribute("data", '["a"]'),
+        "must hold the samples that the run was trained on",
+        "train again",
+    ),
+    "ragged summary": (
+        attribute("data", "[[1,[2]]]"),
+        "must hold the samples that the run was trained on",
+        "train again",
+    ),
+    "no summary": (attribute("data", "x"), NAMES + "data", "train them again"),
+    "empty parameters": (written(PARAMS, b""), READABLE, AGAIN),
+    "pickled parameters": (written(PARAMS, CONTENTS["bomb.npy"]), READABLE, AGAIN),
+    "parameters cut short": (cut(PARAMS, 900), "incomplete metadata", AGAIN),
+    "gigantic header": (length(2**63 - 1), "header too large", AGAIN),
+    "header beyond the end": (length(10**7), "invalid header length", AGAIN),
+    "no header": (length(0), "invalid JSON in header", AGAIN),
+    "offsets beyond the end": (tensor(WEIGHT, data_offsets=[0, 10**9]), "invalid shape", AGAIN),
+    "overlapping offsets": (tensor("encoder_bias", data_offsets=[0, 48]), OFFSETS, AGAIN),
+    "negative offsets": (tensor(WEIGHT, data_offsets=[-4, 48]), "invalid value: integer `-4`", AGAIN),
+    "falling offsets": (tensor(WEIGHT, data_offsets=[48, 0]), OFFSETS, AGAIN),
+    "a larger shape": (tensor(WEIGHT, shape=[2, 2, 64, 4]), "invalid shape", AGAIN),
+    "a shape beyond all memory": (tensor(WEIGHT, shape=[2**40, 2**40, 64, 3]), "overflow computing buffer size", AGAIN),
+    "a negative shape": (tensor(WEIGHT, shape=[-2, -2, 64, 3]), "invalid value: integer `-2`", AGAIN),
+    "swapped axes": (tensor(WEIGHT, shape=[2, 2, 3, 64]), "conflicting sizes for dimension", AGAIN),
+    "no axes": (tensor(WEIGHT, shape=[768]), READABLE, AGAIN),
+    "another type": (tensor(WEIGHT, dtype="F64", shape=[384]), "encoder_weight must be F32: got F64", AGAIN),
+    "an unknown type": (tensor(WEIGHT, dtype="O"), "unknown variant `O`", AGAIN),
+    "a longer file": (tensors(change_body=lambda body: body + b"tail"), "file not fully covered", AGAIN),
+    "another name": (tensors(lambda header: header.update({"../x": header.pop(WEIGHT)})), ", '../x'", AGAIN),
+    "deep metadata": (tensors(lambda h: h.update(__metadata__={"a": {"b": "c"}})), "invalid type: map", AGAIN),
+    "parameters of NaN": (
+        tensors(change_body=lambda body: np.full(len(body) // 4, np.nan, "<f4").tobytes()),
+        "parameters of lanes that did not diverge must be finite: got NaN",
+        "train them again",
+    ),
+    "figures elsewhere": (
+        lambda run: (run / "figures").symlink_to(".."),
+        "it is a link to another place",
+        "choose another",
+    ),
+    "figures a file": (written("figures", b""), "the run's folder must be writable: got run/figures", "choose another"),
+}
+
+REPRODUCE = [
+    ([], "name one reproduction, or pass --all, --list or --table: got none", "known are kl-curve"),
+    ([""], "name one reproduction, or pass --all, --list or --table: got none", "known are kl-curve"),
+    (["kl-curv"], "unknown reproduction kl-curv", "did you mean kl-curve?"),
+    (["../kl-curve"], "unknown reproduction ../kl-curve", "did you mean kl-curve?"),
+    (["kl-curve", "pca"], "unknown reproduction kl-curve pca", "did you mean kl-curve?"),
+    (["kl-curve", "--all"], "got --all, kl-curve", "known are kl-curve"),
+    (["--list", "--table"], "got --list, --table", "known are kl-curve"),
+    (["--quick", "kl-curve"], "quick must be True or False: got 'kl-curve'", "the default is False"),
+    (["kl-curve", "--quik"], "unknown flag --quik", "did you mean --quick?"),
+    (["kl-curve", "--quick", "--quick"], "--quick must be given once: got it twice", "follow one flag"),
+    (["kl-curve", "--out"], "--out needs a value: got none", "see --help"),
+    (["kl-curve", "--out", "a", "b"], "--out takes one value: got 2 (a b)", "leave one"),
+    (["kl-curve", "--out", "text.npy"], "--out must be writable: got text.npy", "choose another"),
+    (["kl-curve", "--out", "text.npy/inner"], "text.npy is no folder", "choose another"),
+    (
+        ["kl-curve", "--images", "good.npy"],
+        "--images is read by ufldl-patches alone: got it beside kl-curve",
+        "leave it",
+    ),
+    (["ufldl-patches", "--images", "nowhere.npy"], "needs a file that exists: got nowhere.npy", "check the path"),
+    (["ufldl-patches", "--images", "bomb.npy"], "of plain numbers: got the magic string", "write it with numpy.save"),
+    (["ufldl-patches", "--images", "nan_images.npy"], "must be finite in single precision: got 1 NaN", "drop those"),
+    (["ufldl-patches", "--images", "good.npy"], "must be an array [n, height, width]: got shape [40, 6]", "reshape it"),
+    (["ufldl-mnist", "--data-dir", "text.npy"], "tfds:mnist must be prepared", "or run: python"),
+    (["--tyro-write-completion", "bash", "x"], "unknown flag --tyro-write-completion", "known: --all"),
+    (["--table", "--out", "no_json.json.d"], "got no_json.json.d/no_json.json: ", "reproduce it again"),
+    (["--table", "--out", "list.json.d"], "got list.json.d/list.json: ", "reproduce it again"),
+    (["--table", "--out", "deep.json.d"], "got deep.json.d/deep.json: ", "reproduce it again"),
+    (["--table", "--out", "pickle.json.d"], "got pickle.json.d/pickle.json: ", "reproduce it again"),
+]
+SAVED = "--table must name a file written by --json: got "
+BENCHMARK = [
+    (["--table", "nowhere.json"], SAVED + "nowhere.json", "write one"),
+    (["--table", "folder.json"], SAVED + "folder.json", "write one"),
+    (["--table", "empty.npy"], SAVED + "empty.npy", "write one"),
+    (["--table", "no_json.json"], SAVED + "no_json.json", "write one"),
+    (["--table", "list.json"], SAVED + "list.json", "write one"),
+    (["--table", "words.json"], SAVED + "words.json", "write one"),
+    (["--table", "deep.json"], SAVED + "deep.json", "write one"),
+    (["--table", "latin.json"], SAVED + "latin.json", "write one"),
+    (["--table", "pickle.json"], SAVED + "pickle.json", "write one"),
+    (["--table"], "--table needs a value: got none", "see --help"),
+    (["--table", "list.json", "--quick"], "--table measures nothing: got it beside --quick", "leave one"),
+    (["--table", "list.json", "--json", "x.json"], "--table measures nothing: got it beside --json", "leave one"),
+    (["--json", "folder.json"], "--json must name a file that can be written: got folder.json", "choose another"),
+    (["--json", "no/such.json"], "--json must name a file that can be written: got no/such.json", "choose another"),
+    (
+        ["--json", "text.npy/x.json"],
+        "--json must name a file that can be written: got text.npy/x.json",
+        "choose another",
+    ),
+    (["--json", "n" * 300], "--json must", "choose another"),
+    (["--json", "a", "b"], "--json takes one value: got 2 (a b)", "leave one"),
+    (["--json", "/proc/x.json"], "--json must", "choose another"),
+    (["--quick", "perhaps"], "quick must be True or False: got 'perhaps'", "the default is False"),
+    (["--jsn", "a"], "unknown flag --jsn", "did you mean --json?"),
+    (["x"], "every value needs a flag before it: got 'x'", "see --help"),
+    (["--tyro-print-completion", "bash"], "unknown flag --tyro-print-completion", "known: --json"),
+]
