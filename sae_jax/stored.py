@@ -25,6 +25,7 @@ def read_results(path: Path) -> xr.Dataset:
         Exception: of whatever kind, it is not what it should be.
     """
     with h5py.File(path, "r") as file:
+        _check_sums(file)
         needed = sum(_plain(file, name).nbytes for name in file)
     available = psutil.virtual_memory().available
     if needed > available:
@@ -44,11 +45,18 @@ def _plain(file: h5py.File, name: str) -> h5py.Dataset:
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{name} is no variable")
+    _check_sums(found)
     if found.external or found.is_virtual:
         raise ValueError(f"{name} is kept in another file")
     if found.dtype.kind not in "fiubSU" and h5py.check_string_dtype(found.dtype) is None:
         raise ValueError(f"{name} is of {found.dtype}, neither numbers nor text")
     return found
+
+
+def _check_sums(found: h5py.File | h5py.Dataset) -> None:
+    """Refuse what is described in the oldest of HDF5's ways, without checksums: damaged, it may crash the library."""
+    if h5py.h5o.get_info(found.id).hdr.version < 2:
+        raise ValueError(f"{found.name} without checksums, as netCDF never writes it")
 
 
 def _check_complete(dataset: xr.Dataset) -> None:

@@ -3,7 +3,20 @@
 import h5py
 import numpy as np
 
-from tests.bad_files import CONTENTS, attribute, cut, length, made, put, settings, stored, tensor, tensors, written
+from tests.bad_files import (
+    CONTENTS,
+    add_without_checksums,
+    attribute,
+    cut,
+    length,
+    made,
+    put,
+    settings,
+    stored,
+    tensor,
+    tensors,
+    written,
+)
 
 BIG = "9" * 30
 NC, PARAMS = "results.nc", "params.safetensors"
@@ -73,6 +86,7 @@ DAMAGES = {
     "results of an older netCDF": (written(NC, b"CDF\x01" + bytes(100)), READABLE, AGAIN),
     "pickled results": (written(NC, CONTENTS["bomb.npy"]), READABLE, AGAIN),
     "results cut short": (cut(NC, 3000), READABLE + "run: got Unable", AGAIN),
+    "no checksums": (add_without_checksums, "/x without checksums", AGAIN),
     "another format": (
         attribute("format", 2),
         "must be of format 1: got 2",
