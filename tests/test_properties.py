@@ -60,7 +60,7 @@ def or_refused(action):
     return None
 
 
-@quick(150)
+@quick(100)
 @given(words=LINES, several=st.booleans())
 def test_every_command_line_of_a_training_is_read_or_refused(words, several):
     found = or_refused(lambda: parse(words, "x", "", {}, several))
@@ -151,7 +151,7 @@ def test_any_bytes_are_refused_as_samples(content, start, tmp_path):
     assert samples_of(tmp_path / "any.npy", start + content) is None
 
 
-@quick(150)
+@quick(100)
 @given(data=st.data(), kind=st.sampled_from(sorted(WHOLE)))
 def test_damaged_samples_are_finite_numbers_or_refused(data, kind, tmp_path):
     assert samples_of(tmp_path / "whole.npz", WHOLE[kind]) is not None
@@ -168,7 +168,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["results.nc", "params.safetensors"])
-@quick(80)
+@quick(50)
 @given(data=st.data())
 def test_a_damaged_run_is_what_it_was_in_shape_or_refused(name, data, run, tmp_path):
     folder, whole, samples = run
