@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -33,6 +34,11 @@ class RunConfig(Engine):
         super().__post_init__()
         if self.name and self.resume:
             raise UserError(f"name must be left out beside resume: got {self.name} and {self.resume}; use one of them")
+        if self.name and (self.name == ".." or self.name != Path(self.name).name):
+            raise UserError(
+                f"name must be that of a folder inside --runs: got {self.name}; leave out what is before the last /, "
+                "or pass it to --runs"
+            )
 
 
 GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig, "processes": Launch}
@@ -68,7 +74,7 @@ def parse(
     }
     groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
     words = read(argv, prog, description, groups)
-    seeds = tuple(_checked(_SEED, seed_flag, words.pop(seed_flag), several))
+    seeds = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
     settings = {}
@@ -97,6 +103,11 @@ def read(
     """
     types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
     fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
+    # The library has flags of its own, which write files.
+    known = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
+    for word in argv:
+        if word.startswith("--") and word != "--help" and _flag_of(word) not in known:
+            raise unknown("flag", word.partition("=")[0], known)
     _refuse_repeats(argv)
     whole: type[Any] = dataclasses.make_dataclass("options", fields)
     parsed, rest = tyro.cli(
@@ -109,7 +120,6 @@ def read(
     )
     words = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
     if rest:
-        known = [flag(name) for name in words]
         if rest[0].startswith("-"):
             raise unknown("flag", rest[0].partition("=")[0], known)
         raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
@@ -118,18 +128,14 @@ def read(
 
 def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
     """The words of a command line but for some options with their values: those named, and those that argv gives."""
-    left_out = {flag(name) for name in names} | {_option(word) for word in argv if word.startswith("--")}
+    left_out = {flag(name) for name in names} | {_flag_of(word) for word in argv if word.startswith("--")}
     kept, keep = [], True
     for word in words:
         if word.startswith("--"):
-            keep = _option(word) not in left_out
+            keep = _flag_of(word) not in left_out
         if keep:
             kept.append(word)
     return kept
-
-
-def _option(word: str) -> str:
-    return word.partition("=")[0].replace("_", "-")
 
 
 def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
@@ -142,7 +148,9 @@ def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
     return owner(**values)
 
 
-_SEED = dataclasses.fields(dataclasses.make_dataclass("seed", [("seed", int, setting(0, Range(), "seed"))]))[0]
+def _seed(default: int) -> dataclasses.Field:
+    """The declaration that a seed is checked by; how many there may be, and how large, is for the grid to say."""
+    return settings_of(dataclasses.make_dataclass("Seed", [("seed", int, setting(default, Range(), "seed"))]))["seed"]
 
 
 def options_of(owner: Any, defaults: Mapping[str, tuple[Any, ...]] | None = None, several: bool = False) -> list[Any]:
@@ -179,7 +187,7 @@ def option(
             metavar=f"{metavar} [{metavar} ...]" if several else metavar,
         ),
     ]
-    field = dataclasses.field(default=default)
+    field = dataclasses.field(default=default, metadata={"positional": True} if positional else None)
     return name, (tyro.conf.Positional[annotation] if positional else annotation), field
 
 
@@ -189,7 +197,7 @@ def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several:
     if not words:
         raise UserError(f"{flag(name)} needs a value: got none; see --help")
     if len(words) > 1 and not several:
-        raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)})")
+        raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)}); leave one")
     try:
         found = tuple(check(field, word) for word in words)
         return tuple(value[0] if isinstance(value, tuple) else value for value in found)
@@ -201,10 +209,14 @@ def _refuse_repeats(argv: Sequence[str]) -> None:
     seen: set[str] = set()
     for word in argv:
         if word.startswith("--"):
-            name = _option(word)
+            name = _flag_of(word)
             if name in seen:
                 raise UserError(f"{name} must be given once: got it twice; several values follow one flag")
             seen.add(name)
+
+
+def _flag_of(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
 
 
 @contextlib.contextmanager

@@ -57,6 +57,11 @@ class Launch:
             raise UserError(
                 f"coordinator must be HOST:PORT: got {self.coordinator}; add the port, as in {self.coordinator}:7777"
             )
+        if self.processes and self.process_id >= self.processes:
+            raise UserError(
+                f"process_id must be below processes: got {self.process_id} of {self.processes}; "
+                f"number them 0 to {self.processes - 1}"
+            )
 
 
 def launch(argv: Sequence[str]) -> None:
@@ -78,7 +83,8 @@ def launch(argv: Sequence[str]) -> None:
         _hear_the_runtime()
         distributed.start(wanted.coordinator, wanted.processes, wanted.process_id)
     elif len(values) > ("distributed" in values):
-        raise UserError(f"{', '.join(map(flag, values))} must stand beside --distributed: got them without it")
+        others = ", ".join(flag(name) for name in values if name != "distributed")
+        raise UserError(f"{others} must stand beside --distributed: got no such flag, or False; add it")
 
 
 def end(error: BaseException, code: int, line: str = "") -> None:

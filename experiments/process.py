@@ -1,4 +1,4 @@
-"""What every command sets up before it computes: figures go to files, and compiled programs are kept."""
+"""What every command sets up before it computes, and how those without a run's folder write their files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 import matplotlib
+
+from sae_jax.settings import UserError
 
 
 def set_up() -> None:
@@ -31,3 +33,50 @@ def cache_folder() -> Path:
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / kind
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Refuse a folder, named by a flag, in which no file could be made, before anything is computed for it.
+
+    Raises:
+        UserError: it, or what it would be made in, is no folder or is read-only.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "is read-only" if there.is_dir() else "is no folder"
+        raise UserError(f"{flag} must be writable: got {folder}: {there} {reason}; choose another")
+
+
+def check_file(path: Path, flag: str) -> None:
+    """Refuse a file, named by a flag, that could not be written, before anything is computed for it.
+
+    Raises:
+        UserError: it is a folder, or its own folder is missing or read-only, or its name is too long.
+    """
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError:
+        raise UserError(f"{flag} must name a file that can be written: got {path}; choose another") from None
+
+
+def write_whole(path: Path, content: bytes, flag: str) -> None:
+    """Write a file in one move, its folder made where it is missing: it is there as a whole, or as it was before.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{flag} must be writable: got {path}: {error.strerror}; choose another") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import mmap
 import os
@@ -23,9 +24,9 @@ PIECE_BYTES = 2**24
 
 def unwritable(folder: Path, reason: str | None) -> UserError:
     """The error for a run's folder that cannot be written to."""
-    return UserError(
-        f"the run's folder must be writable: got {folder}: {reason}; make room there, or choose another --runs"
-    )
+    full = reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    fix = "make room and repeat the command" if full else "choose another --name or --runs"
+    return UserError(f"the run's folder must be writable: got {folder}: {reason}; {fix}")
 
 
 def in_memory() -> Opener:

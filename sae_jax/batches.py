@@ -36,7 +36,9 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
         UserError: a batch is larger than the set.
     """
     if batch_size > samples:
-        raise UserError(f"batch_size must be at most the number of training samples: got {batch_size} of {samples}")
+        raise UserError(
+            f"batch_size must be at most the number of training samples: got {batch_size} of {samples}; use fewer"
+        )
     steps_per_epoch = samples // batch_size
     epoch, within = jnp.divmod(jnp.asarray(step, jnp.int32), steps_per_epoch)
     positions = within * batch_size + jnp.arange(batch_size, dtype=jnp.int32)

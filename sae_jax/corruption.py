@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 
 from sae_jax.batches import own_rows
+from sae_jax.settings import UserError
 from sae_jax.types import Batch, Key, Scalar
 
 CORRUPTIONS = ("none", "gaussian", "masking", "salt_and_pepper")
+BY_CHANCE = CORRUPTIONS[2:]
+
+
+def check_levels(kind: str, levels: Iterable[float]) -> None:
+    """Refuse levels of a corruption that are no probabilities where they must be.
+
+    Raises:
+        UserError: there is one.
+    """
+    if kind in BY_CHANCE and max(levels) > 1:
+        raise UserError(
+            f"noise must be a probability, in [0, 1], with corruption {kind}: got {max(levels):g}; "
+            "use 1 or less, or corruption gaussian"
+        )
 
 
 def corrupt(key: Key, x: Batch, kind: str, level: Scalar, axis_name: str | None = None) -> Batch:

@@ -97,7 +97,9 @@ def agree(what: str, text: str) -> None:
     said = exchange(text)
     for process, words in enumerate(said):
         if words != said[0]:
-            raise UserError(f"all processes must have the same {what}: process {process} differs from process 0")
+            raise UserError(
+                f"all processes must have the same {what}: process {process} differs from process 0; start all alike"
+            )
 
 
 def together(action: Callable[[], T]) -> T:

@@ -107,9 +107,9 @@ def make_grid(config: Config, data: DataConfig, seeds: int | Sequence[int], sett
         if isinstance(given, (list, tuple, np.ndarray, range)):
             values = tuple(check(field, value) for value in given)
             if not values:
-                raise UserError(f"{name} needs at least one value: got none")
+                raise UserError(f"{name} needs at least one value: got none; leave it out for its default")
             if len(set(values)) < len(values):
-                raise UserError(f"{name} must not name a value twice: got {', '.join(map(str, values))}")
+                raise UserError(f"{name} must not name a value twice: got {', '.join(map(str, values))}; leave one")
             axes[name] = values
         else:
             fixed[name] = check(field, given)
@@ -125,10 +125,12 @@ def make_grid(config: Config, data: DataConfig, seeds: int | Sequence[int], sett
 def _checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, (int, np.integer)):
         if not 1 <= seeds <= MOST_SEEDS:
-            raise UserError(f"seeds must be a number in [1, {MOST_SEEDS}], or a list of seeds: got {seeds}")
+            raise UserError(
+                f"seeds must be a number in [1, {MOST_SEEDS}], or a list of seeds: got {seeds}; 4 is the usual number"
+            )
         return tuple(range(int(seeds)))
     whole = all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in seeds)
     if not whole or not len(seeds) or len(set(seeds)) < len(seeds):
         given = ", ".join(map(str, seeds)) or "none"
-        raise UserError(f"seeds must be different whole numbers in [0, 2^32): got {given}")
+        raise UserError(f"seeds must be different whole numbers in [0, 2^32): got {given}; use 0, 1, 2 and so on")
     return tuple(int(seed) for seed in seeds)

@@ -107,6 +107,9 @@ class Checkpoints:
         self._last_save = time.monotonic()
         if folder is None:
             return
+        for path in (folder.parent, folder, folder / "states", folder / "lanes"):
+            if path.is_symlink():
+                raise UserError(f"checkpoints must lie in the run's own folder: got {path}, a link; remove it")
         try:
             for kind in ("states", "lanes"):
                 (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ from sae_jax.grids import ALL_SETTINGS, Grid
 from sae_jax.settings import as_json
 from sae_jax.training import windows
 
+# Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
+FORMAT = 1
+
 PARAMETERS = {
     "encoder_weight": (("input", "unit"), "encoder weight We"),
     "encoder_bias": (("unit",), "encoder bias be"),
@@ -129,7 +132,12 @@ def to_dataset(frame: Frame, data: Sequence[Sequence[float]]) -> xr.Dataset:
     coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
     coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
     recorded = {"config": json.dumps(settings_json(grid)), "data": json.dumps(data)}
-    return xr.Dataset(variables, coordinates, {"title": "sparse autoencoder sweep"} | recorded)
+    return xr.Dataset(variables, coordinates, {"title": "sparse autoencoder sweep", "format": FORMAT} | recorded)
+
+
+def dimensions() -> dict[str, tuple[str, ...]]:
+    """Dimensions beside the lanes', of every variable that a Dataset must have."""
+    return {name: dims for name, (dims, _, _) in _described(Config()).items()}
 
 
 def _described(config: Config) -> dict[str, tuple[tuple[str, ...], str, str]]:

@@ -39,7 +39,8 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
     available = jax.local_devices()
     if wanted > len(available):
         raise UserError(
-            f"devices must be at most what JAX has: got {wanted} of {len(available)} {jax.default_backend()} devices"
+            f"devices must be at most what JAX has: got {wanted} of {len(available)} {jax.default_backend()} devices; "
+            f"use {len(available)} or less"
         )
     by_process = [[one for one in jax.devices() if one.process_index == i] for i in range(jax.process_count())]
     return [one for devices in by_process for one in devices[: wanted or None]]

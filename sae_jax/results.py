@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import h5netcdf
 import xarray as xr
-from safetensors import SafetensorError
 
 from sae_jax.arrays import PIECE_BYTES, map_tensors, pieces, save_tensors, unwritable
 from sae_jax.labelled import PARAMETERS, labels
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, nearest
+from sae_jax.stored import read_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +69,8 @@ def _append(file: h5netcdf.File, name: str, variable: xr.DataArray) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, its folder made where it is missing; errors are those of `save`."""
     with _writing(path.parent):
+        if path.parent.is_symlink():
+            raise unwritable(path.parent, "it is a link to another place")
         path.parent.mkdir(exist_ok=True)
         _replace(path, lambda temporary: figure.savefig(temporary, format="png"))
 
@@ -85,26 +87,31 @@ def load(folder: str | Path) -> xr.Dataset:
     """Read a run's folder back into the Dataset that `sae_jax.sweep` returned.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder holds no finished run, or one whose files are damaged or of another version.
     """
     folder = Path(folder)
     for name in (RESULTS_FILE, PARAMS_FILE):
-        if not (folder / name).is_file():
-            raise UserError(f"a finished run's folder must hold {name}: got {folder}")
+        if not os.path.isfile(folder / name):
+            runs = [path.parent for path in folder.parent.glob(f"*/{PARAMS_FILE}") if path.parent != folder]
+            raise UserError(f"a finished run's folder must hold {name}: got {folder}; {nearest(folder, runs)}")
     try:
-        dataset = xr.load_dataset(folder / RESULTS_FILE, engine="h5netcdf")
-        lane_dims = dataset["eval_reconstruction"].dims
-        for name, values in map_tensors(folder / PARAMS_FILE).items():
-            dims, label = PARAMETERS[name]
-            dataset[name] = ((*lane_dims, *dims), values, labels(label, "1"))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        dataset = read_results(folder / RESULTS_FILE)
+        tensors, lane_dims = map_tensors(folder / PARAMS_FILE), dataset["eval_reconstruction"].dims
+        if set(tensors) != set(PARAMETERS):
+            raise ValueError(f"{PARAMS_FILE} with {', '.join(map(repr, tensors)) or 'nothing'}")
+        for name, (dims, label) in PARAMETERS.items():
+            dataset[name] = ((*lane_dims, *dims), tensors[name], labels(label, "1"))
+    except UserError:
+        raise
+    except Exception as error:  # HDF5, netCDF and safetensors fail in as many ways as there are damaged files.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"a finished run's files must be readable: {folder}: {reason}; train it again") from None
+        raise UserError(f"a finished run's files must be readable: {folder}: got {reason}; train it again") from None
     return dataset
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -107,8 +107,10 @@ def check_claimable(folder: Path) -> None:
     """
     try:
         parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        taken = folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir()))
-        unfinished = is_unfinished(folder)
+        taken = folder.is_symlink() or (
+            folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir()))
+        )
+        unfinished = is_unfinished(folder) and not folder.is_symlink()
     except OSError as error:
         raise unwritable(folder, error.strerror) from None
     if taken and not unfinished:
@@ -258,6 +260,7 @@ def _kept(folder: Path) -> bool:
 def _write(path: Path, text: str) -> None:
     """Write a file that appears in one move, once it is on the disk."""
     partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
     with partial.open("w") as stream:
         stream.write(text)
         stream.flush()

@@ -8,17 +8,25 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # The largest number of single precision.
 LARGEST = float(np.finfo(np.float32).max)
+# The largest whole number of int32, in which compiled programs count.
+MOST = 2**31 - 1
 
 
 class UserError(ValueError):
     """Input that breaks a rule: one line with the rule, the value received and the likely fix."""
+
+    def __str__(self) -> str:
+        # What was received may hold line breaks, or commands to a terminal.
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in super().__str__())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +93,16 @@ def flag(name: str) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the known ones, with the nearest known one."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return UserError(f"unknown {kind} {name}: {hint}")
+    return UserError(f"unknown {kind} {name or repr(name)}: {hint}")
+
+
+def nearest(path: Path, among: Iterable[Path]) -> str:
+    """The likely fix for a path at which nothing is: the one that it resembles most."""
+    there = {one.name: one for one in among}
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"did you mean {there[near[0]]}?" if near else "check the path"
 
 
 def check(field: dataclasses.Field, value: Any) -> Any:
@@ -100,41 +115,50 @@ def check(field: dataclasses.Field, value: Any) -> Any:
     if isinstance(field.default, tuple):
         values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
         if not values:
-            raise UserError(f"{field.name} needs at least one value: got none")
+            raise UserError(f"{field.name} needs at least one value: got none; leave it out for its default")
         return tuple(_check_one(field, type(field.default[0]), one) for one in values)
     return _check_one(field, type(field.default), value)
 
 
 def _check_one(field: dataclasses.Field, kind: type, value: Any) -> Any:
     within, name = field.metadata["range"], field.name
+    default = f"the default is {_words(field.default)}"
     try:
         if kind is bool:
             words = {"true": True, "false": False, "1": True, "0": False}
             result: Any = value if isinstance(value, bool) else words[str(value).lower()]
-        elif kind is int:
-            result = int(value)
-            if isinstance(value, bool) or (not isinstance(value, str) and result != value):
+        elif kind in (int, float):
+            # Python reads the digits of every script, and underscores between them.
+            if isinstance(value, bool) or (isinstance(value, str) and ("_" in value or not value.isascii())):
                 raise ValueError
-        elif kind is float:
-            if isinstance(value, bool):
+            result = kind(value)
+            if kind is int and not isinstance(value, str) and result != value:
                 raise ValueError
-            result = float(value)
-            if not math.isfinite(result) or abs(result) > LARGEST:
+            if kind is float and not (math.isfinite(result) and abs(result) <= LARGEST):
                 raise ValueError
-        else:
+        elif isinstance(value, (str, os.PathLike)):
             result = str(value)
+        else:
+            raise TypeError
     except (KeyError, ValueError, TypeError, OverflowError):
-        wanted = {bool: "True or False", int: "a whole number", float: "a finite number"}[kind]
-        raise UserError(f"{name} must be {wanted}: got {value!r}") from None
+        wanted = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
+        raise UserError(f"{name} must be {wanted}: got {value!r}; {default}") from None
     # Floats are trained with in single precision, so that is where they must lie in their range.
     if (float(np.float32(result)) if kind is float else result) not in within:
-        if within.choices and isinstance(result, str):
+        if within.choices:
             near = difflib.get_close_matches(result, within.choices, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{name} must be {within}: got {result!r}{hint}")
-        default = " ".join(f"{one:g}" for one in np.ravel(np.asarray(field.default)))
-        raise UserError(f"{name} must be {within}: got {value}; the default is {default}")
+            raise UserError(
+                f"{name} must be {within}: got {result!r}; {f'did you mean {near[0]}?' if near else default}"
+            )
+        raise UserError(f"{name} must be {within}: got {value}; {default}")
+    if kind is int and within.low > -math.inf and result > MOST:
+        raise UserError(f"{name} must be at most {MOST}: got {value}; {default}")
     return result
+
+
+def _words(default: Any) -> str:
+    values = default if isinstance(default, tuple) else (default,)
+    return " ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values) or "empty"
 
 
 def check_all(owner: Any) -> None:

@@ -16,6 +16,7 @@ from sae_jax import distributed
 from sae_jax.arrays import Opener, in_memory
 from sae_jax.chunks import Job, Reporter, run_lanes
 from sae_jax.config import Config, DataConfig
+from sae_jax.corruption import check_levels
 from sae_jax.data import Data, as_data
 from sae_jax.grids import DATA, Grid, make_grid
 from sae_jax.keepers import Checkpoints, Keeper
@@ -124,6 +125,7 @@ def prepare(
         distributed.agree("samples", json.dumps(samples.summary))
         check_data(program_config, samples)
         check_k(program_config, hyper)
+        check_levels(program_config.corruption, hyper.noise)
         plan = plan_lanes(program_config, samples, hyper, grid.seeds, available, engine)
         programs.append(Program(point, program_config, samples, plan))
     return Study(grid, programs, available)
@@ -227,7 +229,8 @@ def check_data(config: Config, data: Data) -> None:
             f"output sigmoid needs data in [0, 1]: got values from {low:.3g} to {high:.3g}; "
             "use output linear, or normalize ufldl"
         )
-    if not np.any(np.ptp(data.heldout, axis=0)):
+    # Below, the squares of the differences are 0 in single precision.
+    if not np.max(np.ptp(data.heldout.astype(float), axis=0)) ** 2 > np.finfo(np.float32).tiny:
         raise UserError(
             f"held-out samples must differ, or there is no variance to explain: got {len(data.heldout)} alike; "
             "use a larger heldout"

@@ -18,6 +18,7 @@ from sae_jax.labelled import PARAMETERS, lane_coordinates
 from sae_jax.parallel import choose_devices, map_lanes
 from sae_jax.plan import devices_that_fit
 from sae_jax.settings import UserError
+from sae_jax.sweeps import check_k
 from sae_jax.types import Hyperparameters, Params
 
 
@@ -85,11 +86,24 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     recorded = _recorded(dataset, "config", dict)
     if not isinstance(recorded.get("seeds"), list):
         raise UserError("results must name the seeds they were trained with: got none; train them again")
-    seeds = recorded.pop("seeds")
-    axes = [str(dim) for dim in dataset["eval_reconstruction"].dims if dim in recorded]
+    seeds, dims = recorded.pop("seeds"), list(map(str, dataset["eval_reconstruction"].dims))
+    axes = [dim for dim in dims if dim in recorded]
     # The axes first, in the order of the dimensions: JSON keeps settings in another order.
     ordered = {name: recorded[name] for name in [*axes, *(name for name in recorded if name not in axes)]}
-    return make_grid(Config(), DataConfig(), seeds, ordered)
+    grid = make_grid(Config(), DataConfig(), seeds, ordered)
+    axes_there = {name: dataset[name].values.tolist() if name in dataset.coords else [] for name in dims}
+    if axes_there != {name: list(values) for name, values in {**grid.axes, "seed": grid.seeds}.items()}:
+        raise UserError(
+            f"results must have the axes of their own settings, {', '.join([*grid.axes, 'seed'])}: "
+            f"got {', '.join(dims)}, or other values along them; train them again"
+        )
+    units = max(config.d_hidden for _, config, _ in grid.programs())
+    if dataset.sizes["unit"] != units:
+        raise UserError(
+            f"results must have as many units as their own settings, {units}: got {dataset.sizes['unit']}; "
+            "train them again"
+        )
+    return grid
 
 
 def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> list[Lanes]:
@@ -101,8 +115,8 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> 
         devices: how many devices to use; 0 is all.
 
     Raises:
-        UserError: the Dataset does not name its settings, or its data cannot be loaded or are not those it was
-            trained on.
+        UserError: the Dataset does not name its settings or is not what they say, or its data cannot be loaded or are
+            not those it was trained on.
     """
     grid, chosen = grid_of(dataset), choose_devices(devices)
     expected = _recorded(dataset, "data", list)
@@ -122,11 +136,16 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> 
                 "train again"
             )
         part = dataset.sel(point)
+        check_k(config, hyper)
+        if dataset.sizes["input"] < samples.train.shape[1]:
+            raise UserError(
+                f"results must have as many inputs as their samples, {samples.train.shape[1]}: "
+                f"got {dataset.sizes['input']}; train them again"
+            )
         params = _params(part, config, samples.train.shape[1])
-        if params["decoder_bias"].shape[:-1] != shape:
-            raise UserError(f"results must have the shape of their own settings {shape}: got {dict(dataset.sizes)}")
         flat = {name: values.reshape(-1, *values.shape[len(shape) :]) for name, values in params.items()}
         diverged = part["diverged_at"].values.ravel() >= 0
+        _check_finite(flat, diverged)
         # A lane's codes of all samples, and as much again while they are worked on.
         lane_bytes = 8 * (len(samples.train) + len(samples.heldout)) * (samples.train.shape[1] + config.d_hidden)
         used = devices_that_fit(chosen, samples.train.nbytes + samples.heldout.nbytes, lane_bytes)
@@ -139,16 +158,20 @@ def _recorded(dataset: xr.Dataset, name: str, kind: type) -> Any:
     """An attribute of a Dataset that was written as JSON."""
     try:
         found = json.loads(dataset.attrs[name])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         found = None
     if not isinstance(found, kind):
-        raise UserError(f"results must name the settings they were trained with: attribute {name} is not readable")
+        raise UserError(
+            f"results must name the settings they were trained with: got an attribute {name} that is not readable; "
+            "train them again"
+        )
     return found
 
 
 def _alike(found: list[float], expected: Any) -> bool:
     """Whether two summaries of samples agree, but for what rounding differs between machines."""
-    return np.shape(expected) == np.shape(found) and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-6))
+    numbers = isinstance(expected, list) and all(isinstance(one, float) for one in expected)
+    return numbers and len(expected) == len(found) and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-6))
 
 
 def _params(dataset: xr.Dataset, config: Config, d_in: int) -> dict[str, Any]:
@@ -160,3 +183,14 @@ def _params(dataset: xr.Dataset, config: Config, d_in: int) -> dict[str, Any]:
         name: part.isel({dim: rows for dim, rows in sizes.items() if dim in part.dims}).values.astype(np.float32)
         for name, part in parts.items()
     }
+
+
+def _check_finite(params: dict[str, Any], diverged: np.ndarray) -> None:
+    """Refuse parameters [lanes, ...] that are no numbers in a lane that is not known to have diverged."""
+    for name, values in params.items():
+        wrong = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        if np.any(wrong & ~diverged):
+            raise UserError(
+                f"parameters of lanes that did not diverge must be finite: got NaN or infinity in {name}; "
+                "train them again, or with the settings that these parameters have"
+            )

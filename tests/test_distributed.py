@@ -118,7 +118,7 @@ def test_when_one_process_is_killed_the_others_end_and_say_so(victim, tmp_path):
         ([["--beta", "-1"]] * 2, "error: --beta: beta must be >= 0: got -1; the default is 1\n"),
         (
             [["--dataset", "array:first.npy"], ["--dataset", "array:second.npy"]],
-            "error: all processes must have the same command line: process 1 differs from process 0\n",
+            "error: all processes must have the same command line: process 1 differs from process 0; start all alike\n",
         ),
         # Only the first process looks at the folder.
         (

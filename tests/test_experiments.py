@@ -76,7 +76,10 @@ def test_a_run_never_overwrites_another(tmp_path):
     (tmp_path / "runs" / "mine" / "results.nc").write_text("precious")
     done = run("sweep", *SMOKE, "--name", "mine", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: the run's folder must be new or empty: got runs/mine; choose another --name\n"
+    assert (
+        done.stderr
+        == "error: the run's folder must be new, empty or of an unfinished run: got runs/mine; choose another --name\n"
+    )
     assert (tmp_path / "runs" / "mine" / "results.nc").read_text() == "precious"
     assert len(list((tmp_path / "runs" / "mine").iterdir())) == 1
 
@@ -151,12 +154,12 @@ BAD = [
     (["--devices", "2", "--data-parallel", "3"], "devices must be a multiple of data_parallel: got 2 and 3"),
     (["--batch-size", "99", "--devices", "2", "--data-parallel", "2"], "batch_size must be a multiple of data_paralle"),
     (["--devices", "99"], "devices must be at most what JAX has: got 99"),
-    (["--name", "taken"], "the run's folder must be new or empty: got runs/taken"),
+    (["--name", "taken"], "the run's folder must be new, empty or of an unfinished run: got runs/taken"),
     (["--name", "a", "b"], "--name takes one value: got 2"),
     (["--runs", "text.npy"], "the run's folder must be writable: got text.npy"),
     (["--name", "n" * 300], "File name too long"),
     (["--dataset", "array:" + "n" * 300], "File name too long"),
-    (["--samples", "1" + 12 * "0"], "samples must fit in memory"),
+    (["--samples", "2" + 9 * "0"], "samples must fit in memory"),
 ]
 ONLY_SWEEP = [
     (["--cells-per-block", "8", "--lanes-per-chunk", "2"], "a block must fit into its devices' share of a chunk"),

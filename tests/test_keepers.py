@@ -95,6 +95,17 @@ def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
     assert keeper.found(0, EXPECTED)["value"].tolist() == [1, -1]
 
 
+@pytest.mark.parametrize("name", ["states", "lanes"])
+def test_no_link_leads_out_of_a_runs_folder(name, kept, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (kept / name).rename(elsewhere / name)
+    (kept / name).symlink_to(elsewhere / name)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(UserError, match=rf"must lie in the run's own folder: got .*/{name}, a link; remove it"):
+        again(kept)
+    assert sorted(elsewhere.rglob("*")) == before
+
+
 def test_what_was_being_written_when_a_process_ended_is_taken_away(kept):
     (kept / "states" / "000000003.partial").mkdir()
     made, lines = again(kept)

@@ -44,5 +44,5 @@ def test_results_that_do_not_name_their_settings_are_refused(dataset):
         bare.attrs = attrs
         with pytest.raises(UserError, match=r"results must name the (settings|seeds) they were trained with"):
             grid_of(bare)
-    with pytest.raises(UserError, match="results must have the shape of their own settings"):
+    with pytest.raises(UserError, match="results must have the axes of their own settings"):
         trained(dataset.isel(seed=[0]))

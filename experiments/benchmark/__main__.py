@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
 from experiments.cli import checked_settings, one_line_errors, options_of, read
+from experiments.process import check_file, write_whole
 from sae_jax.parallel import choose_devices
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
 
@@ -54,15 +54,19 @@ def main(argv: list[str]) -> None:
             {"output": options_of(Output)},
         )
         output = checked_settings(Output, words)
+        if output.table and (output.json or output.quick):
+            raise UserError(
+                f"--table measures nothing: got it beside {'--json' if output.json else '--quick'}; leave one"
+            )
         if output.table:
             print(markdown_table(saved(Path(output.table))))
             return
         target = Path(output.json).absolute()
-        if output.json and (target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK)):
-            raise UserError(f"--json must name a file that can be written: got {output.json}; choose another")
+        if output.json:
+            check_file(Path(output.json), "--json")
         content = benchmark(output.quick)
         if output.json:
-            target.write_text(json.dumps(content, indent=2) + "\n")
+            write_whole(target, (json.dumps(content, indent=2) + "\n").encode(), "--json")
         tell(content)
 
 
@@ -143,8 +147,8 @@ def saved(path: Path) -> dict[str, Any]:
     try:
         content = dict(json.loads(path.read_text()))
         markdown_table(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--table must name a file written by --json: got {path}: {error!r}") from None
+    except Exception as error:  # Anything may be in a file.
+        raise UserError(f"--table must name a file written by --json: got {path}: {error!r}; write one") from None
     return content
 
 

@@ -16,78 +16,88 @@ import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli import one_line_errors
-from experiments.process import set_up
+from experiments.cli import checked_settings, one_line_errors, option, options_of, read
+from experiments.process import check_writable, set_up
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
-from sae_jax.settings import UserError, flag, unknown
+from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
 
 NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
 )
+WITH_IMAGES = "ufldl-patches"
 OUTSIDE = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The command line."""
+    """The flags of the command line."""
 
-    name: Annotated[str, tyro.conf.arg(help="which reproduction", metavar="NAME"), tyro.conf.Positional] = ""
-    list: Annotated[bool, tyro.conf.arg(help="name all reproductions and end")] = False
-    all: Annotated[bool, tyro.conf.arg(help="run them all, one after another")] = False
-    table: Annotated[bool, tyro.conf.arg(help="print the README's table of what has been saved, and end")] = False
-    quick: Annotated[bool, tyro.conf.arg(help="a small size with loose tolerances, for tests")] = False
-    images: Annotated[str, tyro.conf.arg(help="ufldl-patches: other images, a .npy of [n, height, width]")] = ""
-    data_dir: Annotated[str, tyro.conf.arg(help="folder of prepared tensorflow-datasets that holds mnist")] = ""
-    out: Annotated[str, tyro.conf.arg(help="folder of the reports")] = "reproductions"
+    list: bool = setting(False, TRUE_OR_FALSE, "name all reproductions and end")
+    all: bool = setting(False, TRUE_OR_FALSE, "run them all, one after another")
+    table: bool = setting(False, TRUE_OR_FALSE, "print the README's table of what has been saved, and end")
+    quick: bool = setting(False, TRUE_OR_FALSE, "a small size with loose tolerances, for tests")
+    images: str = setting("", TEXT, f"{WITH_IMAGES}: other images, a .npy of [n, height, width]")
+    data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets that holds mnist")
+    out: str = setting("reproductions", TEXT, "folder of the reports")
 
 
 def main(argv: list[str]) -> None:
     """Parse, reproduce, save, tell."""
     set_up()
     with one_line_errors():
-        arguments, rest = tyro.cli(
-            Arguments,
-            args=argv,
-            prog="python -m experiments.reproduce",
-            description=(__doc__ or "").partition("\n")[0],
-            return_unknown_args=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        if rest:
-            flags = [flag(field.name) for field in dataclasses.fields(Arguments) if field.name != "name"]
-            raise unknown("flag" if rest[0].startswith("-") else "second name", rest[0].partition("=")[0], flags)
+        name, arguments = _parse(argv)
+        out = Path(arguments.out)
         if arguments.list:
-            for name in NAMES:
-                module = _module(name)
-                print(f"{name:16} {(module.__doc__ or '').partition(chr(10))[0]} ({module.SOURCE})")
+            for known in NAMES:
+                module = _module(known)
+                print(f"{known:16} {(module.__doc__ or '').partition(chr(10))[0]} ({module.SOURCE})")
             return
         if arguments.table:
-            print(markdown_table(Path(arguments.out)))
+            print(markdown_table(out))
             return
-        if bool(arguments.name) == arguments.all:
-            raise UserError(f"name one reproduction, or pass --all: known are {', '.join(NAMES)}")
-        names = NAMES if arguments.all else (arguments.name,)
-        for name in names:
-            if name not in NAMES:
-                raise unknown("reproduction", name, NAMES)
+        check_writable(out, "--out")
         options = Options(arguments.quick, arguments.images, arguments.data_dir)
         reports, refused = [], []
-        for name in names:
+        for chosen in [name] if name else NAMES:
             try:
-                reports.append(_reproduce(name, options, Path(arguments.out)))
+                reports.append(_reproduce(chosen, options, out))
             except UserError as error:  # One that lacks its data does not keep the others back.
-                refused.append(f"{name}: {error}")
+                refused.append(f"{chosen}: {error}")
         if refused:
             raise UserError("; ".join(refused))
         if not all(report.passed for report in reports):
             sys.exit(OUTSIDE)
+
+
+def _parse(argv: list[str]) -> tuple[str, Arguments]:
+    """The reproduction that is named, empty for all of them, and the flags.
+
+    Raises:
+        UserError: there is no such reproduction or flag, or they contradict each other.
+    """
+    groups = {
+        "which": [option("name", ("",), "which reproduction", "NAME", False, positional=True)],
+        "settings": options_of(Arguments),
+    }
+    words = read(argv, "python -m experiments.reproduce", (__doc__ or "").partition("\n")[0], groups)
+    arguments: Arguments = checked_settings(Arguments, words)
+    name = " ".join(words["name"])
+    asked = [f"--{flag}" for flag in ("list", "table", "all") if getattr(arguments, flag)] + [name] * bool(name)
+    if len(asked) != 1:
+        raise UserError(
+            f"name one reproduction, or pass --all, --list or --table: got {', '.join(asked) or 'none'}; "
+            f"known are {', '.join(NAMES)}, before any flag"
+        )
+    if name and name not in NAMES:
+        raise unknown("reproduction", name, NAMES)
+    if arguments.images and name not in ("", WITH_IMAGES):
+        raise UserError(f"--images is read by {WITH_IMAGES} alone: got it beside {name}; leave it out")
+    return name, arguments
 
 
 def _module(name: str) -> ModuleType:

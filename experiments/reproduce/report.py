@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sae_jax import DataConfig
+from experiments.process import write_whole
+from sae_jax import DataConfig, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +93,11 @@ class Report:
         return all(check.passed for check in self.checks)
 
     def save(self, name: str, source: str, options: Options, folder: Path) -> list[Path]:
-        """Write NAME.json and NAME.png; returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write NAME.json and NAME.png; returns their paths.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         content: dict[str, Any] = {
             "name": name,
             "source": source,
@@ -101,18 +106,31 @@ class Report:
             "checks": [dict(zip(COLUMNS, check.row, strict=True)) for check in self.checks],
         }
         paths = [folder / f"{name}.json", folder / f"{name}.png"]
-        paths[0].write_text(json.dumps(content, indent=2) + "\n")
-        self.figure.savefig(paths[1], dpi=120, bbox_inches="tight")
+        drawn = io.BytesIO()
+        self.figure.savefig(drawn, dpi=120, bbox_inches="tight")
+        for path, written in zip(
+            paths, ((json.dumps(content, indent=2) + "\n").encode(), drawn.getvalue()), strict=True
+        ):
+            write_whole(path, written, "--out")
         return paths
 
 
 def markdown_table(folder: Path) -> str:
-    """The table of all saved reports, for the README."""
+    """The table of all saved reports, for the README.
+
+    Raises:
+        UserError: a file of the folder is no report.
+    """
     lines = ["| reproduction | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
     for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        for i, check in enumerate(content["checks"]):
-            name = f"`{content['name']}`: {content['source']}" if i == 0 else ""
-            cells = [name, *(check[column] for column in COLUMNS)]
-            lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        try:
+            content = json.loads(path.read_text())
+            for i, check in enumerate(content["checks"]):
+                name = f"`{content['name']}`: {content['source']}" if i == 0 else ""
+                cells = [name, *(check[column] for column in COLUMNS)]
+                lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        except Exception as error:  # Anything may be in a file.
+            raise UserError(
+                f"a saved report must be as it was written: got {path}: {error!r}; reproduce it again"
+            ) from None
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from sae_jax.autoencoder import decode, encode
 from sae_jax.cells import by_cell, name_of
 from sae_jax.config import Config
-from sae_jax.corruption import CORRUPTIONS
+from sae_jax.corruption import CORRUPTIONS, check_levels
 from sae_jax.data import Data
 from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, Range, UserError, check_all, one_of, setting
 from sae_jax.trained import Lane, Lanes
@@ -45,6 +45,9 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         check_all(self)
+        check_levels(self.corruption, self.noise)
+        if len(set(self.noise)) < len(self.noise):
+            raise UserError(f"noise must not name a level twice: got {', '.join(map(str, self.noise))}; leave one")
 
 
 class Found(NamedTuple):
@@ -116,7 +119,9 @@ def labels_of(data: Data, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raise UserError(f"task {task} needs labelled samples: {data.config.dataset} has none; use digits or tfds:mnist")
     classes = np.unique(data.train_labels)
     if not np.isin(data.heldout_labels, classes).all():
-        raise UserError(f"task {task} needs every held-out class among the training samples: use more samples")
+        raise UserError(
+            f"task {task} needs every held-out class among the training samples: got others; use more samples"
+        )
     if len(classes) < 2:
         raise UserError(f"task {task} needs at least two classes: got {len(classes)}; train on more classes")
     return np.searchsorted(classes, data.train_labels), np.searchsorted(classes, data.heldout_labels), classes

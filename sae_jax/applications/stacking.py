@@ -5,6 +5,8 @@ Source: Ng, UFLDL exercise "Implement deep networks for digit classification".
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import xarray as xr
 from jaxtyping import Array
@@ -12,16 +14,28 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sae_jax.applications.base import Best, Findings, Found, TaskConfig, dots, labels_of
+from sae_jax.plan import memory_budget
 from sae_jax.probes import accuracy, fit_probe
+from sae_jax.settings import UserError
 from sae_jax.stacked import encode_stack, fine_tune, pretrain, stack_logits
 from sae_jax.trained import Lane, Lanes
 
 SCORE = "stacked_accuracy"
+# An encoder's and a decoder's weight, each with its gradient and the optimizer's two averages.
+WEIGHT_BYTES = 4 * 2 * 4
 
 
 def measure(lanes: Lanes, options: TaskConfig) -> Findings:
     """Held-out accuracy of every lane's stack, before and after fine-tuning."""
     labels, heldout_labels, classes = labels_of(lanes.data, "stacked")
+    sizes = (lanes.config.d_hidden, *options.layers)
+    needed = WEIGHT_BYTES * sum(inputs * units for inputs, units in itertools.pairwise(sizes))
+    available = memory_budget(lanes.devices[:1], 0)
+    if needed > available:
+        raise UserError(
+            f"layers must fit in memory: got {' '.join(map(str, options.layers))}, which take "
+            f"{needed / 2**20:,.0f} MiB of {available / 2**20:,.0f} MiB; use fewer units"
+        )
 
     def stack(lane: Lane, train: Array, heldout: Array, labels: Array, expected: Array) -> tuple[Array, Array]:
         config, k, key = lanes.config, lane.hyper.k, jax.random.key(lane.seed)

@@ -14,6 +14,8 @@ from sae_jax.settings import UserError
 
 CLIP_STD = 3.0
 MOST_CLASSES = 1_000_000
+# Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
+LARGEST_SAMPLE = 1e8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,9 @@ def as_data(
     """
     samples = checked(samples, name, ("samples", "features"))
     if len(samples) < 2:
-        raise UserError(f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}")
+        raise UserError(
+            f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}; add some"
+        )
     if labels is None:
         return finish(*split(samples, config), config, name, normalize="none")
     numbers = checked(labels, f"labels of {name}", ("samples",))
@@ -81,7 +85,7 @@ def as_data(
     ):
         raise UserError(
             f"labels of {name} must be whole numbers in [0, {MOST_CLASSES}], one for each of {len(samples)} samples: "
-            f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}"
+            f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}; number the classes from 0"
         )
     return finish(*split(samples, config), config, name, normalize="none", labels=split(numbers.astype(int), config))
 
@@ -111,7 +115,7 @@ def finish(
         labels: class numbers of train and heldout, where the source has them.
 
     Raises:
-        UserError: `config.classes` names classes that the source does not have.
+        UserError: `config.classes` names classes that the source does not have, or a value is too large to train on.
     """
     known = [np.asarray(part, np.int32) for part in labels] if labels else None
     wanted = np.ones(len(train), bool), np.ones(len(heldout), bool)
@@ -121,6 +125,12 @@ def finish(
     rule = normalize if config.normalize == "auto" else config.normalize
     # What is left out takes no part in the statistics.
     train, everything = normalise(train, heldout, rule, config.subtract_mean)
+    largest = max(float(np.abs(part).max()) for part in (train, everything))
+    if largest > LARGEST_SAMPLE:
+        raise UserError(
+            f"samples must lie in [-{LARGEST_SAMPLE:g}, {LARGEST_SAMPLE:g}] once they are normalised: got a value of "
+            f"size {largest:.3g}; use normalize unit with output linear, or rescale them"
+        )
     heldout = everything[wanted[1]]
     shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
     how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
@@ -143,13 +153,16 @@ def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[
         raise UserError(f"classes needs a class with training and held-out samples: {name} has none; use more samples")
     wanted: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not match:
-            raise UserError(f"classes must be whole numbers and ranges of them, such as 0-4,7: got {text!r}")
+            raise UserError(
+                f"classes must be whole numbers and ranges of them, such as 0-4,7: got {text!r}; leave it empty for all"
+            )
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or not {first, last} <= set(there.tolist()):
             raise UserError(
-                f"classes must be among those of {name}, {there.min()} to {there.max()}, in rising order: got {text!r}"
+                f"classes must be among those of {name}, {there.min()} to {there.max()}, in rising order: "
+                f"got {text!r}; leave it empty for all"
             )
         wanted += there[(there >= first) & (there <= last)].tolist()
     return np.isin(labels[0], wanted), np.isin(labels[1], wanted)
@@ -179,7 +192,10 @@ def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: 
     ]
     std = centred[0].std()
     if std < 1e-12:
-        raise UserError(f"samples must differ from their mean to be normalised: got standard deviation {std:.3g}")
+        raise UserError(
+            f"samples must differ from their mean to be normalised: got standard deviation {std:.3g}; "
+            "use samples that vary, or normalize none"
+        )
     if rule == "ufldl":
         limit = CLIP_STD * std
         centred = [np.clip(split, -limit, limit) / limit * 0.4 + 0.5 for split in centred]
@@ -207,11 +223,11 @@ def checked(values: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
     values = np.asarray(values)
     layout = "[" + ", ".join(axes) + "]"
     if values.dtype.kind not in "fiub":
-        raise UserError(f"{name} must hold real numbers: got dtype {values.dtype}")
+        raise UserError(f"{name} must hold real numbers: got dtype {values.dtype}; convert it to float32")
     if values.ndim != len(axes):
         raise UserError(f"{name} must be an array {layout}: got shape {list(values.shape)}; reshape it first")
     if values.size == 0:
-        raise UserError(f"{name} must not be empty: got shape {list(values.shape)}")
+        raise UserError(f"{name} must not be empty: got shape {list(values.shape)}; add some numbers")
     with np.errstate(over="ignore"):  # What single precision cannot hold becomes infinite, and is refused.
         bad = ~np.isfinite(values.astype(np.float32))
     if bad.any():

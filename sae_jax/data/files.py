@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sae_jax.config import DataConfig
-from sae_jax.data.base import Data, as_data, checked
+from sae_jax.data.base import Data, as_data, check_fits, checked
 from sae_jax.data.patches import from_images
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, nearest
 
 SAMPLES, LABELS = "samples", "labels"
+MOST_NAMES = 5
+# Versions of .npy; the third is for the names of columns.
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# Plain numbers need a tenth of it. Python's parser, which reads the header, may run out of stack on long ones.
+LONGEST_HEADER = 1000
 
 
 def load_images(path: str, config: DataConfig) -> Data:
@@ -44,23 +52,65 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
     file = Path(path)
     try:
         if not file.is_file():
-            raise UserError(f"dataset {kind} needs a file that exists: got {path}")
+            there = [one for one in file.parent.glob("*.np[yz]") if one.is_file()]
+            raise UserError(f"dataset {kind} needs a file that exists: got {path}; {nearest(file, there)}")
         with file.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, None
-            if set(loaded.files) == {SAMPLES, LABELS}:
-                return loaded[SAMPLES], loaded[LABELS]
-            if len(loaded.files) != 1:
-                raise UserError(
-                    f"{path} must hold one array, or the two called {SAMPLES} and {LABELS}: "
-                    f"got {len(loaded.files)} ({', '.join(loaded.files)})"
-                )
-            return loaded[loaded.files[0]], None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
+            zipped = stream.read(2) == b"PK"
+            stream.seek(0)
+            if zipped:
+                return _of_archive(stream, path)
+            return _array(stream, file.stat().st_size), None
+    except UserError:
+        raise
+    except Exception as error:  # A file that is not what its name says fails in as many ways as there are formats.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} must be a .npy or .npz file of plain numbers, as numpy.save writes: {reason}"
+            f"{path} must be a .npy or .npz file of plain numbers: got {reason}; "
+            "write it with numpy.save or numpy.savez"
         ) from None
+
+
+def _of_archive(stream: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """What `read` does, of a .npz file."""
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        # Nothing is ever written under such a name; but who wrote it meant something else than numbers.
+        astray = [name for name in names if name.startswith("/") or ".." in re.split(r"[/\\]", name)]
+        if astray:
+            raise ValueError(f"a member that points out of the file, {astray[0]!r}")
+        if set(names) != {SAMPLES, LABELS} and len(names) != 1:
+            shown = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+            raise UserError(
+                f"{path} must hold one array, or the two called {SAMPLES} and {LABELS}: got {len(names)} ({shown}); "
+                f"write it with numpy.savez(FILE, {SAMPLES}=..., {LABELS}=...)"
+            )
+        found = {}
+        for name, member in zip(names, members, strict=True):
+            with archive.open(member) as inside:
+                found[name] = _array(inside, member.file_size)
+    return (found[SAMPLES], found[LABELS]) if len(found) == 2 else (found[names[0]], None)
+
+
+def _array(stream: Any, size: int) -> np.ndarray:
+    """One array as numpy.save writes it.
+
+    Args:
+        stream: at its beginning, seekable.
+        size: how many bytes there are; what promises more is refused before memory is taken for it.
+
+    Raises:
+        Exception: of whatever kind, it is no array of plain numbers.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    shape, _, dtype = HEADERS[version](stream, max_header_size=LONGEST_HEADER)
+    if dtype.hasobject:
+        raise ValueError("Python objects")
+    promised = math.prod(shape) * dtype.itemsize
+    if promised > size:
+        raise ValueError(f"{size} bytes where shape {list(shape)} of {dtype} takes {promised}")
+    check_fits(len(shape) and shape[0], math.prod(shape[1:]))
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False, max_header_size=LONGEST_HEADER)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +19,7 @@ from sae_jax.data.base import Data, finish
 from sae_jax.settings import UserError
 
 READ_BLOCK = 1000
+OWN = "tensorflow_datasets."
 
 
 class Split(NamedTuple):
@@ -43,6 +47,9 @@ def load(name: str, config: DataConfig) -> Data:
     """
     if not name:
         raise UserError("dataset tfds needs a name: got 'tfds:'; use tfds:mnist")
+    if not re.fullmatch(r"[A-Za-z]\w*(/[\w.-]*\w)?(:[0-9]+(\.[0-9]+){2})?", name, re.ASCII):
+        # With other names the library looks elsewhere, also on the network.
+        raise UserError(f"dataset tfds needs the name of a set: got {name!r}; use NAME, NAME/CONFIG or NAME:1.0.0")
     train, heldout = _read(name, config.data_dir, config.heldout)
     return finish(
         train.images.reshape(len(train.images), -1),
@@ -67,7 +74,10 @@ def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
     with _quiet():
         import tensorflow_datasets as tfds
 
+        folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / re.split("[/:]", name)[0]
         try:
+            for file in folder.rglob("features.json"):
+                _refuse_foreign(json.loads(file.read_text()))
             builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
             prepared = builder.data_path.exists()
         except tfds.core.DatasetNotFoundError:
@@ -92,10 +102,20 @@ def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
             raise _unreadable(name, where, error, prepare) from None
 
 
+def _refuse_foreign(content: Any) -> None:
+    """Refuse a features.json, as parsed, that names classes of another package: the library would import it."""
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
+    for part in parts:
+        _refuse_foreign(part)
+    name = content.get("pythonClassName", OWN) if isinstance(content, dict) else OWN
+    if not str(name).startswith(OWN):
+        raise ValueError(f"features.json names {name}, which is none of tensorflow-datasets' own")
+
+
 def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
-        f"tfds:{name} must be readable as array_record files in {where}: {reason}; "
+        f"tfds:{name} must be readable as array_record files in {where}: got {reason}; "
         f"to prepare it anew, move it away and run: {prepare}"
     )
 
@@ -103,15 +123,17 @@ def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserEr
 def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:
     features, splits = dict(builder.info.features or {}), sorted(builder.info.splits)
     if "image" not in features:
-        raise UserError(f"tfds:{name} must have an image feature: it has {', '.join(features)}")
+        raise UserError(f"tfds:{name} must have an image feature: got {', '.join(features)}; use a set of images")
     if "train" not in splits:
-        raise UserError(f"tfds:{name} must have a train split: it has {', '.join(splits)}")
+        raise UserError(f"tfds:{name} must have a train split: got {', '.join(splits)}; use another set")
     train = _images(builder, "train", name)
     if "test" in splits:
         return train, _images(builder, "test", name)
     count = len(train.images)
     if count < 2:
-        raise UserError(f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {count}")
+        raise UserError(
+            f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {count}; use another"
+        )
     kept = count - max(1, round(fraction * count))
     return train.rows(slice(kept)), train.rows(slice(kept, None))
 
@@ -119,10 +141,12 @@ def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:
 def _images(builder: Any, split: str, name: str) -> Split:
     source = builder.as_data_source(split=split)
     if len(source) == 0:
-        raise UserError(f"tfds:{name} must not be empty: its {split} split has no images")
+        raise UserError(f"tfds:{name} must not be empty: got no images in its {split} split; use another set")
     first = np.asarray(source[0]["image"])
     if first.ndim != 3:
-        raise UserError(f"tfds:{name} must hold images [height, width, channels]: got shape {list(first.shape)}")
+        raise UserError(
+            f"tfds:{name} must hold images [height, width, channels]: got shape {list(first.shape)}; use another"
+        )
     images = np.empty((len(source), *first.shape[:2]), np.float32)
     labelled = np.asarray(source[0].get("label")).dtype.kind in "iu"
     labels = np.zeros(len(source), np.int64) if labelled else None
@@ -133,7 +157,8 @@ def _images(builder: Any, split: str, name: str) -> Split:
             pixels = np.asarray(example["image"])
             if pixels.shape != first.shape:
                 raise UserError(
-                    f"tfds:{name} must hold images of one size: got {list(pixels.shape)} after {list(first.shape)}"
+                    f"tfds:{name} must hold images of one size: got {list(pixels.shape)} after {list(first.shape)}; "
+                    "use another set"
                 )
             images[i] = pixels.mean(axis=-1) / 255.0
             if labels is not None:
