@@ -72,7 +72,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     if not is_unfinished(folder):
-        found = "a finished run" if path.is_file() else "none"
+        found = "a finished run" if (folder / RESULTS_FILE).is_file() else "none"
         raise UserError(f"a run to go on with must be unfinished: got {folder}, which holds {found}; see --runs")
     try:
         content = json.loads(path.read_bytes())

@@ -65,6 +65,16 @@ FLAGS = [
     ),
     (["--name", "../outside"], "name must be that of a folder inside --runs: got ../outside", "pass it to --runs"),
     (["--name", "/tmp/outside"], "name must be that of a folder inside --runs: got /tmp/outside", "pass it to --runs"),
+    (
+        ["--resume", "nowhere"],
+        "a run to go on with must be unfinished: got runs/nowhere, which holds none",
+        "see --runs",
+    ),
+    (["--resume", "good.npy"], "a run to go on with must be unfinished: got good.npy, which holds none", "see --runs"),
+    (["--resume", "RUN"], "must be unfinished: got run, which holds a finished run", "see --runs"),
+    (["--resume", "a", "--name", "b"], "name must be left out beside resume: got b and a", "use one of them"),
+    (["--checkpoint-every", "-1"], "checkpoint_every must be >= 0: got -1", "the default is 60"),
+    (["--checkpoint-every", "often"], "checkpoint_every must be a finite number: got 'often'", "the default is 60"),
     (["--name", ".."], "name must be that of a folder inside --runs: got ..", "pass it to --runs"),
     (["--name", "inner/run"], "name must be that of a folder inside --runs: got inner/run", "pass it to --runs"),
     (
