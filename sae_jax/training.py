@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax import autoencoder, sparsity
+from sae_jax.autoencoder import turned
 from sae_jax.batches import batch_indices, own_rows
 from sae_jax.config import Config
 from sae_jax.corruption import corrupt
@@ -35,8 +37,8 @@ class TrainState:
         opt_state: optax state.
         sparsity: running mean activation.
         step: steps taken, int32.
-        diverged_at: step at which the loss or the norm of the gradients or updates turned non-finite, int32; -1 where
-            none ever did. From there on the lane is frozen with its last finite parameters.
+        diverged_at: step that was not taken, see `train_step`, int32; -1 where all were. From there on the lane is
+            frozen with its last finite parameters.
     """
 
     params: Params
@@ -106,7 +108,7 @@ def train_step(
 
     The penalty's value and slope use rho_hat as it stood before this batch; afterwards
     rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i. A step whose loss, or the norm of whose gradients or
-    updates, is not finite is not taken, and no later one is.
+    updates (with Adam, the square of whose learning rate), is not finite is not taken, and no later one is.
 
     Args:
         config: static settings.
@@ -119,6 +121,19 @@ def train_step(
     Returns:
         (state after the step, Metrics of the batch before it); the same on every device of the axis.
     """
+    state, metrics = _turned_step(config, turned(state, config), batch, hyper, axis_name, noise_key)
+    return turned(state, config), metrics
+
+
+def _turned_step(
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    axis_name: str | None,
+    noise_key: Key | None,
+) -> tuple[TrainState, Metrics]:
+    """What `train_step` does, to a state that is `turned` and stays so."""
     running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
     # L-BFGS learns the curvature of one fixed loss, which a rising beta or a falling k would take away from under it.
     fixed = config.optimizer == "lbfgs"
@@ -133,40 +148,44 @@ def train_step(
         corrupted = corrupt(noise_key, batch, config.corruption, hyper.noise, axis_name)
 
     def loss_of(params: Params) -> tuple[Array, Aux]:
-        return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
+        return objective(turned(params, config), batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
+
+    def cost(params: Params) -> Array:
+        return loss_of(params)[0]
 
     if fixed:
         loss, aux = loss_of(state.params)
         # The line search ended here with this gradient; only before the first step is there none yet.
-        _, gradients = optax.value_and_grad_from_state(lambda params: loss_of(params)[0])(
-            state.params, state=state.opt_state
-        )
+        _, gradients = optax.value_and_grad_from_state(cost)(state.params, state=state.opt_state)
     else:
         (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = Metrics(loss, aux.reconstruction, aux.penalty)
     if axis_name is not None:
         gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
 
-    optimizer = make_optimizer(config, hyper, learning_rate(state.step, config, hyper))
-    updates, opt_state = optimizer.update(
-        gradients,
-        state.opt_state,
-        state.params,
-        value=metrics.loss,
-        grad=gradients,
-        value_fn=lambda params: loss_of(params)[0],
+    rate = learning_rate(state.step, config, hyper)
+    optimizer = make_optimizer(config, hyper, rate)
+    update = functools.partial(
+        optimizer.update, gradients, state.opt_state, state.params, value=metrics.loss, grad=gradients, value_fn=cost
     )
-    params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
-    running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
-
-    # Known before the parameters are, it selects in the pass over memory that adds the updates. Where only the addition
-    # itself would leave float32, it stops at the largest number, from where the next loss is not finite.
-    sizes = jnp.stack([metrics.loss, optax.tree.norm(gradients), optax.tree.norm(updates)])
-    finite = jnp.all(jnp.isfinite(sizes))
+    # No entry of Adam's direction is much above 1 (Kingma and Ba 2015, section 2.1), so that its step is known to be
+    # finite before it is computed, in a branch that runs only then: nothing is selected, and no old state is kept.
+    found = None if config.optimizer == "adam" else update()
+    size = jnp.square(rate) if found is None else optax.tree.norm(found[0])
+    finite = jnp.all(jnp.isfinite(jnp.stack([metrics.loss, optax.tree.norm(gradients), size])))
     alive = state.diverged_at < 0
-    taken = TrainState(params, opt_state, running, state.step + 1, state.diverged_at)
-    kept = dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
-    return jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), taken, kept), metrics
+
+    def taken() -> TrainState:
+        updates, opt_state = found or update()
+        # Where the addition leaves float32, it stops at the largest number, from where the next loss is not finite.
+        params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
+        running = sparsity.update(state.sparsity, aux.batch_mean, hyper.ema_decay)
+        return TrainState(params, opt_state, running, state.step + 1, state.diverged_at)
+
+    def kept() -> TrainState:
+        return dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
+
+    return jax.lax.cond(alive & finite, taken, kept), metrics
 
 
 def windows(steps: int) -> np.ndarray:
@@ -217,11 +236,12 @@ def train_window(
             indices = batch_indices(keys.batches, step, train.shape[0], config.batch_size)
             batch = train[own_rows(indices, axis_name)]
         noise_key = jax.random.fold_in(keys.noise, step)
-        state, metrics = train_step(config, state, batch, hyper, axis_name, noise_key)
+        state, metrics = _turned_step(config, state, batch, hyper, axis_name, noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
     nothing = Metrics(*[jnp.zeros((), train.dtype)] * len(Metrics._fields))
-    state, total = jax.lax.fori_loop(start, stop, body, (lane.train, nothing))
+    state, total = jax.lax.fori_loop(start, stop, body, (turned(lane.train, config), nothing))
+    state = turned(state, config)
     shown = running & (state.diverged_at < 0)
     metrics = jax.tree.map(lambda value: jnp.where(shown, value / (stop - start), jnp.nan), total)
     if not config.patience:

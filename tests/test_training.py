@@ -140,6 +140,7 @@ def test_a_lane_that_diverges_is_frozen_with_its_last_finite_parameters(samples,
     assert int(state.diverged_at) == 1
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
     assert_close(state.params, before.params)
+    assert_close(state.opt_state, before.opt_state)
     later, _ = step(state, samples[64:96], HYPER)
     assert_close(later, state)
 
