@@ -4,13 +4,14 @@ from sae_jax.autoencoder import decode, encode, init
 from sae_jax.batches import batch_indices
 from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data, load
+from sae_jax.fitting import fit
 from sae_jax.losses import objective
 from sae_jax.metrics import evaluate
 from sae_jax.penalties import kl_divergence, kl_penalty
 from sae_jax.settings import UserError
 from sae_jax.sparsity import SparsityState
 from sae_jax.sweeps import sweep
-from sae_jax.training import TrainState, fit, init_state, keys_of, train_step
+from sae_jax.training import TrainState, init_state, keys_of, train_step
 from sae_jax.types import Hyperparameters, Params
 
 __all__ = [

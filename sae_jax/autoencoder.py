@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.activations import ACTIVATIONS, OUTPUTS, largest
 from sae_jax.config import Config
-from sae_jax.types import Batch, Codes, Key, Params, Scalar
+from sae_jax.types import Batch, Codes, Key, Params, Scalar, Tree
 
 
 def init(key: Key, config: Config, d_in: int) -> Params:
@@ -75,6 +76,19 @@ def codes_by_unit(
     if k is None:
         return codes
     return jnp.where(largest(pre_activations.T, jnp.where(k > 0, k, len(codes))).T, codes, 0)
+
+
+def turned(tree: Tree, config: Config) -> Tree:
+    """A pytree with every encoder_weight in it transposed, [..., d_hidden, d_in]; as it is where the weights are tied.
+
+    So the encoder multiplies by it, and so its gradient comes: what is trained in this form, moments and all, is not
+    turned round in memory at every step. Tied, the decoder needs it as it is.
+    """
+
+    def turn(path: tuple[Any, ...], leaf: Array) -> Array:
+        return leaf.mT if path[-1] == jax.tree_util.DictKey("encoder_weight") else leaf
+
+    return tree if config.tied else jax.tree_util.tree_map_with_path(turn, tree)
 
 
 def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:

@@ -15,12 +15,13 @@ from sae_jax import distributed
 from sae_jax.checkpoints import Arrays, Position
 from sae_jax.config import Config
 from sae_jax.data import Data
+from sae_jax.fitting import windows
 from sae_jax.keepers import Interrupted, Keeper
 from sae_jax.lanes import compiled
 from sae_jax.parallel import fetch, lane_mesh, place, place_keys
 from sae_jax.plan import Chunk, Plan, chunk_at, halved, repacked
 from sae_jax.settings import UserError
-from sae_jax.training import Metrics, windows
+from sae_jax.training import Metrics
 from sae_jax.types import Hyperparameters
 
 # Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among the cells and the seeds [lanes].

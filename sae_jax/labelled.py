@@ -12,9 +12,9 @@ import xarray as xr
 from sae_jax.activations import ACTIVATIONS
 from sae_jax.arrays import Opener
 from sae_jax.config import Config
+from sae_jax.fitting import windows
 from sae_jax.grids import ALL_SETTINGS, Grid
 from sae_jax.settings import as_json
-from sae_jax.training import windows
 
 # Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
 FORMAT = 1

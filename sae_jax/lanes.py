@@ -14,10 +14,11 @@ from sae_jax import distributed
 from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
+from sae_jax.fitting import LaneState, end_window, final_params, init_lane, no_metrics, train_steps
 from sae_jax.metrics import evaluate
 from sae_jax.parallel import batch_axis, over_lanes, own_devices
 from sae_jax.plan import Engine, Plan, make_plan, memory_budget
-from sae_jax.training import LaneState, Metrics, end_window, final_params, init_lane, no_metrics, train_steps
+from sae_jax.training import Metrics
 from sae_jax.types import Hyperparameters, Key
 
 

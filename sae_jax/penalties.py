@@ -126,5 +126,9 @@ def weight_decay(params: Params) -> Float[Array, ""]:
 
     Source: Ng, CS294A notes, section 2.
     """
-    squares = [jnp.sum(jnp.square(params[name])) for name in sorted(params) if name.endswith("_weight")]
+    weights = [params["encoder_weight"]]
+    if "decoder_weight" in params:
+        # As a training step holds them; else squares of one would be turned round in memory before they are summed.
+        weights = [params["encoder_weight"].T, params["decoder_weight"]]
+    squares = [jnp.sum(jnp.square(weight)) for weight in weights]
     return 0.5 * jnp.sum(jnp.stack(squares))

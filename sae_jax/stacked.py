@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from sae_jax.autoencoder import encode
 from sae_jax.config import Config
+from sae_jax.fitting import final_params, fit
 from sae_jax.optimizers import minimize
 from sae_jax.probes import probe_logits, probe_loss
-from sae_jax.training import final_params, fit, keys_of
+from sae_jax.training import keys_of
 from sae_jax.types import Batch, Hyperparameters, Key, Params, Scalar
 
 

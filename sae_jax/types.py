@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from flax import struct
@@ -26,6 +26,7 @@ Scalar: TypeAlias = Float[Array, ""] | float
 Batch: TypeAlias = Float[Array | np.ndarray, "batch d_in"]
 Codes: TypeAlias = Float[Array | np.ndarray, "batch d_hidden"]
 UnitMeans: TypeAlias = Float[Array | np.ndarray, " d_hidden"]
+Tree = TypeVar("Tree")
 
 
 # Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence goes on along its tangent.

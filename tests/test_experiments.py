@@ -294,4 +294,4 @@ def test_axes_come_in_the_order_of_the_command_line():
     _, settings, seeds = parse(words, "x", "", {}, several=True)
     assert [name for name, value in settings.items() if isinstance(value, tuple)] == ["ema_decay", "rho", "tied"]
     assert settings["rho"] == (0.1, 0.2) and settings["d_hidden"] == 4 and settings["tied"] == (True, False)
-    assert seeds == (2,)
+    assert seeds == 2

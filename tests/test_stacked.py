@@ -8,9 +8,10 @@ import pytest
 
 from sae_jax import Config, DataConfig, Hyperparameters, fit, load
 from sae_jax.autoencoder import encode
+from sae_jax.fitting import final_params
 from sae_jax.probes import accuracy, fit_probe, probe_loss
 from sae_jax.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.training import final_params, keys_of
+from sae_jax.training import keys_of
 from sae_jax.types import without_unused
 
 CONFIG = Config(d_hidden=20, steps=200, batch_size=100)

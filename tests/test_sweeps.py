@@ -14,12 +14,13 @@ from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, loa
 from sae_jax.activations import ACTIVATIONS
 from sae_jax.arrays import in_folder, in_memory
 from sae_jax.autoencoder import init
+from sae_jax.fitting import final_params, fit, windows
 from sae_jax.labelled import PARAMETERS
 from sae_jax.losses import objective
 from sae_jax.metrics import evaluate
 from sae_jax.plan import Engine
 from sae_jax.sweeps import Reporter, prepare, train
-from sae_jax.training import final_params, fit, keys_of, windows
+from sae_jax.training import keys_of
 
 CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0], "learning_rate": 0.01}
