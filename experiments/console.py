@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -67,11 +68,16 @@ class ConsoleReporter(chunks.Reporter):
             self._bar.stop()
 
     def line(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, highlight=False, markup=False)
+        """Print one line, unless nobody is there to read it any longer: that must not end a training."""
+        with contextlib.suppress(OSError):
+            self.console.print(text, highlight=False, markup=False)
 
     def progress(self, progress: chunks.Progress) -> None:
         """Show where a program stands."""
+        with contextlib.suppress(OSError):
+            self._progress(progress)
+
+    def _progress(self, progress: chunks.Progress) -> None:
         if not self.console.is_terminal:
             quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps
             if quarter != self._last or progress.phase == "compiling":

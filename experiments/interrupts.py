@@ -55,8 +55,12 @@ class Interrupts:
                 self.number, deadline = number, time.monotonic() + self.patience
 
     def _leave(self) -> None:
-        os.write(2, f"\n{self.last_words}\n".encode())
-        os._exit(128 + self.number)
+        try:
+            # Nobody may be there to read it any longer, and then it must not keep the process.
+            if select.select([], [2], [], 0.5)[1]:
+                os.write(2, f"\n{self.last_words}\n".encode())
+        finally:
+            os._exit(128 + self.number)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -98,14 +99,14 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     if not distributed.started():
         if not line:
             raise error
-        print(line, file=sys.stderr)
+        _say(line)
         sys.exit(code)
     if isinstance(error, distributed.Refused | Interrupted):  # All of them know, and end in step.
         if distributed.leads():
-            print(line, file=sys.stderr)
+            _say(line)
         sys.exit(code)
     if line:
-        print(line, file=sys.stderr)
+        _say(line)
     elif isinstance(error, JaxRuntimeError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
@@ -115,6 +116,11 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     sys.stderr.flush()
     # The usual end waits for the other processes, which may be waiting for this one.
     os._exit(code)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # Nobody is there to read it any longer.
+        print(line, file=sys.stderr)
 
 
 def _words(argv: Sequence[str], name: str) -> list[str] | None:

@@ -17,7 +17,7 @@ from experiments.console import ConsoleReporter, print_table, warnings_of
 from experiments.interrupts import heard
 from experiments.launch import Launch
 from experiments.process import set_up
-from sae_jax import Config, DataConfig, distributed, results, runs
+from sae_jax import Config, DataConfig, distributed, records, results, runs
 from sae_jax.arrays import in_folder, nowhere
 from sae_jax.chunks import Reporter
 from sae_jax.distributed import together
@@ -28,7 +28,7 @@ from sae_jax.settings import as_json, settings_of
 from sae_jax.sweeps import Study, packed_as, packing, prepare, train
 
 # What a command that goes on with a run may say anew.
-OF_THE_PROCESS = ("resume", "name", "runs", "checkpoint_every", *settings_of(Launch))
+OF_THE_PROCESS = ("resume", "name", "runs", *settings_of(Launch))
 
 Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 
@@ -72,7 +72,7 @@ def run_study(command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]
     for line in warnings_of(dataset):
         reporter.line(line)
     reporter.line(f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:")
-    for path in [folder / name for name in (runs.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
+    for path in [folder / name for name in (records.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures:
         reporter.line(f"  {path}")
 
 
@@ -89,17 +89,20 @@ def _trained(
     before = together(lambda: stack.enter_context(runs.claim(folder, content)))
     distributed.told(json.dumps(before and before["packing"]))
     go_on = f"python -m experiments.{command} --resume {shlex.quote(str(folder))}"
-    interrupts = stack.enter_context(heard(f"interrupted; the last checkpoint is kept; to go on: {go_on}"))
-    unfinished = folder / runs.UNFINISHED
-    kept = unfinished / runs.CHECKPOINTS
-    checkpoints = stack.enter_context(
-        together(lambda: Checkpoints(kept, run.checkpoint_every, interrupts.asked, reporter.line))
-    )
+    go_on += " with the --distributed flags of each process" if distributed.started() else ""
+    last_words = f"interrupted before it could save; to go on from the last checkpoint: {go_on}"
+    interrupts, unfinished = stack.enter_context(heard(last_words)), folder / runs.UNFINISHED
+
+    def looked() -> Checkpoints:
+        kept, known = unfinished / runs.CHECKPOINTS, runs.identity(folder)
+        return Checkpoints(kept, known, run.checkpoint_every, interrupts.asked, reporter.line)
+
+    checkpoints = stack.enter_context(together(looked))
     if before:
         reporter.line(f"going on with {folder}: {checkpoints.standing}")
-        for change in runs.changed_versions(before, content):
+        for change in records.changed_versions(before, content):
             reporter.line(f"warning: results are the same to the bit only with the same versions: got {change}")
-        study = packed_as(study, before["packing"])
+        study = together(lambda: packed_as(study, before["packing"]))
     opened = stack.enter_context(in_folder(unfinished / "arrays"))
     try:
         dataset = train(study, reporter, opened, checkpoints)
@@ -121,7 +124,7 @@ def follow(ready: Callable[[Reporter], Study]) -> None:
     with heard("interrupted") as interrupts:
         checkpoints = together(lambda: Checkpoints(None, asked_to_end=interrupts.asked))
         try:
-            train(packed_as(study, sizes) if sizes else study, quiet, nowhere, checkpoints)
+            train(together(lambda: packed_as(study, sizes)) if sizes else study, quiet, nowhere, checkpoints)
         except Interrupted as error:
             error.number = interrupts.number
             raise
@@ -137,7 +140,7 @@ def _resolved(
 
     def begun() -> list[str]:
         folder = _resumed(said[0])
-        return runs.words_of(runs.recorded(folder), f"experiments.{command}") if distributed.leads() else []
+        return records.words_of(runs.recorded(folder), f"experiments.{command}") if distributed.leads() else []
 
     before = together(begun)
     kept = without(json.loads(distributed.told(json.dumps(before))), argv, OF_THE_PROCESS)
@@ -147,9 +150,10 @@ def _resolved(
 def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) -> dict[str, Any]:
     """What config.json says of a run."""
     engine = {name: value for name, value in as_json(run).items() if name in settings_of(Engine) and name != "devices"}
-    return runs.content_of(
+    return records.content_of(
         f"python -m experiments.{command} {shlex.join(without(argv, [], ('resume',)))}".rstrip(),
         settings_json(study.grid),
+        list(study.grid.axes),
         engine,
         study.devices,
         [program.data.summary for program in study.programs],

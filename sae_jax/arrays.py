@@ -29,6 +29,15 @@ def unwritable(folder: Path, reason: str | None) -> UserError:
     return UserError(f"the run's folder must be writable: got {folder}: {reason}; {fix}")
 
 
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def in_memory() -> Opener:
     """An opener whose arrays are held in RAM."""
     held: dict[str, np.ndarray] = {}
@@ -48,29 +57,35 @@ def nowhere(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def in_folder(folder: Path) -> Iterator[Opener]:
-    """An opener whose arrays are maps of files NAME.npy in a folder of their own, which is taken away at the end.
+    """An opener whose arrays are maps of files NAME.npy in a folder of their own, made anew and taken away at the end.
 
     What is written through a map leaves the process's memory as soon as nothing refers to the map any longer.
 
     Raises:
         UserError: the folder cannot be written to, or has no room for an array.
     """
+    made: set[Path] = set()
 
     def opened(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         path = folder / f"{name}.npy"
         try:
-            if not path.exists():
-                folder.mkdir(exist_ok=True)
-                made = np.lib.format.open_memmap(path, "w+", dtype, shape)
-                if hasattr(os, "posix_fallocate"):
-                    # Writing to a map of a full disk would end the process with a signal.
-                    with path.open("r+b") as stream:
-                        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-                return made
-            return np.lib.format.open_memmap(path, "r+")
+            if path in made:
+                return np.lib.format.open_memmap(path, "r+")
+            folder.mkdir(exist_ok=True)
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            made.add(path)
+            if hasattr(os, "posix_fallocate"):
+                # Writing to a map of a full disk would end the process with a signal.
+                with path.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            return array
         except OSError as error:
             raise unwritable(folder, error.strerror) from None
 
+    # What a process has left that was killed is of no use: it may have been writing it.
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         yield opened
     finally:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sae_jax.arrays import unwritable
+from sae_jax.arrays import sync, unwritable
 from sae_jax.settings import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -48,11 +48,12 @@ class Position(NamedTuple):
     finished: bool
 
 
-def write(path: Path, position: Position, arrays: Arrays) -> None:
+def write(path: Path, run: str, position: Position, arrays: Arrays) -> None:
     """Write a checkpoint: all of it appears in one move, once it is on the disk.
 
     Args:
         path: replaced where it exists.
+        run: by what its run is known again.
         position: where it stands.
         arrays: by name, none of them without numbers.
 
@@ -63,15 +64,14 @@ def write(path: Path, position: Position, arrays: Arrays) -> None:
     try:
         partial.mkdir()
         orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
-        note = {"position": position._asdict(), "files": digests(partial)}
+        note = {"run": run, "position": position._asdict(), "files": digests(partial)}
         with (partial / NOTE).open("w") as stream:
             stream.write(json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        if path.exists():
-            shutil.rmtree(path)
+        remove(path)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         # A full disk is an OSError to Python and a ValueError to tensorstore.
@@ -80,8 +80,20 @@ def write(path: Path, position: Position, arrays: Arrays) -> None:
         raise unwritable(path.parent, reason) from None
 
 
-def checked(path: Path) -> Position:
+def remove(path: Path) -> None:
+    """Take away a checkpoint, or whatever stands in its place; where a link leads stays as it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def checked(path: Path, run: str) -> Position:
     """Where a checkpoint stands, every one of its files compared with its digest.
+
+    Args:
+        path: its folder.
+        run: by what its run is known again.
 
     Raises:
         Broken: it is not what was saved; the message names the file.
@@ -93,8 +105,12 @@ def checked(path: Path) -> Position:
         files, position = dict(note["files"]), Position(**note["position"])
         if any(type(value) is not int or value < 0 for value in position[:-1]) or type(position.finished) is not bool:
             raise ValueError
+        if not position.cells_per_block or not position.blocks_per_group:
+            raise ValueError
         if note.pop("digest") != _digest(note):
             raise Broken(f"{NOTE} has changed")
+        if note["run"] != run:
+            raise Broken("it belongs to another run")
         found = digests(path)
     except OSError as error:
         raise Broken(f"{Path(error.filename or path).name}: {error.strerror}") from None
@@ -172,12 +188,3 @@ def orbax_checkpointer() -> Any:
     )
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _sync(folder: Path) -> None:
-    """Have a folder's names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.errors import JaxRuntimeError
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax import distributed
@@ -64,6 +65,13 @@ class Job(NamedTuple):
     devices: list[jax.Device]
 
 
+class Samples(NamedTuple):
+    """A program's samples, on all of its devices."""
+
+    train: Array
+    heldout: Array
+
+
 def run_lanes(job: Job, plan: Plan, keeper: Keeper, put: Put, reporter: Reporter) -> None:
     """Train and measure all lanes of a program.
 
@@ -71,67 +79,70 @@ def run_lanes(job: Job, plan: Plan, keeper: Keeper, put: Put, reporter: Reporter
         job: the lanes.
         plan: how they are packed.
         keeper: keeps chunks while they are trained and afterwards, and knows of those kept before.
-        put: takes every finished chunk's lanes, for good, once all are finished.
+        put: takes a finished chunk's lanes, for good.
         reporter: is told where the program stands.
 
     Raises:
         Interrupted: the keeper wished an end.
-        UserError: not even one lane a device fits in memory.
+        UserError: not even one lane a device fits in memory, or what was kept is not of these lanes.
     """
     reporter.progress(Progress("compiling", 0, job.config.steps * plan.chunks, plan.lanes))
-    finished, first = [], 0
+    mesh = lane_mesh(job.devices, plan.data_parallel)
+    samples = Samples(*(place(part, mesh, split=False) for part in (job.data.train, job.data.heldout)))
+    first = 0
     while first < plan.lanes:
         began = keeper.at(first)
         if began:
             plan = repacked(plan, began.cells_per_block, began.blocks_per_group)
+        run = ChunkRun(job, samples, mesh, plan, first, keeper, reporter)
         if began is None or not began.finished:
-            plan = _train_within_memory(job, plan, first, began, keeper, reporter)
-        chunk = chunk_at(plan, first)
-        finished.append(ChunkRun(job, plan, chunk, keeper, reporter))
-        first = chunk.end
-    for run in finished:
-        cells, seeds = run.chunk.cells, np.broadcast_to(run.chunk.seeds[:, None], run.chunk.cells.shape)
-        found = keeper.found(run.chunk.first, run.expected())
+            run = _trained(run, began)
+            plan = run.plan
+        chunk, found = run.chunk, keeper.found(first, run.expected)
         if found is not None:
-            put(found, cells[run.chunk.real], seeds[run.chunk.real])
+            seeds = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
+            put(found, chunk.cells[chunk.real], seeds[chunk.real])
+        first = chunk.end
 
 
-def _train_within_memory(
-    job: Job, plan: Plan, first: int, began: Position | None, keeper: Keeper, reporter: Reporter
-) -> Plan:
-    """Train the chunk that begins with a lane, or one of half its size where memory does not hold it.
-
-    Returns:
-        The plan by which it could be trained.
-    """
+def _trained(run: ChunkRun, began: Position | None) -> ChunkRun:
+    """Train a chunk, or one of half its size where memory does not hold it: the one that was trained."""
     while True:
         try:
-            ChunkRun(job, plan, chunk_at(plan, first), keeper, reporter).train(began)
-            return plan
+            run.train(began)
+            return run
         except JaxRuntimeError as error:
             # Processes that train together may not all know that one of them has no memory left.
             if "RESOURCE_EXHAUSTED" not in str(error) or distributed.started():
                 raise
-            reason, smaller = str(error).splitlines()[0], halved(plan)
+            reason, smaller = str(error).splitlines()[0], halved(run.plan)
         if smaller is None:
             raise UserError(
-                f"a lane per device must fit in memory: got {plan.lane_bytes / 2**20:,.0f} MiB a lane, and {reason}; "
-                "use a smaller d_hidden or batch_size, or fewer devices"
+                f"a lane per device must fit in memory: got {run.plan.lane_bytes / 2**20:,.0f} MiB a lane, "
+                f"and {reason}; use a smaller d_hidden or batch_size, or fewer devices"
             )
-        plan, began = smaller, None
-        reporter.line(f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size")
-        reporter.line(f"plan: {plan}")
+        line = f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size"
+        run.reporter.line(line)
+        run.reporter.line(f"plan: {smaller}")
+        run, began = run.packed_as(smaller), None
 
 
 class ChunkRun:
     """A chunk in training."""
 
-    def __init__(self, job: Job, plan: Plan, chunk: Chunk, keeper: Keeper, reporter: Reporter) -> None:
-        """Lay a chunk out; nothing is on the devices yet."""
-        self.job, self.plan, self.chunk, self.keeper, self.reporter = job, plan, chunk, keeper, reporter
+    def __init__(
+        self, job: Job, samples: Samples, mesh: Mesh, plan: Plan, first: int, keeper: Keeper, reporter: Reporter
+    ) -> None:
+        """Lay a chunk out, the one that begins with a lane; its lanes are not on the devices yet."""
+        self.job, self.samples, self.mesh, self.plan = job, samples, mesh, plan
+        self.keeper, self.reporter = keeper, reporter
+        self.chunk = chunk_at(plan, first)
         self.steps, self.stops = job.config.steps, windows(job.config.steps)
-        self.mesh = lane_mesh(job.devices, plan.data_parallel)
-        self.program = compiled(job.config, job.data.train.shape[1], self.mesh, plan.sequential)
+        self.program = compiled(job.config, job.data.train.shape[1], mesh, plan.sequential)
+
+    def packed_as(self, plan: Plan) -> ChunkRun:
+        """A chunk by another plan that begins with the same lane."""
+        return ChunkRun(self.job, self.samples, self.mesh, plan, self.chunk.first, self.keeper, self.reporter)
 
     def train(self, began: Position | None) -> None:
         """Train the chunk from where it stood, and give what is found of it to the keeper.
@@ -139,36 +150,39 @@ class ChunkRun:
         Raises:
             Interrupted: the keeper wished an end.
         """
-        data, own = self.job.data, self._own()
-        samples = tuple(place(part, self.mesh, split=False) for part in (data.train, data.heldout))
+        own = self._own()
         carry, step, points = self.program.start(*own), 0, _no_points(self.chunk)
         if began:
             carry, step, points = self._restored(carry, points, began)
-        in_flight: list[tuple[int, Metrics]] = []
-        seconds, looked = None, time.monotonic()
+        logged, in_flight = [points], _InFlight(self)
         while step < self.steps:
-            wish = self.keeper.consult(seconds)
             # One call stays in flight, so that the devices do not wait for the host.
-            while in_flight and (wish.save or wish.end or len(in_flight) > 1):
-                points = self._collected(points, *in_flight.pop(0))
-                seconds, looked = time.monotonic() - looked, time.monotonic()
+            logged += in_flight.collected(left=1)
+            wish = self.keeper.consult(in_flight.seconds_per_step)
             if wish.save or wish.end:
-                state = _flat({"lanes": fetch(carry, self.mesh), "points": points})
-                self.keeper.save(self._position(step, points, finished=False), state)
-                looked = time.monotonic()
+                logged += in_flight.collected(left=0)
+                points = _joined(logged)
+                state = _named({"lanes": fetch(carry, self.mesh), "points": points})
+                self.keeper.save(
+                    self._position(step, points, finished=False),
+                    # Arrays without numbers cannot be kept.
+                    {name: values for name, values in state.items() if values.size},
+                )
+                in_flight.began = time.monotonic()
             if wish.end:
                 raise Interrupted
-            if points.loss.shape[-1] and np.all(np.isnan(points.loss[..., -1])):
+            if logged[-1].loss.size and np.all(np.isnan(logged[-1].loss[..., -1])):
                 break  # Every lane has stopped or diverged.
             start, window = step, int(np.searchsorted(self.stops, step, side="right"))
             step = min(int(self.stops[window]), start + wish.steps)
             length = step - (int(self.stops[window - 1]) if window else 0) if step == self.stops[window] else 0
-            carry, metrics = self.program.advance(*samples, *map(np.int32, (start, step, length)), carry, *own)
-            in_flight.append((step, metrics))
-        self._report("evaluating", self.steps)
-        found = fetch(self.program.measure(samples[1], carry[0], *own), self.mesh)
-        for one in in_flight:
-            points = self._collected(points, *one)
+            bounds = map(np.int32, (start, step, length))
+            carry, metrics = self.program.advance(*self.samples, *bounds, carry, *own)
+            in_flight.calls.append((start, step, metrics))
+        logged += in_flight.collected(left=0)
+        self.report("evaluating", self.steps)
+        found = fetch(self.program.measure(self.samples.heldout, carry[0], *own), self.mesh)
+        points = _joined(logged)
         missing = [(0, 0), (0, 0), (0, len(self.stops) - points.loss.shape[-1])]
         for name, values in points._asdict().items():
             found[name] = np.pad(values, missing, constant_values=np.nan)
@@ -178,8 +192,8 @@ class ChunkRun:
     def expected(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of what is found of the chunk."""
         own = self._own()
-        (lanes, _), heldout = jax.eval_shape(self.program.start, *own), self.job.data.heldout
-        shapes = jax.eval_shape(self.program.measure, heldout, lanes, *own)
+        (lanes, _) = jax.eval_shape(self.program.start, *own)
+        shapes = jax.eval_shape(self.program.measure, self.samples.heldout, lanes, *own)
         number = self.chunk.end - self.chunk.first
         found = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
         curve = jax.ShapeDtypeStruct((number, len(self.stops)), np.dtype(np.float32))
@@ -193,31 +207,62 @@ class ChunkRun:
 
     def _restored(self, carry: Any, points: Metrics, began: Position) -> tuple[Any, int, Metrics]:
         """Lanes, steps and logged points as they were saved; `carry` is what lanes are at the start."""
-        logged = jax.tree.map(lambda one: np.zeros((*one.shape[:-1], began.points), one.dtype), points)
+        if began.step > self.steps or began.points != np.searchsorted(self.stops, began.step, side="right"):
+            raise UserError(
+                f"a checkpoint must hold the lanes of this run: got {began.points} points at step {began.step} of "
+                f"{self.steps}; remove it to train them again"
+            )
+        logged = jax.tree.map(lambda one: np.empty((*one.shape[:-1], began.points), one.dtype), points)
         like = {"lanes": carry, "points": logged}
         shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _named(like).items() if one.size}
         arrays = self.keeper.read(began, shapes)
-        saved = jax.tree.unflatten(
-            jax.tree.structure(like), [arrays.get(name, one) for name, one in _named(like).items()]
-        )
+        leaves = [arrays.get(name, one) for name, one in _named(like).items()]
+        saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return place(saved["lanes"], self.mesh, split=True), began.step, saved["points"]
-
-    def _collected(self, points: Metrics, stop: int, metrics: Metrics) -> Metrics:
-        """Logged points and, once it is there, the one that ends at a step, if one does."""
-        fetched = fetch(metrics, self.mesh)
-        self._report("training", stop)
-        if stop not in self.stops:
-            return points
-        return jax.tree.map(lambda old, new: np.concatenate([old, new[..., None]], axis=-1), points, fetched)
 
     def _position(self, step: int, points: Metrics, finished: bool) -> Position:
         sizes = self.plan.cells_per_block, self.plan.blocks_per_group
         return Position(0, self.chunk.first, *sizes, step, points.loss.shape[-1], finished)
 
-    def _report(self, phase: str, step: int) -> None:
+    def report(self, phase: str, step: int) -> None:
+        """Say how far the program is when this chunk has taken so many steps."""
         chunk, plan = self.chunk, self.plan
         done = plan.chunks * (chunk.first * self.steps + (chunk.end - chunk.first) * step) // plan.lanes
         self.reporter.progress(Progress(phase, done, self.steps * plan.chunks, plan.lanes))
+
+
+class _InFlight:
+    """Calls whose results have not been fetched yet.
+
+    Attributes:
+        calls: first and last step of each, and its Metrics.
+        began: when the first of them began to be computed, or later.
+        seconds_per_step: of the last one that was fetched; None before.
+    """
+
+    def __init__(self, run: ChunkRun) -> None:
+        self._run = run
+        self.calls: list[tuple[int, int, Metrics]] = []
+        self.began = time.monotonic()
+        self.seconds_per_step: float | None = None
+
+    def collected(self, left: int) -> list[Metrics]:
+        """Fetch all calls but so many, as soon as they are done: the points logged by them, [..., 1]."""
+        points = []
+        while len(self.calls) > left:
+            start, stop, metrics = self.calls.pop(0)
+            fetched = fetch(metrics, self._run.mesh)
+            now = time.monotonic()
+            self.seconds_per_step, self.began = (now - self.began) / (stop - start), now
+            self._run.report("training", stop)
+            if stop in self._run.stops:
+                points.append(jax.tree.map(lambda one: one[..., None], fetched))
+        return points
+
+
+def _joined(points: list[Metrics]) -> Metrics:
+    """Curves one after another, as one."""
+    return jax.tree.map(lambda *curves: np.concatenate(curves, axis=-1), *points)
 
 
 def _no_points(chunk: Chunk) -> Metrics:
@@ -229,8 +274,3 @@ def _no_points(chunk: Chunk) -> Metrics:
 def _named(tree: Any) -> dict[str, Any]:
     """Leaves of a pytree by their paths."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _flat(tree: Any) -> Arrays:
-    """The same as copies that nothing else will write to, but for arrays without numbers, which cannot be kept."""
-    return {name: np.array(leaf) for name, leaf in _named(tree).items() if leaf.size}

@@ -130,6 +130,9 @@ def _told(text: str) -> list[str]:
     client.key_value_set(f"sae_jax/{turn}/{global_state.process_id}", text)
     keys = [f"sae_jax/{turn}/{process}" for process in range(global_state.num_processes)]
     words = [client.blocking_key_value_get(key, 1000 * PATIENCE_SECONDS) for key in keys]
+    if turn:
+        # Who has spoken now has read what was said before.
+        client.key_value_delete(f"sae_jax/{turn - 1}/{global_state.process_id}")
     for word in words:
         if word.startswith(REFUSED):
             raise Refused(word.removeprefix(REFUSED))

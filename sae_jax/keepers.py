@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from sae_jax import distributed
 from sae_jax.arrays import unwritable
-from sae_jax.checkpoints import Arrays, Broken, Position, arrays_of, checked, write
+from sae_jax.checkpoints import Arrays, Broken, Position, arrays_of, checked, remove, write
 from sae_jax.parallel import from_leader
 from sae_jax.plan import count
 from sae_jax.settings import UserError
@@ -23,7 +24,10 @@ from sae_jax.settings import UserError
 KEPT = 2
 # A run is asked to end at any moment; so long it may compute before it looks up.
 CALL_SECONDS = 1.0
+GROWTH = 4
 ENDLESS = 2**30
+
+Expected = Mapping[str, jax.ShapeDtypeStruct]
 
 
 class Interrupted(Exception):
@@ -47,7 +51,7 @@ class Wish(NamedTuple):
 
 
 class Keeper:
-    """Keeps the finished lanes of one program, in memory; nothing of unfinished ones."""
+    """Keeps the finished lanes of one program until they are handed on; nothing of unfinished ones."""
 
     def __init__(self) -> None:
         self._found: dict[int, Arrays] = {}
@@ -56,22 +60,22 @@ class Keeper:
         """Where the chunk that begins with a lane stood when this training began; None where it had not begun."""
         return None
 
-    def read(self, position: Position, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays:
+    def read(self, position: Position, expected: Expected) -> Arrays:
         """The arrays that `save` was given; those expected, or an error."""
         raise NotImplementedError
 
     def consult(self, seconds: float | None) -> Wish:
-        """What to do next; `seconds` is how long the last steps took, None before the first."""
+        """What to do next; `seconds` is how long a step takes, None where that is not known yet."""
         return Wish()
 
     def save(self, position: Position, arrays: Arrays) -> None:
-        """Keep the state of a chunk in training."""
+        """Keep the state of a chunk in training; the arrays may be written to once it returns."""
 
     def finish(self, position: Position, found: Arrays) -> None:
         """Keep what was found of a finished chunk, [lanes, ...] by variable name."""
         self._found[position.first] = found
 
-    def found(self, first: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays | None:
+    def found(self, first: int, expected: Callable[[], Expected]) -> Arrays | None:
         """What `finish` was given for the chunk that begins with a lane, once; None on a process that only helps."""
         return self._found.pop(first)
 
@@ -85,6 +89,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path | None,
+        run: str = "",
         every: float = 60.0,
         asked_to_end: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda line: None,
@@ -93,42 +98,52 @@ class Checkpoints:
 
         Args:
             folder: of this run alone; None on a process that only helps another, which keeps everything.
+            run: by what the run is known again.
             every: seconds between saves.
             asked_to_end: whether training is to end now.
             say: takes lines about checkpoints that are broken.
 
         Raises:
-            UserError: there are states, and none of them is what was saved.
+            UserError: there are states, and none of them is what was saved; or the folder cannot be written to.
         """
-        self.folder, self.every, self.asked_to_end, self.say = folder, every, asked_to_end, say
+        self.folder, self.run, self.every, self.asked_to_end, self.say = folder, run, every, asked_to_end, say
         self.state: tuple[Path, Position] | None = None
+        self._broken: list[Path] = []
         self._writer = ThreadPoolExecutor(1)
         self._writing: list[Future[None]] = []
         self._last_save = time.monotonic()
-        if folder is None:
-            return
+        if folder is not None:
+            self._make_room(folder)
+            self._look_for_a_state(folder)
+
+    def _make_room(self, folder: Path) -> None:
+        """Make the folders, and take away what was being written when a process before was killed."""
         for path in (folder.parent, folder, folder / "states", folder / "lanes"):
             if path.is_symlink():
                 raise UserError(f"checkpoints must lie in the run's own folder: got {path}, a link; remove it")
         try:
             for kind in ("states", "lanes"):
                 (folder / kind).mkdir(parents=True, exist_ok=True)
+            for partial in folder.glob("*/*.partial"):
+                remove(partial)
         except OSError as error:
             raise unwritable(folder, error.strerror) from None
-        for partial in folder.glob("*/*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
-        states, broken = sorted(folder.glob("states/*")), []
+
+    def _look_for_a_state(self, folder: Path) -> None:
+        states, reasons = self._states(), []
         self._number = int(states[-1].name) + 1 if states else 0
         for path in reversed(states):
             try:
-                self.state = path, checked(path)
+                self.state = path, checked(path, self.run)
                 break
             except Broken as error:
-                broken.append(f"{path}: {error}")
-                say(f"warning: a checkpoint must be as it was saved: got {path}: {error}; the one before it is used")
-        if broken and not self.state:
+                self._broken.append(path)
+                reasons.append(f"{path}: {error}")
+        for reason in reasons if self.state else []:
+            self.say(f"warning: a checkpoint must be as it was saved: got {reason}; the one before it is used")
+        if reasons and not self.state:
             raise UserError(
-                f"one of the last checkpoints must be as it was saved: got {'; '.join(reversed(broken))}; put a copy "
+                f"one of the last checkpoints must be as it was saved: got {'; '.join(reversed(reasons))}; put a copy "
                 f"back, or remove {folder / 'states'} to train again from the last finished lanes"
             )
 
@@ -154,18 +169,17 @@ class Checkpoints:
         """Whether it is time to save: not while a save before it is still being written."""
         return all(one.done() for one in self._writing) and time.monotonic() - self._last_save >= self.every
 
-    def write(self, kind: str, name: str | None, position: Position, arrays: Arrays) -> None:
-        """Write a checkpoint beside the training: of a kind (states or lanes), and a name, by default the next number.
+    def write_state(self, position: Position, arrays: Arrays) -> None:
+        """Write a copy of the state of a chunk in training, beside the training."""
+        if self.folder is not None:
+            path = self.folder / "states" / f"{self._number:09d}"
+            self._number, self._last_save = self._number + 1, time.monotonic()
+            copies = {name: np.array(values) for name, values in arrays.items()}
+            self._writing.append(self._writer.submit(self._write_state, path, position, copies))
 
-        Raises:
-            UserError: one before it could not be written.
-        """
-        self.check()
-        if self.folder is None:
-            return
-        if name is None:
-            name, self._number, self._last_save = f"{self._number:09d}", self._number + 1, time.monotonic()
-        self._writing.append(self._writer.submit(self._write, self.folder / kind / name, position, arrays))
+    def write_lanes(self, path: Path, position: Position, found: Arrays) -> None:
+        """Write what was found of finished lanes, beside the training."""
+        self._writing.append(self._writer.submit(write, path, self.run, position, found))
 
     def check(self) -> None:
         """Forget about what has been written.
@@ -184,11 +198,17 @@ class Checkpoints:
             one.result()
         self._writing = []
 
-    def _write(self, path: Path, position: Position, arrays: Arrays) -> None:
-        write(path, position, arrays)
-        if path.parent.name == "states":
-            for old in sorted(path.parent.glob("[0-9]*[0-9]"))[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+    def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
+        write(path, self.run, position, arrays)
+        good = [one for one in self._states() if one not in self._broken]
+        for old in [*self._broken, *good[:-KEPT]]:
+            remove(old)
+        self._broken = []
+
+    def _states(self) -> list[Path]:
+        """The states that there are, in the order in which they were saved."""
+        found = self.folder.glob("states/*") if self.folder else ()
+        return sorted(path for path in found if re.fullmatch("[0-9]{9,18}", path.name))
 
 
 class ProgramCheckpoints(Keeper):
@@ -209,7 +229,10 @@ class ProgramCheckpoints(Keeper):
         self._path = self._lanes(first)
         if os.path.lexists(self._path):
             try:
-                return checked(self._path)
+                position = checked(self._path, self._all.run)
+                if position[:2] != (self._number, first) or not position.finished:
+                    raise Broken("it is one of other lanes")
+                return position
             except Broken as error:
                 self._all.say(
                     f"warning: finished lanes must be as they were saved: got {self._path}: {error}; "
@@ -220,7 +243,7 @@ class ProgramCheckpoints(Keeper):
             return self._all.state[1]
         return None
 
-    def read(self, position: Position, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays:
+    def read(self, position: Position, expected: Expected) -> Arrays:
         def ours() -> Arrays:
             assert self._path is not None
             return arrays_of(self._path, expected)
@@ -228,25 +251,29 @@ class ProgramCheckpoints(Keeper):
         return from_leader(ours, expected)
 
     def consult(self, seconds: float | None) -> Wish:
-        if seconds is not None and seconds < CALL_SECONDS / 2:
-            self._steps = min(2 * self._steps, ENDLESS)
-        elif seconds is not None and seconds > 2 * CALL_SECONDS:
-            self._steps = max(1, self._steps // 2)
+        if seconds is not None:
+            self._steps = int(np.clip(CALL_SECONDS / max(seconds, 1e-9), 1, min(GROWTH * self._steps, ENDLESS)))
         distributed.together(self._all.check)
         wish = Wish(self._steps, self._all.due(), self._all.asked_to_end())
         said = [Wish(*json.loads(words)) for words in distributed.exchange(json.dumps(wish))]
         return said[0]._replace(end=any(one.end for one in said))
 
     def save(self, position: Position, arrays: Arrays) -> None:
-        self._all.write("states", None, position._replace(program=self._number), arrays)
+        self._all.write_state(position._replace(program=self._number), arrays)
 
     def finish(self, position: Position, found: Arrays) -> None:
-        path = self._lanes(position.first)
-        self._all.write("lanes", path.name, position._replace(program=self._number), found)
+        if self._all.folder is not None:
+            super().finish(position, found)
+            self._all.write_lanes(self._lanes(position.first), position._replace(program=self._number), found)
 
-    def found(self, first: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arrays | None:
-        distributed.together(self._all.wait)
-        return arrays_of(self._lanes(first), expected) if self._all.folder else None
+    def found(self, first: int, expected: Callable[[], Expected]) -> Arrays | None:
+        def ours() -> Arrays | None:
+            self._all.check()
+            if self._all.folder is None or first in self._found:
+                return self._found.pop(first, None)
+            return arrays_of(self._lanes(first), expected())
+
+        return distributed.together(ours)
 
     def _lanes(self, first: int) -> Path:
         return (self._all.folder or Path()) / "lanes" / f"{self._number:03d}-{first:09d}"

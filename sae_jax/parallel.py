@@ -172,15 +172,17 @@ def from_leader(ours: Callable[[], dict[str, np.ndarray]], expected: Mapping[str
     if not distributed.started():
         return ours()
     arrays = distributed.together(lambda: ours() if distributed.leads() else None)
-    # As bytes: what is broadcast is a sum over processes, which does not keep the sign of a zero.
-    words = {
-        name: np.ascontiguousarray(arrays[name]).view(np.uint8).ravel()
-        if arrays
-        else np.zeros(one.size * one.dtype.itemsize, np.uint8)
-        for name, one in expected.items()
+    told = {
+        name: np.array(arrays[name]) if arrays else np.empty(one.shape, one.dtype) for name, one in expected.items()
     }
-    told = multihost_utils.broadcast_one_to_all(words, is_source=distributed.leads())
-    return {name: np.asarray(told[name]).view(one.dtype).reshape(one.shape) for name, one in expected.items()}
+    for values in told.values():
+        # As bytes: what is broadcast is a sum over processes, which does not keep the sign of a zero. And a few at a
+        # time, since every device receives a copy.
+        content = values.reshape(-1).view(np.uint8)
+        for start in range(0, content.size, GATHERED_BYTES):
+            part = content[start : start + GATHERED_BYTES]
+            part[:] = multihost_utils.broadcast_one_to_all(part, is_source=distributed.leads())
+    return told
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:

@@ -221,8 +221,17 @@ def chunk_at(plan: Plan, first: int) -> Chunk:
 
 
 def repacked(plan: Plan, cells_per_block: int, blocks_per_group: int) -> Plan:
-    """The same lanes in blocks and chunks of other sizes."""
+    """The same lanes in blocks and chunks of other sizes.
+
+    Raises:
+        UserError: a block would be larger than all cells, or a group's share larger than all blocks.
+    """
     blocks = plan.seeds * math.ceil(plan.cells / cells_per_block)
+    if cells_per_block > plan.cells or blocks_per_group > blocks:
+        raise UserError(
+            f"what a run is gone on with must be packed like its {count(plan.cells, 'cell')} x "
+            f"{count(plan.seeds, 'seed')}: got {blocks_per_group} x {cells_per_block}; choose another --name"
+        )
     chunks = math.ceil(blocks / (plan.groups * blocks_per_group))
     return plan._replace(cells_per_block=cells_per_block, blocks_per_group=blocks_per_group, chunks=chunks)
 

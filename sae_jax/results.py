@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5netcdf
 import xarray as xr
 
-from sae_jax.arrays import PIECE_BYTES, map_tensors, pieces, save_tensors, unwritable
+from sae_jax.arrays import PIECE_BYTES, map_tensors, pieces, save_tensors, sync, unwritable
 from sae_jax.labelled import PARAMETERS, labels
 from sae_jax.settings import UserError, nearest
 from sae_jax.stored import read_results
@@ -114,6 +114,8 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
     try:
         write(temporary)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

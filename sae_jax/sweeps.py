@@ -23,7 +23,7 @@ from sae_jax.keepers import Checkpoints, Keeper
 from sae_jax.labelled import Frame, Shape, put, settings_json, to_dataset
 from sae_jax.lanes import plan_lanes
 from sae_jax.parallel import choose_devices
-from sae_jax.plan import Engine, Plan, repacked
+from sae_jax.plan import Engine, Plan, count, repacked
 from sae_jax.settings import UserError, as_json
 from sae_jax.types import Hyperparameters
 
@@ -109,7 +109,7 @@ def prepare(
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
-    distributed.agree("command line", json.dumps([settings_json(grid), as_json(engine)]))
+    distributed.agree("command line", json.dumps([settings_json(grid), list(grid.axes), as_json(engine)]))
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
@@ -138,6 +138,11 @@ def packing(study: Study) -> list[tuple[int, int]]:
 
 def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
     """The same study with its lanes packed as `packing` said before."""
+    if len(sizes) != len(study.programs):
+        raise UserError(
+            f"what a run is gone on with must be packed for its {count(len(study.programs), 'program')}: "
+            f"got {len(sizes)}; choose another --name"
+        )
     programs = [
         program._replace(plan=repacked(program.plan, *size))
         for program, size in zip(study.programs, sizes, strict=True)

@@ -14,6 +14,7 @@ from sae_jax import UserError
 from sae_jax.checkpoints import NOTE, Broken, Position, _digest, arrays_of, checked, digests, write
 
 POSITION = Position(1, 20, 3, 2, 500, 4, finished=False)
+RUN = "a run"
 ARRAYS = {
     "['lanes'].params": np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32),
     "odd": np.array([np.nan, -0.0, np.inf, 1e-45], np.float32),
@@ -26,7 +27,7 @@ EXPECTED = {name: jax.ShapeDtypeStruct(values.shape, values.dtype) for name, val
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "000000001"
-    write(path, POSITION, ARRAYS)
+    write(path, RUN, POSITION, ARRAYS)
     return path
 
 
@@ -36,7 +37,7 @@ def copied(saved, tmp_path):
 
 
 def test_what_was_saved_is_what_is_read_to_the_bit(saved):
-    assert checked(saved) == POSITION
+    assert checked(saved, RUN) == POSITION
     read = arrays_of(saved, EXPECTED)
     assert {name: (values.dtype, values.shape, values.tobytes()) for name, values in read.items()} == {
         name: (values.dtype, values.shape, values.tobytes()) for name, values in ARRAYS.items()
@@ -44,9 +45,22 @@ def test_what_was_saved_is_what_is_read_to_the_bit(saved):
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
+def test_a_checkpoint_of_another_run_is_refused(saved):
+    with pytest.raises(Broken, match="it belongs to another run"):
+        checked(saved, "another")
+
+
+def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(saved, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").touch()
+    (tmp_path / "000000001").symlink_to("elsewhere")
+    write(tmp_path / "000000001", RUN, POSITION, ARRAYS)
+    assert checked(tmp_path / "000000001", RUN) == POSITION and (tmp_path / "elsewhere" / "mine").exists()
+
+
 def test_a_checkpoint_of_the_same_name_is_replaced(copied):
-    write(copied, POSITION._replace(step=501), {"other": np.ones(3)})
-    assert checked(copied).step == 501
+    write(copied, RUN, POSITION._replace(step=501), {"other": np.ones(3)})
+    assert checked(copied, RUN).step == 501
     assert arrays_of(copied, {"other": jax.ShapeDtypeStruct((3,), np.float64)})["other"].tolist() == [1, 1, 1]
 
 
@@ -84,19 +98,19 @@ def test_a_fault_in_any_file_is_noticed_and_the_file_named(fault, saved, tmp_pat
         copy = Path(shutil.copytree(saved, tmp_path / str(i)))
         fault(copy / name)
         if (name.name, fault) == (NOTE, lengthened):
-            assert checked(copy) == POSITION  # It says the same.
+            assert checked(copy, RUN) == POSITION  # It says the same.
             continue
         with pytest.raises(Broken) as refused:
-            checked(copy)
+            checked(copy, RUN)
         assert any(part in str(refused.value) for part in (name.as_posix(), name.name, "elsewhere"))
 
 
 def test_anything_beside_its_files_is_refused(copied):
     (copied / "arrays" / "more").write_text("mine")
     with pytest.raises(Broken, match="arrays/more does not belong to it"):
-        checked(copied)
+        checked(copied, RUN)
     with pytest.raises(Broken, match="No such file or directory"):
-        checked(copied / "nowhere")
+        checked(copied / "nowhere", RUN)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +123,7 @@ def test_anything_beside_its_files_is_refused(copied):
         '{"files": {}, "position": {}}',
         '{"files": [], "position": []}',
         json.dumps({"files": {}, "position": POSITION._replace(first=-1)._asdict()}),
+        json.dumps({"files": {}, "position": POSITION._replace(cells_per_block=0)._asdict()}),
         json.dumps({"files": {}, "position": POSITION._replace(step="5")._asdict()}),
         json.dumps({"files": {}, "position": POSITION._replace(finished=1)._asdict()}),
     ],
@@ -116,12 +131,12 @@ def test_anything_beside_its_files_is_refused(copied):
 def test_a_note_that_is_none_is_refused(note, copied):
     (copied / NOTE).write_text(note)
     with pytest.raises(Broken, match="is no note of a checkpoint"):
-        checked(copied)
+        checked(copied, RUN)
 
 
 def forge(path, more=()):
     """Write a note that fits whatever a checkpoint holds, as only somebody who means harm would."""
-    note = {"position": POSITION._asdict(), "files": digests(path) | dict(more)}
+    note = {"run": RUN, "position": POSITION._asdict(), "files": digests(path) | dict(more)}
     (path / NOTE).write_text(json.dumps(note | {"digest": _digest(note)}))
 
 
@@ -129,14 +144,14 @@ def test_digests_leave_no_way_out_of_the_folder(copied, tmp_path):
     (tmp_path / "secret").write_text("secret")
     forge(copied, {"../secret": "0"})
     with pytest.raises(Broken, match=r"\.\./secret is missing"):
-        checked(copied)
+        checked(copied, RUN)
     shutil.rmtree(copied / "arrays")
     (copied / "arrays").symlink_to(tmp_path)
     with pytest.raises(Broken, match="arrays is no plain file"):
-        checked(copied)
+        checked(copied, RUN)
     (tmp_path / "link").symlink_to(copied)
     with pytest.raises(Broken, match="it is a link"):
-        checked(tmp_path / "link")
+        checked(tmp_path / "link", RUN)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +175,7 @@ def test_a_forged_checkpoint_is_refused(copied):
         for content in (b"", b"[]", b"\x80\x04cos\nsystem\n", b'{"tree_metadata": {"x": {"value_metadata": 1}}}'):
             (copied / "arrays" / name).write_bytes(content)
             forge(copied)
-            checked(copied)
+            checked(copied, RUN)
             with pytest.raises(UserError, match="must hold the lanes of this run"):
                 arrays_of(copied, EXPECTED)
 
@@ -174,9 +189,9 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(copied, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(name, full)
             with pytest.raises(UserError, match=r"must be writable: got .*: No space left on device; make room"):
-                write(copied.with_name("000000002"), POSITION, ARRAYS)
+                write(copied.with_name("000000002"), RUN, POSITION, ARRAYS)
         assert [path.name for path in copied.parent.iterdir()] == [copied.name]
-    assert checked(copied) == POSITION and digests(copied) == before
+    assert checked(copied, RUN) == POSITION and digests(copied) == before
 
 
 def test_a_small_disk_that_is_full_leaves_the_checkpoint_before(tmp_path):
@@ -186,16 +201,16 @@ def test_a_small_disk_that_is_full_leaves_the_checkpoint_before(tmp_path):
     if mounted.returncode:
         pytest.skip("this machine mounts no file systems for us")
     try:
-        write(disk / "000000001", POSITION, ARRAYS)
+        write(disk / "000000001", RUN, POSITION, ARRAYS)
         with pytest.raises(UserError, match=r"must be writable: got .*space"):
-            write(disk / "000000002", POSITION, {"large": np.random.default_rng(0).normal(size=2**20)})
+            write(disk / "000000002", RUN, POSITION, {"large": np.random.default_rng(0).normal(size=2**20)})
         assert [path.name for path in disk.iterdir()] == ["000000001"]
-        assert checked(disk / "000000001") == POSITION
+        assert checked(disk / "000000001", RUN) == POSITION
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
 def test_a_folder_that_has_vanished_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"must be writable: got .*gone: No such file or directory"):
-        write(tmp_path / "gone" / "000000001", POSITION, ARRAYS)
+        write(tmp_path / "gone" / "000000001", RUN, POSITION, ARRAYS)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import xarray as xr
 from sae_jax import Config, UserError, as_data, chunks
 from sae_jax.arrays import in_memory
 from sae_jax.chunks import Reporter
-from sae_jax.keepers import Checkpoints, Interrupted, ProgramCheckpoints
+from sae_jax.keepers import Checkpoints, Interrupted
 from sae_jax.plan import Engine
 from sae_jax.sweeps import packing, prepare, train
 
@@ -41,7 +41,7 @@ def studied(config, data, engine=ENGINE, **settings):
 def trained(study, folder=None, reporter=None, asked=lambda: False):
     if folder is None:
         return train(study, reporter or Reporter(), in_memory())
-    with Checkpoints(folder, 0.0, asked) as checkpoints:
+    with Checkpoints(folder, every=0.0, asked_to_end=asked) as checkpoints:
         return train(study, reporter or Reporter(), in_memory(), checkpoints)
 
 
@@ -160,10 +160,10 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(data, monkeypatch):
 def test_a_state_is_a_copy_that_training_does_not_change(data, tmp_path, monkeypatch):
     seen = []
 
-    def remember(self, position, arrays):
+    def remember(self, path, position, arrays):
         seen.append((arrays, {name: values.copy() for name, values in arrays.items()}))
 
-    monkeypatch.setattr(ProgramCheckpoints, "save", remember)
+    monkeypatch.setattr(Checkpoints, "_write_state", remember)
     trained(studied(CONFIG, data), tmp_path)
     assert len(seen) > 10
     for arrays, then in seen:

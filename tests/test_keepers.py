@@ -1,5 +1,6 @@
 """What a run keeps, and what it goes on from."""
 
+import functools
 import threading
 
 import jax
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from sae_jax import UserError, checkpoints
-from sae_jax.checkpoints import Position, checked
+from sae_jax.checkpoints import Position
+from sae_jax.checkpoints import checked as checked_of
 from sae_jax.keepers import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
 
+checked = functools.partial(checked_of, run="")
 SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
 EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
 
@@ -52,7 +55,7 @@ def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(ke
     assert keeper.at(0).finished and keeper.at(2) is None
     assert keeper.at(4) == state(30, first=4)
     assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [30, -30]
-    assert keeper.found(0, EXPECTED)["value"].tolist() == [0.5, -0.5]
+    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [0.5, -0.5]
     assert made.of_program(1).at(4) is None
     keeper.save(state(40, first=4), value(40))
     made.wait()
@@ -92,7 +95,7 @@ def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
     assert keeper.at(0) is None
     assert len(lines) == 1 and "000-000000000: arrays/_METADATA has changed; they are trained again" in lines[0]
     keeper.finish(state(100)._replace(finished=True), value(1))
-    assert keeper.found(0, EXPECTED)["value"].tolist() == [1, -1]
+    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("name", ["states", "lanes"])
@@ -126,10 +129,38 @@ def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monk
     assert again(kept)[0].state[1].step == 30
 
 
+def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
+    broken(kept / "states" / "000000002")
+    made, _ = again(kept)
+    made.of_program(0).save(state(40, first=4), value(40))
+    made.wait()
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
+
+
+def test_what_others_have_put_there_is_left_alone(kept):
+    (kept / "states" / "notes").write_text("mine")
+    (kept / "states" / "000000002.bak").mkdir()
+    (kept / "states" / "link.partial").symlink_to(kept / "states" / "notes")
+    made, lines = again(kept)
+    assert made.state[1].step == 30 and not lines
+    made.of_program(0).save(state(40, first=4), value(40))
+    made.wait()
+    assert (kept / "states" / "notes").read_text() == "mine" and (kept / "states" / "000000002.bak").exists()
+
+
+@pytest.mark.parametrize("other", [state(100, first=2)._replace(finished=True), state(100)])
+def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other):
+    checkpoints.write(kept / "lanes" / "000-000000000", "", other, value(7))
+    made, lines = again(kept)
+    assert made.of_program(0).at(0) is None and "it is one of other lanes; they are trained again" in lines[0]
+    with pytest.raises(UserError, match="it belongs to another run"):
+        Checkpoints(kept, run="another")
+
+
 def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
     writing, go_on = threading.Event(), threading.Event()
 
-    def slow(*arguments):
+    def slow(*_):
         writing.set()
         assert go_on.wait(30)
 
@@ -148,12 +179,11 @@ def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
 def test_steps_at_a_time_are_as_many_as_a_second_takes(tmp_path):
     keeper = Checkpoints(tmp_path).of_program(0)
     assert keeper.consult(None).steps == 1
-    assert [keeper.consult(CALL_SECONDS / 10).steps for _ in range(4)] == [2, 4, 8, 16]
-    assert keeper.consult(CALL_SECONDS).steps == 16
-    assert [keeper.consult(CALL_SECONDS * 10).steps for _ in range(6)] == [8, 4, 2, 1, 1, 1]
-    for _ in range(50):
-        keeper.consult(0.0)
-    assert keeper.consult(0.0).steps == ENDLESS
+    # Ever more of them, as long as there is time for more.
+    assert [keeper.consult(CALL_SECONDS / 100).steps for _ in range(5)] == [4, 16, 64, 100, 100]
+    assert keeper.consult(CALL_SECONDS / 7).steps == 7
+    assert keeper.consult(CALL_SECONDS * 10).steps == 1
+    assert 10**8 < [keeper.consult(0.0).steps for _ in range(20)][-1] <= ENDLESS
 
 
 def test_who_is_asked_to_end_says_so(tmp_path):
@@ -169,6 +199,6 @@ def test_in_memory_finished_lanes_are_handed_out_once():
     assert keeper.at(0) is None and keeper.consult(1.0) == (ENDLESS, False, False)
     found = value(3)
     keeper.finish(state(100), found)
-    assert keeper.found(0, EXPECTED) is found
+    assert keeper.found(0, lambda: EXPECTED) is found
     with pytest.raises(KeyError):
-        keeper.found(0, EXPECTED)
+        keeper.found(0, lambda: EXPECTED)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from sae_jax.plan import Engine, chunk_at, halved, make_plan, memory_budget
+from sae_jax.plan import Engine, chunk_at, halved, make_plan, memory_budget, repacked
 from sae_jax.settings import UserError
 
 
@@ -58,6 +58,13 @@ def test_halved_chunks_go_on_with_the_lanes_that_are_left(finished):
         sizes.append(left.blocks_per_group * left.cells_per_block)
         left = halved(left)
     assert sizes[-1] == 1 and all(later <= -(-size // 2) for size, later in itertools.pairwise(sizes))
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (7, 6), (10**12, 10**12)])
+def test_lanes_are_not_packed_into_more_than_there_are(sizes):
+    assert repacked(plan(7, 5), 7, 5).chunks == 1
+    with pytest.raises(UserError, match=r"packed like its 7 cells x 5 seeds: got .*; choose another --name"):
+        repacked(plan(7, 5), *sizes)
 
 
 @pytest.mark.parametrize(("cells", "seeds"), [(9, 4), (9, 3), (16, 1), (25, 2), (1, 8), (64, 16)])

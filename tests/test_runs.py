@@ -10,24 +10,18 @@ import jax
 import pytest
 
 from sae_jax import UserError
-from sae_jax.runs import (
-    UNFINISHED,
-    changed_versions,
-    check_claimable,
-    claim,
-    content_of,
-    differences,
-    find_unfinished,
-    is_unfinished,
-    recorded,
-    words_of,
-)
+from sae_jax.records import changed_versions, content_of, differences, words_of
+from sae_jax.runs import UNFINISHED, check_claimable, claim, find_unfinished, is_unfinished, recorded
 
 SETTINGS = {"rho": [0.05, 0.1], "d_hidden": 4, "seeds": [0, 1]}
 
 
-def content(command="python -m experiments.sweep --rho .05 .1 --name 'a b'", devices=2, samples=(), **settings):
-    return content_of(command, SETTINGS | settings, {"blocks": "auto"}, jax.devices()[:devices], samples, [(3, 2)])
+def content(
+    command="python -m experiments.sweep --rho .05 .1 --name 'a b'", devices=2, samples=(), axes=("rho",), **settings
+):
+    return content_of(
+        command, SETTINGS | settings, axes, {"blocks": "auto"}, jax.devices()[:devices], samples, [(3, 2)]
+    )
 
 
 def left(folder, made=None):
@@ -109,6 +103,20 @@ def test_a_run_that_fails_before_it_has_kept_anything_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_in_the_folder_before_stays(tmp_path):
+    (tmp_path / UNFINISHED).mkdir()
+    for name in (f"{UNFINISHED}/notes.txt", "config.json", "data.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="must be what was written when it began"), claim(tmp_path, content()):
+        pass
+    left_there = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left_there == ["config.json", "data.txt", f"{UNFINISHED}/notes.txt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KeyboardInterrupt), claim(tmp_path / "empty", content()):
+        raise KeyboardInterrupt
+    assert not list((tmp_path / "empty").iterdir())
+
+
 def test_a_run_that_fails_later_leaves_what_it_has_kept(tmp_path):
     state = tmp_path / "run" / UNFINISHED / "checkpoints" / "states" / "000000000"
     with pytest.raises(KeyboardInterrupt), claim(tmp_path / "run", content()):
@@ -131,6 +139,7 @@ def test_a_changed_command_is_refused_with_what_has_changed(tmp_path):
         ),
         (content(seeds=[0]), r"with seeds \[0 1\] -> \[0\]; repeat"),
         (content(command="python -m experiments.train"), "command .*sweep -> .*train; repeat"),
+        (content(axes=["beta", "rho"]), r"with axes \[rho\] -> \[beta rho\]; repeat"),
         (content(samples=[[1.0]]), "with samples; repeat"),
         (content(devices=1), "with devices 2 cpu -> 1 cpu; add --devices 2"),
     ):
