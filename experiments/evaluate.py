@@ -23,7 +23,7 @@ from rich.table import Table
 
 from experiments.cli import checked_settings, one_line_errors, option, options_of, read
 from experiments.console import spread
-from experiments.process import set_up
+from experiments.process import draw_to_files, set_up
 from sae_jax import results
 from sae_jax.applications import TASKS, TaskConfig, apply
 from sae_jax.cells import MEASURE, by_cell, cell_count, in_double_precision, short
@@ -44,6 +44,7 @@ class Where:
 def main(argv: list[str]) -> None:
     """Parse, measure, save, draw, tell."""
     set_up()
+    draw_to_files()
     with one_line_errors():
         groups = {
             "task": [

@@ -9,17 +9,22 @@ import platform
 from pathlib import Path
 
 import jax
-import matplotlib
 
 from sae_jax.settings import UserError
 
 
 def set_up() -> None:
-    """Draw without a window, and keep compiled programs in the user's cache, unless JAX was told of another place."""
-    matplotlib.use("Agg")
+    """Keep compiled programs in the user's cache, unless JAX was told of another place."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def draw_to_files() -> None:
+    """Draw without a window."""
+    import matplotlib  # Training need not wait for it.
+
+    matplotlib.use("Agg")
 
 
 def cache_folder() -> Path:

@@ -16,7 +16,7 @@ from experiments.cli import RunConfig, without
 from experiments.console import ConsoleReporter, print_table, warnings_of
 from experiments.interrupts import heard
 from experiments.launch import Launch
-from experiments.process import set_up
+from experiments.process import draw_to_files, set_up
 from sae_jax import Config, DataConfig, distributed, records, results, runs
 from sae_jax.arrays import in_folder, nowhere
 from sae_jax.chunks import Reporter
@@ -65,6 +65,7 @@ def run_study(command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]
         folder = folder or Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
         dataset, trained = _trained(command, folder, run, study, content, reporter, stack)
         results.save(dataset, folder)
+        draw_to_files()
         from sae_jax import plotting  # Training need not wait for pyplot.
 
         pictures = plotting.save_all(dataset, folder / "figures")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import checked_settings, one_line_errors, option, options_of, read
-from experiments.process import check_writable, set_up
+from experiments.process import check_writable, draw_to_files, set_up
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
 
@@ -49,6 +49,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parse, reproduce, save, tell."""
     set_up()
+    draw_to_files()
     with one_line_errors():
         name, arguments = _parse(argv)
         out = Path(arguments.out)
