@@ -105,3 +105,24 @@ def test_one_step_of_both_peers_is_one_step_of_ours():
             if seed == 0:
                 np.testing.assert_allclose(getattr(alone, name).detach(), value, atol=1e-5)
         np.testing.assert_allclose(together.mean_activation[seed], state.sparsity.average, atol=1e-6)
+
+
+def test_a_shape_without_memory_is_left_out_and_what_was_measured_is_kept(saved, tmp_path, monkeypatch, capsys):
+    rows, numbers = json.loads(saved.read_text())["rows"], tmp_path / "numbers.json"
+
+    def measured(shape, devices, seconds):
+        if shape == Shape(*rows[0]["shape"]):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore")
+        return rows[1]
+
+    def ended(*_):
+        assert json.loads(numbers.read_text())["rows"] == rows[1:]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.benchmark.__main__.measure", measured)
+    monkeypatch.setattr("experiments.benchmark.__main__.against_scipy", ended)
+    with pytest.raises(SystemExit) as end:
+        main(["--quick", "--json", str(numbers)])
+    assert end.value.code == 130
+    said = f"left out {Shape(*rows[0]['shape'])}: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\n"
+    assert said in capsys.readouterr().err
