@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from sae_jax import autoencoder, sparsity
@@ -51,6 +53,17 @@ class Metrics(NamedTuple):
     penalty: Array
 
 
+class Searched(NamedTuple):
+    """What L-BFGS searches over: parameters, and zeros along which the loss rises by what it computes on the way.
+
+    So the gradient that the line search keeps holds the terms of the loss where it ended: there is no forward pass for
+    them alone. The search never moves along the zeros.
+    """
+
+    params: Params
+    aux: Aux
+
+
 class Keys(NamedTuple):
     """The PRNG keys of a seed, one for each use."""
 
@@ -68,7 +81,8 @@ def keys_of(key: Key) -> Keys:
 def init_state(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> TrainState:
     """The state before the first step; `key` draws the parameters."""
     params = autoencoder.init(key, config, d_in)
-    opt_state = make_optimizer(config, hyper, 0.0).init(params)
+    trained = ravel_pytree(Searched(params, _no_aux(config)))[0] if config.optimizer == "lbfgs" else params
+    opt_state = make_optimizer(config, hyper, 0.0).init(trained)
     return TrainState(params, opt_state, sparsity.init(hyper.rho, config), jnp.int32(0), jnp.int32(-1))
 
 
@@ -123,27 +137,25 @@ def turned_step(
             raise UserError(f"corruption {config.corruption} needs a noise_key: got none; see keys_of")
         corrupted = corrupt(noise_key, batch, config.corruption, hyper.noise, axis_name)
 
+    # Turned round here, behind a barrier, and back inside the loss: the line search's loop then carries the one copy
+    # that every product reads, or else XLA turns it round at every evaluation.
+    by_input = jax.lax.optimization_barrier(batch.T) if fixed else None
+
     def loss_of(params: Params) -> tuple[Array, Aux]:
-        return objective(turned(params, config), batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
+        x = batch if by_input is None else by_input.T
+        return objective(turned(params, config), x, config, hyper, beta, running_mean, axis_name, corrupted, k)
 
-    def cost(params: Params) -> Array:
-        return loss_of(params)[0]
-
+    rate = learning_rate(state.step, config, hyper)
+    optimizer = make_optimizer(config, hyper, rate)
     if fixed:
-        loss, aux = loss_of(state.params)
-        # The line search ended here with this gradient; only before the first step is there none yet.
-        _, gradients = optax.value_and_grad_from_state(cost)(state.params, state=state.opt_state)
+        loss, aux, gradients, search = _line_search(optimizer, loss_of, state, config)
     else:
         (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = Metrics(loss, aux.reconstruction, aux.penalty)
     if axis_name is not None:
         gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
 
-    rate = learning_rate(state.step, config, hyper)
-    optimizer = make_optimizer(config, hyper, rate)
-    update = functools.partial(
-        optimizer.update, gradients, state.opt_state, state.params, value=metrics.loss, grad=gradients, value_fn=cost
-    )
+    update = search if fixed else functools.partial(optimizer.update, gradients, state.opt_state, state.params)
     # No entry of Adam's direction is much above 1 (Kingma and Ba 2015, section 2.1), so that its step is known to be
     # finite before it is computed, in a branch that runs only then: nothing is selected, and no old state is kept.
     found = None if config.optimizer == "adam" else update()
@@ -162,3 +174,38 @@ def turned_step(
         return dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
 
     return jax.lax.cond(alive & finite, taken, kept), metrics
+
+
+def _line_search(
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss_of: Callable[[Params], tuple[Array, Aux]],
+    state: TrainState,
+    config: Config,
+) -> tuple[Array, Aux, Params, Callable[[], tuple[Params, Any]]]:
+    """L-BFGS on the loss as a function of one flat `Searched`: as a pytree, its small operations take twice as long.
+
+    Returns:
+        (loss, what it computed on the way, and gradients where the state is, and what finds updates and the state of
+        the optimizer after them).
+    """
+    start, rebuild = ravel_pytree(Searched(state.params, _no_aux(config)))
+
+    def cost(at: Array) -> Array:
+        params, along = rebuild(at)
+        loss, aux = loss_of(params)
+        return loss + optax.tree.vdot(along, jax.lax.stop_gradient(aux))
+
+    # The line search ended here with this slope; only before the first step is there none yet.
+    loss, slope = optax.value_and_grad_from_state(cost)(start, state=state.opt_state)
+    gradients, aux = rebuild(slope)
+
+    def search() -> tuple[Params, Any]:
+        still, _ = ravel_pytree(Searched(gradients, _no_aux(config)))
+        moved, opt_state = optimizer.update(still, state.opt_state, start, value=loss, grad=slope, value_fn=cost)
+        return rebuild(moved).params, opt_state
+
+    return loss, aux, gradients, search
+
+
+def _no_aux(config: Config) -> Aux:
+    return Aux(jnp.float32(0), jnp.float32(0), jnp.zeros(config.d_hidden, jnp.float32))

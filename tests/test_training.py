@@ -58,6 +58,18 @@ def test_a_hundred_steps_against_the_reference(samples):
     assert int(state.step) == 100 and int(state.diverged_at) == -1
 
 
+def test_lbfgs_reports_the_terms_of_the_loss_where_its_line_search_ended(samples):
+    config = dataclasses.replace(CONFIG, optimizer="lbfgs", estimator="batch")
+    state = init_state(keys_of(jax.random.key(5)).init, config, HYPER, 16)
+    average, batch = np.asarray(state.sparsity.average), samples[:64]
+    for _ in range(8):
+        loss, aux = objective(state.params, batch, config, HYPER, HYPER.beta)
+        average = 0.9 * average + 0.1 * np.asarray(aux.batch_mean)
+        state, metrics = STEP(config, state, batch, HYPER)
+        np.testing.assert_allclose(metrics, (loss, aux.reconstruction, aux.penalty), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state.sparsity.average, average, rtol=1e-4)
+
+
 def with_vmap(config, state, batch):
     step = functools.partial(train_step, config, axis_name="batch", noise_key=NOISE_KEY)
     split = batch.reshape(4, -1, batch.shape[-1])
