@@ -111,6 +111,7 @@ def _trained(
         checkpoints.wait()
         error.number, error.line = interrupts.number, f"interrupted; what was trained is saved; to go on: {go_on}"
         raise
+    checkpoints.wait()
     # What is left to do is done again in a moment, from what is kept.
     interrupts.patience = 0.0
     return dataset, time.monotonic()
