@@ -17,7 +17,7 @@ from sae_jax.checkpoints import Arrays, Position
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.fitting import windows
-from sae_jax.keepers import Interrupted, Keeper
+from sae_jax.keepers import Interrupted, Keeper, Wish
 from sae_jax.lanes import compiled
 from sae_jax.parallel import fetch, lane_mesh, place, place_keys
 from sae_jax.plan import Chunk, Plan, chunk_at, halved, repacked
@@ -154,10 +154,9 @@ class ChunkRun:
         carry, step, points = self.program.start(*own), 0, _no_points(self.chunk)
         if began:
             carry, step, points = self._restored(carry, points, began)
-        logged, in_flight = [points], _InFlight(self)
+        logged, in_flight, wish = [points], _InFlight(self), Wish()
         while step < self.steps:
-            # One call stays in flight, so that the devices do not wait for the host.
-            logged += in_flight.collected(left=1)
+            logged += in_flight.collected(left=int(wish.ahead))
             wish = self.keeper.consult(in_flight.seconds_per_step)
             if wish.save or wish.end:
                 logged += in_flight.collected(left=0)

@@ -22,8 +22,11 @@ from sae_jax.plan import count
 from sae_jax.settings import UserError
 
 KEPT = 2
-# A run is asked to end at any moment; so long it may compute before it looks up.
-CALL_SECONDS = 1.0
+# A run is asked to end at any moment; so long it may compute before it looks up. Every time it does, large lanes are
+# copied, which takes about a third of a step.
+CALL_SECONDS = 3.0
+# What is shorter would leave the devices waiting for the host.
+SHORT_SECONDS = 0.3
 GROWTH = 4
 ENDLESS = 2**30
 
@@ -43,9 +46,16 @@ class Interrupted(Exception):
 
 
 class Wish(NamedTuple):
-    """What is to happen next: a save, the end, or else at most so many steps until the next question."""
+    """What is to happen next: a save, the end, or else at most so many steps until the next question.
+
+    Attributes:
+        steps: of the next call.
+        ahead: whether it is to be made while the one before it still runs.
+        save, end: whether to save and to end first.
+    """
 
     steps: int = ENDLESS
+    ahead: bool = True
     save: bool = False
     end: bool = False
 
@@ -254,7 +264,8 @@ class ProgramCheckpoints(Keeper):
         if seconds is not None:
             self._steps = int(np.clip(CALL_SECONDS / max(seconds, 1e-9), 1, min(GROWTH * self._steps, ENDLESS)))
         distributed.together(self._all.check)
-        wish = Wish(self._steps, self._all.due(), self._all.asked_to_end())
+        ahead = seconds is None or seconds * self._steps < SHORT_SECONDS
+        wish = Wish(self._steps, ahead, self._all.due(), self._all.asked_to_end())
         said = [Wish(*json.loads(words)) for words in distributed.exchange(json.dumps(wish))]
         return said[0]._replace(end=any(one.end for one in said))
 

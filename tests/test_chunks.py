@@ -1,6 +1,7 @@
 """Chunks that are interrupted, resumed, or too large for memory."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -90,6 +91,22 @@ def test_programs_and_lanes_that_diverge_survive_interruptions_too(data, tmp_pat
     assert np.all(whole["diverged_at"].sel(learning_rate=1e38) >= 0)
     resumed, lives = interrupted_often(study, tmp_path, 60)
     assert lives > 3
+    xr.testing.assert_identical(resumed, whole)
+
+
+def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp_path):
+    study, calls = studied(CONFIG, data), itertools.count()
+    whole = trained(study)
+    # Late enough for two states of the first chunk.
+    with pytest.raises(Interrupted):
+        trained(study, tmp_path, asked=lambda: next(calls) > 60)
+    states = sorted((tmp_path / "states").iterdir())
+    assert len(states) == 2
+    next(path for path in states[-1].rglob("*") if path.is_file()).write_bytes(b"")
+    lines = []
+    with Checkpoints(tmp_path, say=lines.append) as checkpoints:
+        resumed = train(study, Reporter(), in_memory(), checkpoints)
+    assert len(lines) == 1 and str(states[-1]) in lines[0]
     xr.testing.assert_identical(resumed, whole)
 
 
