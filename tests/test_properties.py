@@ -68,7 +68,9 @@ def test_every_command_line_of_a_training_is_read_or_refused(words, several):
         return
     run, values, seeds = found
     assert isinstance(run, RunConfig) and set(values) == set(TRAINING)
-    assert seeds and all(type(seed) is int for seed in seeds) and (several or len(seeds) == 1)
+    assert several or isinstance(seeds, tuple)
+    named = seeds if isinstance(seeds, tuple) else (seeds,)
+    assert named and all(type(seed) is int for seed in named) and (several or len(named) == 1)
     for name, value in values.items():
         given_values, field = value if isinstance(value, tuple) else (value,), TRAINING[name]
         assert several or not isinstance(value, tuple)
