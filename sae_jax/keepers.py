@@ -72,7 +72,7 @@ class Keeper:
 
     def read(self, position: Position, expected: Expected) -> Arrays:
         """The arrays that `save` was given; those expected, or an error."""
-        raise NotImplementedError
+        raise LookupError(f"nothing is kept of lanes in training: got {position}")
 
     def consult(self, seconds: float | None) -> Wish:
         """What to do next; `seconds` is how long a step takes, None where that is not known yet."""

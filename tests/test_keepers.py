@@ -200,5 +200,7 @@ def test_in_memory_finished_lanes_are_handed_out_once():
     found = value(3)
     keeper.finish(state(100), found)
     assert keeper.found(0, lambda: EXPECTED) is found
+    with pytest.raises(LookupError, match="nothing is kept of lanes in training"):
+        keeper.read(state(1), EXPECTED)
     with pytest.raises(KeyError):
         keeper.found(0, lambda: EXPECTED)
