@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -9,7 +11,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,12 +66,13 @@ def write(path: Path, run: str, position: Position, arrays: Arrays) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.mkdir()
-        orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
-        note = {"run": run, "position": position._asdict(), "files": digests(partial)}
-        with (partial / NOTE).open("w") as stream:
-            stream.write(json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        with _in_its_place(partial):
+            orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
+            note = {"run": run, "position": position._asdict(), "files": digests(partial)}
+            with (partial / NOTE).open("w") as stream:
+                stream.write(json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
         remove(path)
         os.replace(partial, path)
         sync(path.parent)
@@ -78,6 +82,38 @@ def write(path: Path, run: str, position: Position, arrays: Arrays) -> None:
         number = re.search(r"os_error_code='([0-9]+)'", str(error))
         reason = getattr(error, "strerror", None) or (os.strerror(int(number[1])) if number else _line(error))
         raise unwritable(path.parent, reason) from None
+
+
+@contextlib.contextmanager
+def _in_its_place(folder: Path) -> Iterator[None]:
+    """Take away what the body made where a folder lay that was moved away meanwhile: the library makes it again.
+
+    Raises:
+        FileNotFoundError: the folder was moved away, whatever the body raised.
+    """
+    above = list(folder.absolute().parents)
+    before = [os.stat(one) for one in above]
+    held = os.open(folder, os.O_RDONLY)  # Or a folder made again could get the number of the one taken away.
+    try:
+        yield
+    finally:
+        there = _is(folder, os.fstat(held))
+        os.close(held)
+        if not there:
+            shutil.rmtree(folder, ignore_errors=True)
+            for one, was in zip(above, before, strict=True):
+                with contextlib.suppress(OSError):
+                    if not _is(one, was):
+                        one.rmdir()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _is(path: Path, known: os.stat_result) -> bool:
+    """Whether a path leads to what is known by its number."""
+    try:
+        return os.path.samestat(path.stat(), known)
+    except OSError:
+        return False
 
 
 def remove(path: Path) -> None:
@@ -183,8 +219,16 @@ def orbax_checkpointer() -> Any:
 
     # What it says about errors in its threads is raised, too.
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+    sys.unraisablehook = functools.partial(_unless_late, sys.unraisablehook)
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="sae_jax"
     )
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _unless_late(say: Callable[[Any], Any], unraisable: Any) -> None:
+    """Say what could not be raised, unless it is that a write ended after another one's error had been raised."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        say(unraisable)

@@ -211,8 +211,11 @@ class Checkpoints:
     def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
         write(path, self.run, position, arrays)
         good = [one for one in self._states() if one not in self._broken]
-        for old in [*self._broken, *good[:-KEPT]]:
-            remove(old)
+        try:
+            for old in [*self._broken, *good[:-KEPT]]:
+                remove(old)
+        except OSError as error:
+            raise unwritable(path.parent, error.strerror) from None
         self._broken = []
 
     def _states(self) -> list[Path]:

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import subprocess
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from sae_jax import UserError
+from sae_jax import UserError, checkpoints
 from sae_jax.checkpoints import NOTE, Broken, Position, _digest, arrays_of, checked, digests, write
 
 POSITION = Position(1, 20, 3, 2, 500, 4, finished=False)
@@ -214,3 +215,34 @@ def test_a_folder_that_has_vanished_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"must be writable: got .*gone: No such file or directory"):
         write(tmp_path / "gone" / "000000001", RUN, POSITION, ARRAYS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_folder_that_vanishes_while_it_is_written_to_is_not_made_again(how, when, tmp_path, monkeypatch):
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    write(folder / "000000001", RUN, POSITION, ARRAYS)
+    saver = checkpoints.orbax_checkpointer()
+
+    class Vanishing:
+        def save(self, path, arrays):
+            for step in ("before", "after"):
+                if step == "after":
+                    saver.save(path, arrays)
+                if step == when:
+                    runs.rename(tmp_path / "away") if how == "moved" else shutil.rmtree(folder)
+
+    monkeypatch.setattr(checkpoints, "orbax_checkpointer", Vanishing)
+    with pytest.raises(UserError, match=r"must be writable: got .*: No such file or directory"):
+        write(folder / "000000002", RUN, POSITION, ARRAYS)
+    assert not folder.exists()
+    if how == "moved":
+        assert not runs.exists() and checked(tmp_path / "away" / "run" / "000000001", RUN) == POSITION
+
+
+def test_only_a_write_that_ends_after_anothers_error_goes_unsaid(capsys):
+    for words, said in (("Event loop is closed", False), ("Something else is", True)):
+        unraisable = types.SimpleNamespace(exc_value=RuntimeError(words))
+        checkpoints._unless_late(lambda one: print(one.exc_value), unraisable)
+        assert (words in capsys.readouterr().out) == said

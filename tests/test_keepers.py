@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sae_jax import UserError, checkpoints
+from sae_jax import UserError, checkpoints, keepers
 from sae_jax.checkpoints import Position
 from sae_jax.checkpoints import checked as checked_of
 from sae_jax.keepers import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
@@ -127,6 +127,17 @@ def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monk
         with pytest.raises(UserError, match="No space left on device"):
             made.wait()
     assert again(kept)[0].state[1].step == 30
+
+
+def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
+    def vanished(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    made, _ = again(kept)
+    monkeypatch.setattr(keepers, "remove", vanished)
+    made.of_program(0).save(state(40, first=4), value(40))
+    with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
+        made.wait()
 
 
 def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
