@@ -27,6 +27,8 @@ LOGGED_POINTS = 200
 class LaneState:
     """A lane during `fit`: its training, and the bookkeeping of early stopping on held-out data.
 
+    From its first step to its last a lane is `turned`, so that nothing is turned round between them.
+
     Attributes:
         train: the training state.
         best_params: parameters of the best logged point; None where patience is 0.
@@ -49,8 +51,8 @@ def windows(steps: int) -> np.ndarray:
 
 
 def init_lane(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> LaneState:
-    """A lane before its first step; `key` is the seed's key."""
-    train = init_state(keys_of(key).init, config, hyper, d_in)
+    """A lane before its first step, `turned`; `key` is the seed's key."""
+    train = turned(init_state(keys_of(key).init, config, hyper, d_in), config)
     best = train.params if config.patience else None
     return LaneState(train, best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
 
@@ -74,7 +76,7 @@ def train_steps(
     """Train one lane from step `start` to step `stop`, gathering minibatches on the device.
 
     Args:
-        lane: the lane at step start.
+        lane: the lane at step start, `turned`.
         total: Metrics summed over the steps since the last logged point.
         train: samples to train on.
         hyper: swept settings, scalars.
@@ -98,8 +100,7 @@ def train_steps(
         state, metrics = turned_step(config, state, batch, hyper, axis_name, noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    state, total = jax.lax.fori_loop(start, stop, body, (turned(lane.train, config), total))
-    state = turned(state, config)
+    state, total = jax.lax.fori_loop(start, stop, body, (lane.train, total))
     if config.patience:
         running = lane.stopped_at < 0
         state = jax.tree.map(lambda new, old: jnp.where(running, new, old), state, lane.train)
@@ -117,7 +118,7 @@ def end_window(
     """Log a point: the averages of a window of steps, and what early stopping makes of held-out data.
 
     Args:
-        lane: the lane at the window's last step.
+        lane: the lane at the window's last step, `turned`.
         total: Metrics summed over the window.
         heldout: samples to watch; only looked at where patience is above 0.
         hyper: swept settings, scalars.
@@ -133,7 +134,7 @@ def end_window(
         return lane, metrics
 
     def watch() -> LaneState:
-        loss = heldout_objective(state.params, heldout, config, hyper)
+        loss = heldout_objective(turned(state.params, config), heldout, config, hyper)
         watched = running & warmed_up(state.step, config, hyper) & (state.diverged_at < 0)
         better = watched & (loss < lane.best_loss)
         waited = jnp.where(better, 0, lane.waited + watched)
@@ -153,7 +154,10 @@ def end_window(
 
 
 def final_params(lane: LaneState) -> Params:
-    """The parameters that a finished lane stands for: the best logged ones under early stopping, else the last."""
+    """The parameters that a finished lane stands for: the best logged ones under early stopping, else the last.
+
+    They are as the lane is: `turned` where that is.
+    """
     return lane.train.params if lane.best_params is None else lane.best_params
 
 
@@ -185,4 +189,5 @@ def fit(
         return end_window(config, lane, total, heldout, hyper, stop - start)
 
     bounds = jnp.asarray(np.stack([starts, stops], axis=1), jnp.int32)
-    return jax.lax.scan(window, init_lane(key, config, hyper, train.shape[1]), bounds)
+    lane, points = jax.lax.scan(window, init_lane(key, config, hyper, train.shape[1]), bounds)
+    return turned(lane, config), points

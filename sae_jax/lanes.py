@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax import distributed
-from sae_jax.autoencoder import decoder_weight
+from sae_jax.autoencoder import decoder_weight, turned
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.fitting import LaneState, end_window, final_params, init_lane, no_metrics, train_steps
@@ -42,7 +42,7 @@ def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compile
     """The program of a Config: kept, so that another data set or another call of the same shapes compiles nothing."""
     return Compiled(
         start=over_lanes(lambda hyper, key: (init_lane(key, config, hyper, d_in), no_metrics()), mesh, 0, sequential),
-        advance=over_lanes(functools.partial(_advance, config, batch_axis(mesh)), mesh, 5, sequential, donate=True),
+        advance=over_lanes(functools.partial(_advance, config, batch_axis(mesh)), mesh, 5, sequential, in_place=True),
         # One lane at a time: a held-out split is many times as large as a batch.
         measure=over_lanes(
             lambda heldout, lane, hyper, key: _measure(lane, heldout, config, hyper), mesh, 1, True, cells_in_turn=True
@@ -60,8 +60,8 @@ def plan_lanes(
 ) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
-    A lane counts twice, as a window's argument and as its result, with the activations and their gradients of its
-    device's share of a batch.
+    A lane counts twice, as it is kept between calls and while it is trained, with the activations and their gradients
+    of its device's share of a batch.
 
     Args:
         config, data: the program and its samples.
@@ -105,7 +105,7 @@ def _advance(
 
 
 def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
-    params = final_params(lane)
+    params = turned(final_params(lane), config)
     evaluation = evaluate(params, heldout, config, hyper.k)
     return {
         **{f"eval_{name}": value for name, value in evaluation._asdict().items()},

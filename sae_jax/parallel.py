@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -73,7 +74,7 @@ def over_lanes(
     shared: int,
     blocks_in_turn: bool,
     cells_in_turn: bool = False,
-    donate: bool = False,
+    in_place: bool = False,
 ) -> jax.stages.Wrapped:
     """Compile a function of one lane to run on all lanes of a chunk; the only collectives are the function's own.
 
@@ -82,7 +83,8 @@ def over_lanes(
         mesh: blocks are split over its axis of lanes, and every device along the other axis works on all of a block.
         shared: number of leading arguments that all lanes share.
         blocks_in_turn, cells_in_turn: one after another, which needs the memory of one, or as one batch.
-        donate: the buffers of the first argument that is a lane's own may be reused for the result.
+        in_place: the function returns (what the first of the lane's own arguments has become, anything else); the
+            argument's memory is the result's.
 
     Returns:
         The jitted function of (*shared arguments, *lane arguments [blocks, cells, ...], keys [blocks]). A block's key
@@ -103,7 +105,9 @@ def over_lanes(
             return jax.vmap(lambda *lane: function(*common, *lane, key))(*own)
 
         lanes = arguments[shared:]
-        return jax.lax.map(lambda one: block(*one), lanes) if blocks_in_turn else jax.vmap(block)(*lanes)
+        if not blocks_in_turn:
+            return jax.vmap(block)(*lanes)
+        return _in_turn_in_place(block, *lanes) if in_place else jax.lax.map(lambda one: block(*one), lanes)
 
     def spread(*arguments: Any) -> Any:
         whole, split = PartitionSpec(), PartitionSpec(LANES)
@@ -111,7 +115,23 @@ def over_lanes(
         mapped = jax.shard_map(all_blocks, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
         return mapped(*arguments)
 
-    return jax.jit(spread, donate_argnums=(shared,) if donate else ())
+    return jax.jit(spread, donate_argnums=(shared,) if in_place else ())
+
+
+def _in_turn_in_place(block: Callable[..., tuple[Any, Any]], blocks: Any, *others: Any) -> tuple[Any, Any]:
+    """What `lax.map` would return, but each block's first result is written over its first argument.
+
+    `lax.map` keeps arguments until the last block is done, and its results lie elsewhere.
+    """
+
+    def one(blocks: Any, turn: tuple[Array, Any]) -> tuple[Any, Any]:
+        i, own = turn
+        first = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), blocks)
+        first, rest = block(first, *own)
+        return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, new, i, 0), blocks, first), rest
+
+    number = jax.tree.leaves(blocks)[0].shape[0]
+    return jax.lax.scan(one, blocks, (jnp.arange(number), others))
 
 
 def map_lanes(function: Callable[..., Any], devices: list[jax.Device], shared: tuple[Any, ...], lanes: Any) -> Any:
