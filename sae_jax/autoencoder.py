@@ -98,14 +98,14 @@ def decoder_weight(params: Params) -> Float[Array, "d_hidden d_in"]:
 
 def decode_logits(params: Params, codes: Codes, config: Config) -> Float[Array, "batch d_in"]:
     """Reconstruction before the output activation: h Wd + bd, [batch, d_in]."""
-    return logits_by_input(params, jnp.asarray(codes).T, config).T
+    return logits_of_units(params, jnp.asarray(codes).T, config)
 
 
-def logits_by_input(
+def logits_of_units(
     params: Params, codes: Float[Array, "d_hidden batch"], config: Config
-) -> Float[Array, "d_in batch"]:
-    """What `decode_logits` returns, input by input, from codes that lie unit by unit."""
-    return _product(decoder_weight(params), codes, config.products, False) + params["decoder_bias"][:, None]
+) -> Float[Array, "batch d_in"]:
+    """What `decode_logits` returns, from codes that lie unit by unit."""
+    return _product(codes, decoder_weight(params), config.products, False) + params["decoder_bias"][None, :]
 
 
 def decode(params: Params, codes: Codes, config: Config) -> Float[Array, "batch d_in"]:
@@ -113,47 +113,47 @@ def decode(params: Params, codes: Codes, config: Config) -> Float[Array, "batch 
     return OUTPUTS[config.output](decode_logits(params, codes, config))
 
 
-def _product(weight: Array, values: Array, factors: str, by_sample: bool) -> Array:
-    """weight^T @ values, [n, batch], its factors rounded to bfloat16 where asked for; sums are never rounded.
+def _product(left: Array, right: Array, factors: str, by_column: bool) -> Array:
+    """left^T @ right, [m, n], its factors rounded to bfloat16 where asked for; sums are never rounded.
 
     Args:
-        weight: [d, n].
-        values: [d, batch].
+        left: [k, m], which is turned round in memory.
+        right: [k, n].
         factors: float32 (as they are) or bfloat16.
-        by_sample: whether the values lie in memory sample by sample.
+        by_column: whether the right factor lies in memory column by column.
     """
-    precision = jnp.result_type(weight, values)
-    return _along_rows(weight.astype(precision), values.astype(precision), factors, by_sample)
+    precision = jnp.result_type(left, right)
+    return _along_rows(left.astype(precision), right.astype(precision), factors, by_column)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _along_rows(weight: Array, values: Array, factors: str, by_sample: bool) -> Array:
+def _along_rows(left: Array, right: Array, factors: str, by_column: bool) -> Array:
     """A product whose gradient states its own products, of factors that are rounded likewise.
 
     Differentiation by itself would multiply by some matrices as they lie, down their columns, which takes XLA's CPU
     backend up to three times as long; and it would round the gradient of the weight after it is summed.
     """
-    return _along_rows_fwd(weight, values, factors, by_sample)[0]
+    return _along_rows_fwd(left, right, factors, by_column)[0]
 
 
-def _along_rows_fwd(weight: Array, values: Array, factors: str, by_sample: bool) -> tuple[Array, tuple[Array, Array]]:
-    precision = weight.dtype
-    weight, values = _rounded(weight, factors), _rounded(values, factors)
+def _along_rows_fwd(left: Array, right: Array, factors: str, by_column: bool) -> tuple[Array, tuple[Array, Array]]:
+    precision = left.dtype
+    left, right = _rounded(left, factors), _rounded(right, factors)
     # Behind a barrier, where XLA does not undo it by multiplying down the columns.
-    turned = jax.lax.optimization_barrier(weight.T)
-    return jnp.matmul(turned, values, preferred_element_type=precision), (weight, values)
+    turned = jax.lax.optimization_barrier(left.T)
+    return jnp.matmul(turned, right, preferred_element_type=precision), (left, right)
 
 
 def _along_rows_bwd(
-    factors: str, by_sample: bool, residuals: tuple[Array, Array], cotangent: Array
+    factors: str, by_column: bool, residuals: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-    (weight, values), precision = residuals, cotangent.dtype
+    (left, right), precision = residuals, cotangent.dtype
     cotangent = _rounded(cotangent, factors)
-    to_values = jnp.matmul(weight, cotangent, preferred_element_type=precision)
-    if by_sample:
-        across = jnp.matmul(cotangent, values.T, preferred_element_type=precision)
-        return jax.lax.optimization_barrier(across).T, to_values
-    return jnp.matmul(values, cotangent.T, preferred_element_type=precision), to_values
+    to_right = jnp.matmul(left, cotangent, preferred_element_type=precision)
+    if by_column:
+        across = jnp.matmul(cotangent, right.T, preferred_element_type=precision)
+        return jax.lax.optimization_barrier(across).T, to_right
+    return jnp.matmul(right, cotangent.T, preferred_element_type=precision), to_right
 
 
 _along_rows.defvjp(_along_rows_fwd, _along_rows_bwd)

@@ -22,8 +22,8 @@ from sae_jax.plan import count
 from sae_jax.settings import UserError
 
 KEPT = 2
-# A run is asked to end at any moment; so long it may compute before it looks up. Every time it does, large lanes are
-# copied, which takes nearly as long as a step.
+# A run is asked to end at any moment; so long it may compute before it looks up. Every time it does, lanes are copied,
+# which takes large ones a seventh of a step's time.
 CALL_SECONDS = 3.0
 # What is shorter would leave the devices waiting for the host.
 SHORT_SECONDS = 0.3

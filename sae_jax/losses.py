@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 from sae_jax.activations import OUTPUTS, activity
-from sae_jax.autoencoder import codes_by_unit, logits_by_input
+from sae_jax.autoencoder import codes_by_unit, logits_of_units
 from sae_jax.config import Config
 from sae_jax.penalties import contractive_penalty, kl_penalty, l1_penalty, weight_decay
 from sae_jax.types import Batch, Hyperparameters, Params, Scalar, UnitMeans
@@ -24,9 +23,7 @@ class Aux(NamedTuple):
     batch_mean: Array
 
 
-def reconstruction_loss(
-    logits: Float[Array, "d_in batch"], x: Float[Array, "d_in batch"], config: Config
-) -> Float[Array, ""]:
+def reconstruction_loss(logits: Float[Array, "batch d_in"], x: Batch, config: Config) -> Float[Array, ""]:
     """Reconstruction loss of a batch, by `config.reconstruction_loss`, with x_hat = tau(logits).
 
         squared_error        mean over the batch of sum_k (x_k - x_hat_k)^2
@@ -35,17 +32,17 @@ def reconstruction_loss(
         bernoulli            mean over the batch of -sum_k x_k log x_hat_k + (1 - x_k) log(1 - x_hat_k), in nats
 
     Args:
-        logits: reconstruction before the output activation, [d_in, batch].
-        x: targets, [d_in, batch].
+        logits: reconstruction before the output activation, [batch, d_in].
+        x: targets, [batch, d_in].
     """
     if config.reconstruction_loss == "bernoulli":
         # From the logits: 1 - sigmoid(20) is already 0 in float32.
-        return jnp.mean(jnp.sum(jax.nn.softplus(logits) - x * logits, axis=0))
+        return jnp.mean(jnp.sum(jax.nn.softplus(logits) - x * logits, axis=1))
     squares = jnp.square(OUTPUTS[config.output](logits) - x)
     if config.reconstruction_loss == "mean_squared_error":
         return jnp.mean(squares)
     scale = 0.5 if config.reconstruction_loss == "half_squared_error" else 1.0
-    return scale * jnp.mean(jnp.sum(squares, axis=0))
+    return scale * jnp.mean(jnp.sum(squares, axis=1))
 
 
 def objective(
@@ -78,8 +75,6 @@ def objective(
     Returns:
         (loss, Aux). Under data parallelism loss and reconstruction are this device's; batch_mean is the global one.
     """
-    # Turned round in memory once, for all lanes that share it: unasked, XLA turns it round again in every lane.
-    targets = with_layout_constraint(jnp.asarray(x), Layout(major_to_minor=(1, 0))).T
     by_unit = codes_by_unit(params, x if corrupted is None else corrupted, config, k)
     codes = by_unit.T
     scaled = activity(codes, config.activation, k is not None)
@@ -88,7 +83,7 @@ def objective(
     if axis_name is not None:
         batch_mean = jax.lax.pmean(batch_mean, axis_name)
     mean_activation = batch_mean if running_mean is None else running_mean
-    reconstruction = reconstruction_loss(logits_by_input(params, by_unit, config), targets, config)
+    reconstruction = reconstruction_loss(logits_of_units(params, by_unit, config), x, config)
     penalty = kl_penalty(scaled, mean_activation, hyper.rho, beta)
     loss = reconstruction + penalty + hyper.weight_decay * weight_decay(params)
     if hyper.l1 is not None:

@@ -58,7 +58,7 @@ def evaluate(params: Params, x: Batch, config: Config, k: Scalar | Array | None 
     if k is not None:
         active = active & ~dropped(codes)
     return Evaluation(
-        reconstruction=reconstruction_loss(logits.T, jnp.asarray(x).T, config),
+        reconstruction=reconstruction_loss(logits, x, config),
         explained_variance=explained_variance(x, OUTPUTS[config.output](logits)),
         l0=jnp.mean(jnp.sum(active, axis=1, dtype=jnp.float32)),
         dead_fraction=jnp.mean(~jnp.any(active, axis=0), dtype=jnp.float32),

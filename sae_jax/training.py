@@ -137,13 +137,8 @@ def turned_step(
             raise UserError(f"corruption {config.corruption} needs a noise_key: got none; see keys_of")
         corrupted = corrupt(noise_key, batch, config.corruption, hyper.noise, axis_name)
 
-    # Turned round here, behind a barrier, and back inside the loss: the line search's loop then carries the one copy
-    # that every product reads, or else XLA turns it round at every evaluation.
-    by_input = jax.lax.optimization_barrier(batch.T) if fixed else None
-
     def loss_of(params: Params) -> tuple[Array, Aux]:
-        x = batch if by_input is None else by_input.T
-        return objective(turned(params, config), x, config, hyper, beta, running_mean, axis_name, corrupted, k)
+        return objective(turned(params, config), batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
 
     rate = learning_rate(state.step, config, hyper)
     optimizer = make_optimizer(config, hyper, rate)

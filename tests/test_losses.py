@@ -14,8 +14,8 @@ from sae_jax.types import Hyperparameters
 from tests import references
 
 RNG = np.random.default_rng(0)
-# Four inputs, six samples.
-LOGITS, TARGETS = RNG.normal(size=(4, 6)), RNG.uniform(0.1, 0.9, size=(4, 6))
+# Six samples of four inputs.
+LOGITS, TARGETS = RNG.normal(size=(6, 4)), RNG.uniform(0.1, 0.9, size=(6, 4))
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
@@ -39,10 +39,10 @@ def test_bernoulli_is_the_cross_entropy():
 
 def test_bernoulli_stays_exact_where_the_sigmoid_has_rounded_to_one():
     config = Config(reconstruction_loss="bernoulli")
-    logits = jnp.asarray([[30.0, -200.0]])
-    assert float(reconstruction_loss(logits, jnp.asarray([[0.0, 1.0]]), config)) == pytest.approx(115, rel=1e-6)
-    gradient = jax.grad(lambda z: reconstruction_loss(z, jnp.asarray([[0.0, 1.0]]), config))(logits)
-    np.testing.assert_allclose(gradient, [[0.5, -0.5]], rtol=1e-6)
+    logits, targets = jnp.asarray([[30.0], [-200.0]]), jnp.asarray([[0.0], [1.0]])
+    assert float(reconstruction_loss(logits, targets, config)) == pytest.approx(115, rel=1e-6)
+    gradient = jax.grad(lambda z: reconstruction_loss(z, targets, config))(logits)
+    np.testing.assert_allclose(gradient, [[0.5], [-0.5]], rtol=1e-6)
 
 
 def test_bernoulli_with_a_linear_output_is_refused():
@@ -108,7 +108,7 @@ def test_penalties_add_up_each_with_its_own_coefficient(samples):
         return float(objective(params, x, config, hyper, coefficients.get("beta", 0.0), corrupted=noisy)[0])
 
     codes = encode(params, noisy, config)
-    plain = float(reconstruction_loss(decode_logits(params, codes, config).T, jnp.asarray(x).T, config))
+    plain = float(reconstruction_loss(decode_logits(params, codes, config), x, config))
     assert loss() == pytest.approx(plain, rel=1e-6)
     parts = {"beta": 2.0, "l1": 0.3, "contractive": 0.7, "weight_decay": 0.1}
     single = {name: loss(**{name: value}) - plain for name, value in parts.items()}
@@ -122,5 +122,5 @@ def test_codes_that_k_drops_count_as_silent(activation):
     config = Config(d_hidden=5, activation=activation)
     params = init(jax.random.key(0), config, 4)
     params["encoder_bias"] = jnp.arange(5.0)
-    _, aux = objective(params, jnp.asarray(TARGETS.T, jnp.float32), config, Hyperparameters(), 1.0, k=2)
+    _, aux = objective(params, jnp.asarray(TARGETS, jnp.float32), config, Hyperparameters(), 1.0, k=2)
     assert np.all(np.asarray(aux.batch_mean) == 0, where=np.arange(5) < 3) and np.all(aux.batch_mean[3:] > 0.5)
