@@ -165,5 +165,6 @@ def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) ->
 
 def _resumed(run: RunConfig) -> Path:
     """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
-    path = Path(run.resume)
-    return path if path.exists() else Path(run.runs) / run.resume
+    path, named = Path(run.resume), Path(run.runs) / run.resume
+    # What else has that name here is not meant where a run has it.
+    return path if path.exists() and (runs.is_unfinished(path) or not runs.is_unfinished(named)) else named

@@ -154,6 +154,8 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
     process.kill()
     ended(process)
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    # No run, so that --resume does not mean it.
+    (tmp_path / "run").mkdir()
     for words in (["--rho", "0.2", *WORDS[3:], "--name", "run"], ["--resume", "run", "--rho", "0.2"]):
         _, complaint, code = ended(start(tmp_path, *words))
         assert code == 2 and complaint.count("\n") == 1
