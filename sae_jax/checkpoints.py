@@ -24,6 +24,8 @@ from sae_jax.settings import UserError
 
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
+# Of what is kept of a lane. Another one's arrays may have the same names and shapes, and mean something else.
+FORMAT = 2
 
 
 class Broken(Exception):
@@ -68,7 +70,7 @@ def write(path: Path, run: str, position: Position, arrays: Arrays) -> None:
         partial.mkdir()
         with _in_its_place(partial):
             orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
-            note = {"run": run, "position": position._asdict(), "files": digests(partial)}
+            note = {"format": FORMAT, "run": run, "position": position._asdict(), "files": digests(partial)}
             with (partial / NOTE).open("w") as stream:
                 stream.write(json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n")
                 stream.flush()
@@ -101,10 +103,12 @@ def _in_its_place(folder: Path) -> Iterator[None]:
         os.close(held)
         if not there:
             shutil.rmtree(folder, ignore_errors=True)
-            for one, was in zip(above, before, strict=True):
+            for one, was, over in zip(above, before, before[1:], strict=False):
+                # Neither what is still itself nor what a disk was mounted on has been made again.
+                if _is(one, was) or was.st_dev != over.st_dev:
+                    break
                 with contextlib.suppress(OSError):
-                    if not _is(one, was):
-                        one.rmdir()
+                    one.rmdir()
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -145,6 +149,8 @@ def checked(path: Path, run: str) -> Position:
             raise ValueError
         if note.pop("digest") != _digest(note):
             raise Broken(f"{NOTE} has changed")
+        if note.get("format") != FORMAT:
+            raise Broken("another version of this code has saved it")
         if note["run"] != run:
             raise Broken("it belongs to another run")
         found = digests(path)

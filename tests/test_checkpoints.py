@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sae_jax import UserError, checkpoints
-from sae_jax.checkpoints import NOTE, Broken, Position, _digest, arrays_of, checked, digests, write
+from sae_jax.checkpoints import FORMAT, NOTE, Broken, Position, _digest, arrays_of, checked, digests, write
 
 POSITION = Position(1, 20, 3, 2, 500, 4, finished=False)
 RUN = "a run"
@@ -49,6 +49,12 @@ def test_what_was_saved_is_what_is_read_to_the_bit(saved):
 def test_a_checkpoint_of_another_run_is_refused(saved):
     with pytest.raises(Broken, match="it belongs to another run"):
         checked(saved, "another")
+
+
+def test_a_checkpoint_of_another_version_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT", FORMAT + 1)
+    with pytest.raises(Broken, match="another version of this code has saved it"):
+        checked(saved, RUN)
 
 
 def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(saved, tmp_path):
@@ -137,7 +143,7 @@ def test_a_note_that_is_none_is_refused(note, copied):
 
 def forge(path, more=()):
     """Write a note that fits whatever a checkpoint holds, as only somebody who means harm would."""
-    note = {"run": RUN, "position": POSITION._asdict(), "files": digests(path) | dict(more)}
+    note = {"format": FORMAT, "run": RUN, "position": POSITION._asdict(), "files": digests(path) | dict(more)}
     (path / NOTE).write_text(json.dumps(note | {"digest": _digest(note)}))
 
 
