@@ -82,9 +82,8 @@ class ConsoleReporter(chunks.Reporter):
             quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps
             if quarter != self._last or progress.phase == "compiling":
                 self._last = quarter
-                self.line(
-                    f"{progress.phase}: step {progress.step} of {progress.steps}, {count(progress.lanes, 'lane')}"
-                )
+                at = f"{progress.steps} steps" if quarter < 0 else f"step {progress.step} of {progress.steps}"
+                self.line(f"{progress.phase}: {at}, {count(progress.lanes, 'lane')}")
             return
         if progress.phase == "compiling":
             if self._task is not None:
@@ -104,9 +103,7 @@ def print_table(console: Console, dataset: xr.Dataset) -> None:
     axes = cell_axes(dataset)
     if "rho" not in axes:
         axes, cells = ["rho", *axes], [({"rho": target(dataset).item(), **point}, cell) for point, cell in cells]
-    table = Table(
-        title=f"held-out data, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
-    )
+    table = Table(title=f"held-out data{over_seeds(dataset)}", title_justify="left")
     for name in axes:
         table.add_column(name, justify="right")
     for name in ("reconstruction error", "explained variance", "mean activation", "dead fraction"):
@@ -163,7 +160,15 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
     return lines
 
 
+def over_seeds(dataset: xr.Dataset) -> str:
+    """What a table's entries are, for its title; of a single seed there is nothing to say."""
+    seeds = dataset.sizes["seed"]
+    return f", mean +- standard deviation over seeds ({seeds})" if seeds > 1 else ""
+
+
 def spread(values: np.ndarray, digits: int = 3) -> str:
-    """Mean +- standard deviation."""
+    """Mean +- standard deviation; of a single value itself."""
+    if values.size == 1:
+        return f"{values.item():.{digits}f}"
     with np.errstate(invalid="ignore"):  # A diverged lane may measure as infinite.
         return f"{values.mean():.{digits}f} +- {values.std():.{digits}f}"

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import checked_settings, one_line_errors, option, options_of, read
-from experiments.console import spread
+from experiments.console import over_seeds, spread
 from experiments.process import draw_to_files, set_up
-from sae_jax import results
+from sae_jax import results, runs
 from sae_jax.applications import TASKS, TaskConfig, apply
 from sae_jax.cells import MEASURE, by_cell, cell_count, in_double_precision, short
 from sae_jax.grids import ALL_SETTINGS
@@ -59,6 +59,10 @@ def main(argv: list[str]) -> None:
             raise UserError(f"evaluate needs the folder of one finished run, before its flags: got {given}; see runs/")
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
         folder = Path(words["run"][0])
+        if runs.is_unfinished(folder) and not (folder / results.RESULTS_FILE).is_file():
+            raise UserError(
+                f"a run must be finished: got {folder}, an unfinished one; go on with it: --resume {folder}"
+            )
         before = results.load(folder)
         dataset, figure = apply(where.task, before, options, devices=where.devices)
         path = folder / "figures" / f"{where.task}.png"
@@ -73,9 +77,7 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     names = [str(name) for name in dataset.data_vars if str(name).startswith(f"{task}_")]
     lanes = [name for name in names if "seed" in dataset[name].dims]
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-    table = Table(
-        title=f"{task}, mean +- standard deviation over seeds ({dataset.sizes['seed']})", title_justify="left"
-    )
+    table = Table(title=f"{task}{over_seeds(dataset)}", title_justify="left")
     total = cell_count(dataset)
     cells = by_cell(dataset[[MEASURE, *lanes]], chosen=range(min(total, MOST_ROWS)))
     for name in [*cells[0][0], *(_heading(dataset[name], task) for name in lanes)]:

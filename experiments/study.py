@@ -91,7 +91,7 @@ def _trained(
     distributed.told(json.dumps(before and before["packing"]))
     go_on = f"python -m experiments.{command} --resume {shlex.quote(str(folder))}"
     go_on += " with the --distributed flags of each process" if distributed.started() else ""
-    last_words = f"interrupted before it could save; to go on from the last checkpoint: {go_on}"
+    last_words = f"interrupted before it could save; to go on from what was saved before, if anything: {go_on}"
     interrupts, unfinished = stack.enter_context(heard(last_words)), folder / runs.UNFINISHED
 
     def looked() -> Checkpoints:
@@ -167,4 +167,4 @@ def _resumed(run: RunConfig) -> Path:
     """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
     path, named = Path(run.resume), Path(run.runs) / run.resume
     # What else has that name here is not meant where a run has it.
-    return path if path.exists() and (runs.is_unfinished(path) or not runs.is_unfinished(named)) else named
+    return named if runs.is_unfinished(named) and not runs.is_unfinished(path) else path

@@ -146,10 +146,10 @@ def _described(config: Config) -> dict[str, tuple[tuple[str, ...], str, str]]:
     units = {"mean_squared_error": "squared input units", "bernoulli": "nat"}.get(
         config.reconstruction_loss, "squared input units per sample"
     )
-    window = "mean over the steps since the last logged one"
+    window = "mean since the step logged before"
     return {
-        "loss": (("step",), f"training loss with penalty and weight decay, {window}", units),
-        "reconstruction": (("step",), f"reconstruction term of the training loss, {window}", units),
+        "loss": (("step",), f"training loss, {window}", units),
+        "reconstruction": (("step",), f"reconstruction term, {window}", units),
         "penalty": (("step",), f"beta * sum_j KL(rho || rho_hat_j), {window}", "nat"),
         "eval_reconstruction": ((), f"reconstruction loss ({config.reconstruction_loss}) on held-out data", units),
         "eval_explained_variance": ((), "explained variance on held-out data; 0 is predicting the mean", "1"),

@@ -35,16 +35,16 @@ LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
-    """Draw every figure of a sweep into a folder and return their paths."""
+    """Draw every figure of a sweep into a folder, those that compare cells where there are several; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Callable[[xr.Dataset], Figure]] = {
-        "heatmaps": heatmaps,
         "curves": curves,
         "filters_best": filters_best,
         "filters": filters,
         "mean_activation": mean_activation,
-        "tradeoff": tradeoff,
     }
+    if cell_count(dataset) > 1:
+        figures |= {"heatmaps": heatmaps, "tradeoff": tradeoff}
     paths = []
     with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):
         for name, draw in figures.items():
@@ -71,7 +71,7 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
     figure, panels = plt.subplots(1, 4, figsize=(4 * max(width, 2.6), max(height, 2.2)), layout="constrained")
     for panel, (title, measure) in zip(panels, measures.items(), strict=True):
         values = measure.mean([dim for dim in measure.dims if dim not in kept]).values.reshape(shape)
-        image = panel.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+        image = panel.imshow(values, cmap="viridis", aspect="auto")
         _write_values(panel, values)
         panel.set_title(title)
         panel.grid(False)
@@ -260,6 +260,8 @@ def _draw_filters(panel: Axes, lane: xr.Dataset) -> None:
     elif weights.size:
         limit = max(float(np.abs(weights).max()), 1e-12)
         panel.imshow(weights, cmap="gray", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        panel.set_axis_on()
+        panel.set(xlabel="input", ylabel="unit", xticks=[], yticks=[])
 
 
 def _look(dataset: xr.Dataset, axes: list[str], point: dict[str, Any]) -> tuple[Any, str]:
@@ -279,12 +281,13 @@ def _write_values(panel: Axes, values: np.ndarray) -> None:
         return
     finite = values[np.isfinite(values)]
     middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
+    digits = ".2f" if finite.size and 0.1 <= np.abs(finite).max() < 100 else ".2g"
     for (row, column), value in np.ndenumerate(values):
         colour = "black" if value > middle else "white"
         panel.text(
             column,
             row,
-            f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.2g}",
+            format(value, digits),
             ha="center",
             va="center",
             color=colour,

@@ -34,15 +34,16 @@ def recorded(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     if not is_unfinished(folder):
-        found = "a finished run" if (folder / RESULTS_FILE).is_file() else "none"
-        raise UserError(f"a run to go on with must be unfinished: got {folder}, which holds {found}; see --runs")
+        found = "a finished run" if os.path.isfile(folder / RESULTS_FILE) else "none" if os.path.exists(folder) else ""
+        held = f"which holds {found}" if found else "which does not exist"
+        raise UserError(f"a run to go on with must be unfinished: got {folder}, {held}; see --runs")
     return read_record(path)
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds a run that has begun and has not written all of its files."""
-    begun = (folder / CONFIG_FILE).is_file()
-    return begun and ((folder / UNFINISHED).is_dir() or not (folder / RESULTS_FILE).exists())
+    begun = os.path.isfile(folder / CONFIG_FILE)
+    return begun and (os.path.isdir(folder / UNFINISHED) or not os.path.exists(folder / RESULTS_FILE))
 
 
 def check_claimable(folder: Path) -> None:
@@ -60,8 +61,12 @@ def check_claimable(folder: Path) -> None:
     except OSError as error:
         raise unwritable(folder, error.strerror) from None
     if taken and not unfinished:
+        finished = (
+            ", which is finished" if all((folder / name).is_file() for name in (CONFIG_FILE, RESULTS_FILE)) else ""
+        )
         raise UserError(
-            f"the run's folder must be new, empty or of an unfinished run: got {folder}; choose another --name"
+            f"the run's folder must be new, empty or of an unfinished run: got {folder}{finished}; "
+            "choose another --name"
         )
     if not parent.is_dir():
         raise unwritable(folder, f"{parent} is a file")

@@ -161,6 +161,9 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
         assert code == 2 and complaint.count("\n") == 1
         assert "error: a run must be gone on with as it was begun: got runs/run with rho [0.05 0.1] -> 0.2" in complaint
         assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
+    _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
+    assert code == 2 and complaint.count("\n") == 1
+    assert "a run must be finished: got runs/run, an unfinished one; go on with it: --resume runs/run" in complaint
     swapped = ["--beta", "0.5", "2", "--rho", "0.05", "0.1", *WORDS[6:], "--name", "run"]
     _, complaint, code = ended(start(tmp_path, *swapped))
     assert code == 2 and "as it was begun: got runs/run with axes [rho beta] -> [beta rho]; repeat" in complaint

@@ -61,11 +61,12 @@ def test_a_finished_run_is_neither_begun_again_nor_gone_on_with(tmp_path):
     with claim(tmp_path, content()):
         (tmp_path / "results.nc").touch()
     assert not is_unfinished(tmp_path)
-    with pytest.raises(UserError, match="must be new, empty or of an unfinished run"), claim(tmp_path, content()):
+    refused = pytest.raises(UserError, match=r"must be new, empty or of an unfinished run: got .*, which is finished;")
+    with refused, claim(tmp_path, content()):
         pass
     with pytest.raises(UserError, match=r"must be unfinished: got .* which holds a finished run"):
         recorded(tmp_path)
-    with pytest.raises(UserError, match=r"must be unfinished: got .* which holds none"):
+    with pytest.raises(UserError, match=r"must be unfinished: got .* which does not exist"):
         recorded(tmp_path / "nowhere")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sae_jax.config import DataConfig
 from sae_jax.data import digits, files, patches, tfds_images
 from sae_jax.data.base import Data, as_data
-from sae_jax.settings import unknown
+from sae_jax.settings import UserError, unknown
 
 SOURCES = {
     "patches": patches.load,
@@ -26,6 +28,8 @@ def load(config: DataConfig) -> Data:
         UserError: the source is unknown, or what it reads is missing, empty, not numeric, not finite or too small.
     """
     kind, _, argument = config.dataset.partition(":")
+    if kind not in SOURCES and Path(config.dataset).is_file():
+        raise UserError(f"a file must follow its kind: got {config.dataset}; use array:{config.dataset}")
     if kind not in SOURCES:
         raise unknown("dataset", kind, SOURCES)
     return SOURCES[kind](argument, config)
