@@ -92,6 +92,7 @@ FLAGS = [
     (["--runs", "/proc"], "the run's folder must be writable: got /proc", "choose another --name or --runs"),
     (["--runs", "/dev/null"], "/dev/null is a file", "choose another --name or --runs"),
     (["--dataset", "good.npy"], "a file must follow its kind: got good.npy", "use array:good.npy"),
+    (["--dataset", "n" * 300], "unknown dataset nnn", "known: array, digits, images, patches, tfds"),
     (["--dataset", ""], "unknown dataset ''", "known: array, digits, images, patches, tfds"),
     (["--dataset", "DIGITS"], "unknown dataset DIGITS", "did you mean digits?"),
     (["--dataset", "digits:0"], "takes nothing after a colon: got digits:0", "use digits"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from sae_jax.config import DataConfig
 from sae_jax.data import digits, files, patches, tfds_images
@@ -28,7 +28,7 @@ def load(config: DataConfig) -> Data:
         UserError: the source is unknown, or what it reads is missing, empty, not numeric, not finite or too small.
     """
     kind, _, argument = config.dataset.partition(":")
-    if kind not in SOURCES and Path(config.dataset).is_file():
+    if kind not in SOURCES and os.path.isfile(config.dataset):
         raise UserError(f"a file must follow its kind: got {config.dataset}; use array:{config.dataset}")
     if kind not in SOURCES:
         raise unknown("dataset", kind, SOURCES)
