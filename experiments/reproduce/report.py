@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.process import write_whole
@@ -108,6 +109,7 @@ class Report:
         paths = [folder / f"{name}.json", folder / f"{name}.png"]
         drawn = io.BytesIO()
         self.figure.savefig(drawn, dpi=120, bbox_inches="tight")
+        plt.close(self.figure)
         for path, written in zip(
             paths, ((json.dumps(content, indent=2) + "\n").encode(), drawn.getvalue()), strict=True
         ):
