@@ -25,7 +25,7 @@ from sae_jax.settings import UserError
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
 # Of what is kept of a lane. Another one's arrays may have the same names and shapes, and mean something else.
-FORMAT = 2
+FORMAT = 3
 
 
 class Broken(Exception):

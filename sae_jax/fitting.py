@@ -12,12 +12,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.autoencoder import turned
 from sae_jax.batches import batch_indices, own_rows
 from sae_jax.config import Config
 from sae_jax.losses import heldout_objective
 from sae_jax.optimizers import warmed_up
-from sae_jax.training import Metrics, TrainState, init_state, keys_of, turned_step
+from sae_jax.training import Metrics, TrainState, init_state, keys_of, train_step
 from sae_jax.types import Hyperparameters, Key, Params, Scalar
 
 LOGGED_POINTS = 200
@@ -26,8 +25,6 @@ LOGGED_POINTS = 200
 @struct.dataclass
 class LaneState:
     """A lane during `fit`: its training, and the bookkeeping of early stopping on held-out data.
-
-    From its first step to its last a lane is `turned`, so that nothing is turned round between them.
 
     Attributes:
         train: the training state.
@@ -51,8 +48,8 @@ def windows(steps: int) -> np.ndarray:
 
 
 def init_lane(key: Key, config: Config, hyper: Hyperparameters, d_in: int) -> LaneState:
-    """A lane before its first step, `turned`; `key` is the seed's key."""
-    train = turned(init_state(keys_of(key).init, config, hyper, d_in), config)
+    """A lane before its first step; `key` is the seed's key."""
+    train = init_state(keys_of(key).init, config, hyper, d_in)
     best = train.params if config.patience else None
     return LaneState(train, best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
 
@@ -76,7 +73,7 @@ def train_steps(
     """Train one lane from step `start` to step `stop`, gathering minibatches on the device.
 
     Args:
-        lane: the lane at step start, `turned`.
+        lane: the lane at step start.
         total: Metrics summed over the steps since the last logged point.
         train: samples to train on.
         hyper: swept settings, scalars.
@@ -97,7 +94,7 @@ def train_steps(
             indices = batch_indices(keys.batches, step, train.shape[0], config.batch_size)
             batch = train[own_rows(indices, axis_name)]
         noise_key = jax.random.fold_in(keys.noise, step)
-        state, metrics = turned_step(config, state, batch, hyper, axis_name, noise_key)
+        state, metrics = train_step(config, state, batch, hyper, axis_name, noise_key)
         return state, jax.tree.map(jnp.add, total, metrics)
 
     state, total = jax.lax.fori_loop(start, stop, body, (lane.train, total))
@@ -118,7 +115,7 @@ def end_window(
     """Log a point: the averages of a window of steps, and what early stopping makes of held-out data.
 
     Args:
-        lane: the lane at the window's last step, `turned`.
+        lane: the lane at the window's last step.
         total: Metrics summed over the window.
         heldout: samples to watch; only looked at where patience is above 0.
         hyper: swept settings, scalars.
@@ -134,7 +131,7 @@ def end_window(
         return lane, metrics
 
     def watch() -> LaneState:
-        loss = heldout_objective(turned(state.params, config), heldout, config, hyper)
+        loss = heldout_objective(state.params, heldout, config, hyper)
         watched = running & warmed_up(state.step, config, hyper) & (state.diverged_at < 0)
         better = watched & (loss < lane.best_loss)
         waited = jnp.where(better, 0, lane.waited + watched)
@@ -154,10 +151,7 @@ def end_window(
 
 
 def final_params(lane: LaneState) -> Params:
-    """The parameters that a finished lane stands for: the best logged ones under early stopping, else the last.
-
-    They are as the lane is: `turned` where that is.
-    """
+    """The parameters that a finished lane stands for: the best logged ones under early stopping, else the last."""
     return lane.train.params if lane.best_params is None else lane.best_params
 
 
@@ -190,4 +184,4 @@ def fit(
 
     bounds = jnp.asarray(np.stack([starts, stops], axis=1), jnp.int32)
     lane, points = jax.lax.scan(window, init_lane(key, config, hyper, train.shape[1]), bounds)
-    return turned(lane, config), points
+    return lane, points

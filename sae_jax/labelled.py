@@ -17,12 +17,12 @@ from sae_jax.grids import ALL_SETTINGS, Grid
 from sae_jax.settings import as_json
 
 # Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
-FORMAT = 1
+FORMAT = 2
 
 PARAMETERS = {
-    "encoder_weight": (("input", "unit"), "encoder weight We"),
+    "encoder_weight": (("unit", "input"), "encoder rows We"),
     "encoder_bias": (("unit",), "encoder bias be"),
-    "decoder_weight": (("unit", "input"), "decoder rows Wd (the encoder's transpose where tied)"),
+    "decoder_weight": (("unit", "input"), "decoder rows Wd (the encoder's where tied)"),
     "decoder_bias": (("input",), "decoder bias bd"),
 }
 

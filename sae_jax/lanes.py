@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax import distributed
-from sae_jax.autoencoder import decoder_weight, turned
+from sae_jax.autoencoder import decoder_weight
 from sae_jax.config import Config
 from sae_jax.data import Data
 from sae_jax.fitting import LaneState, end_window, final_params, init_lane, no_metrics, train_steps
@@ -105,7 +105,7 @@ def _advance(
 
 
 def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
-    params = turned(final_params(lane), config)
+    params = final_params(lane)
     evaluation = evaluate(params, heldout, config, hyper.k)
     return {
         **{f"eval_{name}": value for name, value in evaluation._asdict().items()},

@@ -104,7 +104,7 @@ def l1_penalty(codes: Codes) -> Float[Array, ""]:
 def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bool = False) -> Float[Array, ""]:
     """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
 
-        mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_kj^2)
+        mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_jk^2)
 
     Args:
         params: encoder_weight is read.
@@ -118,7 +118,7 @@ def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bo
     if top_k:
         slopes = jnp.where(dropped(codes), 0, slopes)
     slopes = jnp.mean(jnp.square(slopes), axis=0)
-    return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=0))
+    return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=1))
 
 
 def weight_decay(params: Params) -> Float[Array, ""]:
@@ -126,9 +126,5 @@ def weight_decay(params: Params) -> Float[Array, ""]:
 
     Source: Ng, CS294A notes, section 2.
     """
-    weights = [params["encoder_weight"]]
-    if "decoder_weight" in params:
-        # As a training step holds them; else squares of one would be turned round in memory before they are summed.
-        weights = [params["encoder_weight"].T, params["decoder_weight"]]
-    squares = [jnp.sum(jnp.square(weight)) for weight in weights]
+    squares = [jnp.sum(jnp.square(params[name])) for name in ("encoder_weight", "decoder_weight") if name in params]
     return 0.5 * jnp.sum(jnp.stack(squares))

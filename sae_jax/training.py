@@ -15,7 +15,6 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from sae_jax import autoencoder, sparsity
-from sae_jax.autoencoder import turned
 from sae_jax.config import Config
 from sae_jax.corruption import corrupt
 from sae_jax.losses import Aux, objective
@@ -111,19 +110,6 @@ def train_step(
     Returns:
         (state after the step, Metrics of the batch before it); the same on every device of the axis.
     """
-    state, metrics = turned_step(config, turned(state, config), batch, hyper, axis_name, noise_key)
-    return turned(state, config), metrics
-
-
-def turned_step(
-    config: Config,
-    state: TrainState,
-    batch: Batch,
-    hyper: Hyperparameters,
-    axis_name: str | None,
-    noise_key: Key | None,
-) -> tuple[TrainState, Metrics]:
-    """What `train_step` does, to a state that is `turned` and stays so."""
     running_mean = sparsity.estimate(state.sparsity, hyper.rho) if config.estimator == "ema" else None
     # L-BFGS learns the curvature of one fixed loss, which a rising beta or a falling k would take away from under it.
     fixed = config.optimizer == "lbfgs"
@@ -138,7 +124,7 @@ def turned_step(
         corrupted = corrupt(noise_key, batch, config.corruption, hyper.noise, axis_name)
 
     def loss_of(params: Params) -> tuple[Array, Aux]:
-        return objective(turned(params, config), batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
+        return objective(params, batch, config, hyper, beta, running_mean, axis_name, corrupted, k)
 
     rate = learning_rate(state.step, config, hyper)
     optimizer = make_optimizer(config, hyper, rate)

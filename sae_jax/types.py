@@ -18,7 +18,7 @@ from sae_jax.settings import (
     setting,
 )
 
-# encoder_weight [d_in, d_hidden], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
+# encoder_weight [d_hidden, d_in], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
 # decoder_weight [d_hidden, d_in]. A flat dict, so that it is at once a pytree and a safetensors file.
 Params: TypeAlias = dict[str, Array]
 Key: TypeAlias = PRNGKeyArray

@@ -43,7 +43,7 @@ class Reference:
         self.steps = 0
 
     def forward(self, x):
-        codes = sigmoid(x @ self.params["encoder_weight"] + self.params["encoder_bias"])
+        codes = sigmoid(x @ self.params["encoder_weight"].T + self.params["encoder_bias"])
         return codes, sigmoid(codes @ self.params["decoder_weight"] + self.params["decoder_bias"])
 
     def loss(self, x, beta):
@@ -60,7 +60,7 @@ class Reference:
         at_codes = at_codes + kl_gradient_at_codes(self.rho, beta, self.mean_activation, len(x))
         at_preactivations = at_codes * codes * (1 - codes)
         return {
-            "encoder_weight": x.T @ at_preactivations + self.weight_decay * self.params["encoder_weight"],
+            "encoder_weight": at_preactivations.T @ x + self.weight_decay * self.params["encoder_weight"],
             "encoder_bias": at_preactivations.sum(axis=0),
             "decoder_weight": codes.T @ at_output + self.weight_decay * self.params["decoder_weight"],
             "decoder_bias": at_output.sum(axis=0),

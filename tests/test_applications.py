@@ -21,7 +21,7 @@ LINEAR = Config(activation="linear", output="linear", d_hidden=6, steps=1, batch
 def known(data, encoder, seeds=2):
     """A run of linear lanes, rho 0.1 and 0.2, whose encoder is replaced and whose decoder is its transpose."""
     run = sweep(LINEAR, data, seeds=seeds, rho=[0.1, 0.2], d_hidden=encoder.shape[1])
-    run["encoder_weight"][:] = encoder
+    run["encoder_weight"][:] = encoder.T
     run["decoder_weight"][:] = encoder.T
     for name in ("encoder_bias", "decoder_bias"):
         run[name][:] = 0

@@ -13,7 +13,7 @@ from tests import references
 def test_initial_weights_are_uniform_within_the_ufldl_limit_and_biases_are_zero():
     params = init(jax.random.key(0), Config(d_hidden=100), 64)
     limit = np.sqrt(6 / (64 + 100 + 1))
-    for name, shape in (("encoder_weight", (64, 100)), ("decoder_weight", (100, 64))):
+    for name, shape in (("encoder_weight", (100, 64)), ("decoder_weight", (100, 64))):
         weights = np.asarray(params[name])
         assert weights.shape == shape
         assert np.abs(weights).max() <= limit
@@ -26,9 +26,9 @@ def test_forward_pass_against_the_reference(samples, tied):
     config = Config(d_hidden=7, tied=tied)
     params = init(jax.random.key(1), config, 16)
     codes = encode(params, samples[:5], config)
-    expected = references.sigmoid(samples[:5].astype(np.float64) @ np.asarray(params["encoder_weight"], np.float64))
+    expected = references.sigmoid(samples[:5].astype(np.float64) @ np.asarray(params["encoder_weight"], np.float64).T)
     np.testing.assert_allclose(codes, expected, rtol=1e-5)
-    rows = np.asarray(params["encoder_weight"]).T if tied else np.asarray(params["decoder_weight"])
+    rows = np.asarray(params["encoder_weight" if tied else "decoder_weight"])
     np.testing.assert_allclose(decode(params, codes, config), references.sigmoid(expected @ rows), rtol=1e-5)
 
 
@@ -36,14 +36,14 @@ def test_tied_weights_hold_one_matrix_and_gather_both_gradients(samples):
     config = Config(d_hidden=7, tied=True, output="linear")
     params = init(jax.random.key(1), config, 16)
     assert "decoder_weight" not in params
-    np.testing.assert_array_equal(decoder_weight(params), params["encoder_weight"].T)
-    untied = params | {"decoder_weight": params["encoder_weight"].T}
+    np.testing.assert_array_equal(decoder_weight(params), params["encoder_weight"])
+    untied = params | {"decoder_weight": params["encoder_weight"]}
 
     def loss(p):
         return jnp.sum(decode(p, encode(p, samples[:5], config), config) ** 2)
 
     both = jax.grad(loss)(untied)
-    expected = both["encoder_weight"] + both["decoder_weight"].T
+    expected = both["encoder_weight"] + both["decoder_weight"]
     np.testing.assert_allclose(jax.grad(loss)(params)["encoder_weight"], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -83,18 +83,18 @@ def test_products_of_bfloat16_factors_are_summed_in_float32_forward_and_backward
     def rounded(values):
         return np.asarray(jnp.asarray(values).astype(jnp.bfloat16).astype(jnp.float32), np.float64)
 
-    codes = rounded(x) @ rounded(params["encoder_weight"])
+    codes = rounded(x) @ rounded(params["encoder_weight"]).T
     np.testing.assert_allclose(encode(params, x, config), codes, rtol=1e-5, atol=1e-6)
     out = rounded(codes.astype(np.float32)) @ rounded(params["decoder_weight"])
     np.testing.assert_allclose(decode(params, encode(params, x, config), config), out, rtol=1e-5, atol=1e-6)
-    assert np.abs(codes - x.astype(np.float64) @ np.asarray(params["encoder_weight"], np.float64)).max() > 1e-4
+    assert np.abs(codes - x.astype(np.float64) @ np.asarray(params["encoder_weight"], np.float64).T).max() > 1e-4
 
     _, pull = jax.vjp(lambda p: decode(p, encode(p, x, config), config), params)
     gradients = pull(jnp.asarray(x))[0]
     to_codes = rounded(x) @ rounded(params["decoder_weight"]).T
     expected = {
         "decoder_weight": rounded(codes.astype(np.float32)).T @ rounded(x),
-        "encoder_weight": rounded(x).T @ rounded(to_codes.astype(np.float32)),
+        "encoder_weight": rounded(to_codes.astype(np.float32)).T @ rounded(x),
     }
     for name, gradient in expected.items():
         assert gradients[name].dtype == jnp.float32

@@ -45,7 +45,7 @@ def test_a_sweep_writes_what_it_says_and_says_what_it_wrote(tmp_path):
     dataset = results.load(folder)
     assert dataset["loss"].dims == ("beta", "rho", "seed", "step")
     assert dataset["rho"].values.tolist() == [0.05, 0.07, 0.1] and dataset["beta"].values.tolist() == [0.5, 2]
-    assert load_file(files[2])["encoder_weight"].shape == (2, 3, 2, 64, 5)
+    assert load_file(files[2])["encoder_weight"].shape == (2, 3, 2, 5, 64)
     content = json.loads(files[0].read_text())
     assert content["command"].startswith("python -m experiments.sweep --steps 40 --samples 300")
     assert content["settings"]["beta"] == [0.5, 2] and content["settings"]["patch_size"] == 8

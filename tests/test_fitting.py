@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from sae_jax.autoencoder import turned
 from sae_jax.fitting import final_params, fit, init_lane, no_metrics, train_steps, windows
 from sae_jax.losses import heldout_objective
 from sae_jax.training import init_state, keys_of
@@ -67,7 +66,7 @@ def test_early_stopping_keeps_the_best_parameters(samples):
         if stop > stopped_at:
             break
         solo, _ = ADVANCE(endless, solo, no_metrics(), train, hyper, jax.random.key(0), int(start), int(stop))
-        watched.append(float(heldout_objective(turned(solo.train.params, config), heldout, config, hyper)))
+        watched.append(float(heldout_objective(solo.train.params, heldout, config, hyper)))
     assert int(np.argmin(watched)) == len(watched) - 1 - config.patience
     final = float(heldout_objective(final_params(lane), heldout, config, hyper))
     assert final == pytest.approx(min(watched), rel=1e-4)

@@ -71,7 +71,7 @@ def test_tanh_codes_are_measured_between_zero_and_one(samples):
     config = Config(d_hidden=7, activation="tanh")
     params = init(jax.random.key(0), config, 16)
     _, aux = objective(params, samples[:32], config, Hyperparameters(), 1.0)
-    codes = np.tanh(samples[:32] @ np.asarray(params["encoder_weight"]))
+    codes = np.tanh(samples[:32] @ np.asarray(params["encoder_weight"]).T)
     np.testing.assert_allclose(aux.batch_mean, (codes.mean(axis=0) + 1) / 2, rtol=1e-4)
 
 

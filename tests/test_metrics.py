@@ -39,8 +39,8 @@ def test_explained_variance_against_the_reference():
 def test_active_and_dead_units_are_counted_by_the_stated_rule(activation, preactivations, l0, dead):
     config = Config(d_hidden=3, activation=activation, output="linear")
     params = init(jax.random.key(0), config, 2)
-    # Two samples that are the unit vectors put their pre-activations into the rows of the encoder weight.
-    params["encoder_weight"] = jnp.asarray(preactivations)
+    # Two samples that are the unit vectors put their pre-activations into the columns of the encoder weight.
+    params["encoder_weight"] = jnp.asarray(preactivations).T
     found = evaluate(params, np.eye(2, dtype=np.float32), config)
     assert float(found.l0) == pytest.approx(l0) and float(found.dead_fraction) == pytest.approx(dead)
 
@@ -49,7 +49,7 @@ def test_mean_and_maximum_activity_and_the_training_losss_own_term():
     config = Config(d_hidden=3, activation="tanh")
     params = init(jax.random.key(0), config, 4)
     found = evaluate(params, X, config)
-    activity = (np.tanh(X @ np.asarray(params["encoder_weight"])) + 1) / 2
+    activity = (np.tanh(X @ np.asarray(params["encoder_weight"]).T) + 1) / 2
     np.testing.assert_allclose(found.mean_activation, activity.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.max_activation, activity.max(axis=0), rtol=1e-5)
     output = references.sigmoid((2 * activity - 1) @ np.asarray(params["decoder_weight"]))

@@ -40,9 +40,9 @@ def test_parameters_have_the_sweeps_axes_in_front(dataset, tmp_path):
     save(dataset, tmp_path)
     tensors = load_file(tmp_path / "params.safetensors")
     assert set(tensors) == set(PARAMETERS)
-    assert tensors["encoder_weight"].shape == (2, 2, 2, 2, 16, 4) and tensors["encoder_weight"].dtype == np.float32
+    assert tensors["encoder_weight"].shape == (2, 2, 2, 2, 4, 16) and tensors["encoder_weight"].dtype == np.float32
     assert tensors["decoder_weight"].shape == (2, 2, 2, 2, 4, 16)
-    np.testing.assert_array_equal(tensors["decoder_weight"][1, 0, 0, 0], tensors["encoder_weight"][1, 0, 0, 0].T)
+    np.testing.assert_array_equal(tensors["decoder_weight"][1, 0, 0, 0], tensors["encoder_weight"][1, 0, 0, 0])
     with xr.open_dataset(tmp_path / "results.nc", engine="h5netcdf") as stored:
         assert not set(stored.data_vars) & set(PARAMETERS)
         assert stored["loss"].dims == ("tied", "rho", "activation", "seed", "step")

@@ -31,7 +31,7 @@ def layers(data):
 
 
 def test_every_layer_is_trained_on_the_codes_of_the_one_below(layers, data):
-    assert [params["encoder_weight"].shape for params in layers] == [(64, 20), (20, 15), (15, 10)]
+    assert [params["encoder_weight"].shape for params in layers] == [(20, 64), (15, 20), (10, 15)]
     codes, heldout = (encode(layers[0], x, CONFIG) for x in (data.train, data.heldout))
     alone, _ = fit(
         dataclasses.replace(CONFIG, d_hidden=15), codes, heldout, HYPER, jax.random.fold_in(keys_of(KEY).layers, 1)

@@ -43,7 +43,7 @@ def test_the_result_is_one_labelled_array(whole):
     for name in ("reconstruction", "explained_variance", "l0", "dead_fraction"):
         assert whole[f"eval_{name}"].dims == ("rho", "beta", "seed")
     assert whole["eval_mean_activation"].dims == ("rho", "beta", "seed", "unit")
-    assert whole["encoder_weight"].dims == ("rho", "beta", "seed", "input", "unit")
+    assert whole["encoder_weight"].dims == ("rho", "beta", "seed", "unit", "input")
     for variable in whole.variables.values():
         assert set(variable.attrs) >= {"long_name", "units"}
     assert "code > 0.1" in whole["eval_l0"].attrs["long_name"]
@@ -131,7 +131,8 @@ def test_settings_that_change_the_program_are_axes_too(data):
     alone = sweep(CONFIG, data, seeds=2, d_hidden=4, rho=[0.05, 0.1], learning_rate=0.01)
     there = made.sel(d_hidden=4, steps=100)
     np.testing.assert_allclose(there["eval_reconstruction"], alone["eval_reconstruction"], rtol=1e-5)
-    np.testing.assert_allclose(there["encoder_weight"].values[..., :4], alone["encoder_weight"], rtol=1e-5, atol=1e-6)
+    weight = there["encoder_weight"].values[..., :4, :]
+    np.testing.assert_allclose(weight, alone["encoder_weight"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -141,7 +142,7 @@ def test_every_activation_trains(data, activation, tied):
     assert float(made["loss"].isel(step=-1).squeeze()) < 0.8 * float(made["loss"].isel(step=0).squeeze())
     assert float(made["eval_explained_variance"].squeeze()) > 0.2
     if tied:
-        np.testing.assert_array_equal(made["decoder_weight"].squeeze(), made["encoder_weight"].squeeze().T)
+        np.testing.assert_array_equal(made["decoder_weight"].squeeze(), made["encoder_weight"].squeeze())
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -66,7 +66,7 @@ def numpy_cost(x: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Callable[[n
     def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parts = np.split(flat, ends[:-1])
         w = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        codes = expit(x @ w["encoder_weight"] + w["encoder_bias"])
+        codes = expit(x @ w["encoder_weight"].T + w["encoder_bias"])
         out = expit(codes @ w["decoder_weight"] + w["decoder_bias"])
         mean, error = codes.mean(axis=0), (out - x) / len(x)
         kl = np.sum(RHO * np.log(RHO / mean) + (1 - RHO) * np.log((1 - RHO) / (1 - mean)))
@@ -76,7 +76,7 @@ def numpy_cost(x: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Callable[[n
         slope = BETA / len(x) * (-RHO / mean + (1 - RHO) / (1 - mean))
         inner = (outer @ w["decoder_weight"].T + slope) * codes * (1 - codes)
         gradients = {
-            "encoder_weight": x.T @ inner + WEIGHT_DECAY * w["encoder_weight"],
+            "encoder_weight": inner.T @ x + WEIGHT_DECAY * w["encoder_weight"],
             "encoder_bias": inner.sum(axis=0),
             "decoder_weight": codes.T @ outer + WEIGHT_DECAY * w["decoder_weight"],
             "decoder_bias": outer.sum(axis=0),

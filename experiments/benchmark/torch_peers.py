@@ -50,7 +50,7 @@ class Autoencoders(nn.Module):
     """A KL-sparse autoencoder, or several with a leading axis over lanes.
 
     Args:
-        params: encoder_weight [(lanes,) d_in, n], encoder_bias, decoder_weight, decoder_bias.
+        params: encoder_weight [(lanes,) n, d_in], encoder_bias, decoder_weight, decoder_bias.
         rho: a scalar, or [lanes, 1].
         hyper: beta, weight_decay and ema_decay are read.
     """
@@ -67,7 +67,7 @@ class Autoencoders(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The summed loss of all lanes on a batch [m, d_in], and the new running mean."""
-        codes = torch.sigmoid(x @ self.encoder_weight + self.encoder_bias[..., None, :])
+        codes = torch.sigmoid(x @ self.encoder_weight.mT + self.encoder_bias[..., None, :])
         out = codes @ self.decoder_weight + self.decoder_bias[..., None, :]
         error = (out - x).square().sum(-1).mean(-1)
         penalty = InjectKL.apply(codes, self.mean_activation, self.rho, self.beta)

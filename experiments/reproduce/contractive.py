@@ -96,14 +96,14 @@ def run(options: Options) -> Report:
 def jacobian(lane: xr.Dataset, x: np.ndarray, config: Config) -> tuple[float, np.ndarray]:
     """Mean Frobenius norm of dh/dx over samples, and the mean of its sorted singular values over the first few.
 
-    dh_j/dx_i = sigma'(z_j) W_ij, whose singular values are the roots of the eigenvalues of W diag(sigma'^2) W^T.
+    dh_j/dx_i = sigma'(z_j) W_ji, whose singular values are the roots of the eigenvalues of W^T diag(sigma'^2) W.
     """
     weight = np.asarray(lane["encoder_weight"].values, float)
     params = {name: jnp.asarray(lane[name].values) for name in ("encoder_weight", "encoder_bias")}
     slopes = np.asarray(ACTIVATIONS[config.activation].slope(encode(params, x, config))).astype(float)
-    norm = np.mean(np.sqrt(np.sum(slopes**2 * np.sum(weight**2, axis=0), axis=1)))
+    norm = np.mean(np.sqrt(np.sum(slopes**2 * np.sum(weight**2, axis=1), axis=1)))
     spectra = [
-        np.sqrt(np.maximum(np.linalg.eigvalsh((weight * slope**2) @ weight.T)[::-1], 0))
+        np.sqrt(np.maximum(np.linalg.eigvalsh((weight.T * slope**2) @ weight)[::-1], 0))
         for slope in slopes[:SAMPLES_OF_SPECTRUM]
     ]
     return float(norm), np.mean(spectra, axis=0)

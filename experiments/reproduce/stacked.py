@@ -55,7 +55,7 @@ def run(options: Options) -> Report:
     ]
     figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
     for panel, net, when in zip(panels, (layers, tuned), ("before", "after"), strict=False):
-        rows = np.asarray(net[0]["encoder_weight"]).T
+        rows = np.asarray(net[0]["encoder_weight"])
         panel.imshow(tile(rows, (SIDE, SIDE)), cmap="gray", vmin=-1, vmax=1)
         panel.set_title(f"first layer {when} fine-tuning")
         panel.axis("off")
