@@ -1,18 +1,19 @@
 """Sparse autoencoders in JAX: a whole ablation study is one program."""
 
-from sae_jax.autoencoder import decode, encode, init
-from sae_jax.batches import batch_indices
-from sae_jax.config import Config, DataConfig
 from sae_jax.data import Data, as_data, load
-from sae_jax.fitting import fit
-from sae_jax.losses import objective
-from sae_jax.metrics import evaluate
-from sae_jax.penalties import kl_divergence, kl_penalty
+from sae_jax.data.batches import batch_indices
+from sae_jax.data.config import DataConfig
+from sae_jax.models.autoencoder import decode, encode, init
+from sae_jax.models.losses import objective
+from sae_jax.models.memory import SparsityState
+from sae_jax.models.penalties import kl_divergence, kl_penalty
+from sae_jax.models.types import Hyperparameters, Params
 from sae_jax.settings import UserError
-from sae_jax.sparsity import SparsityState
-from sae_jax.sweeps import sweep
-from sae_jax.training import TrainState, init_state, keys_of, train_step
-from sae_jax.types import Hyperparameters, Params
+from sae_jax.sweeps.sweep import sweep
+from sae_jax.training.config import Config
+from sae_jax.training.evaluation import evaluate
+from sae_jax.training.lane import fit
+from sae_jax.training.step import TrainState, init_state, keys_of, train_step
 
 __all__ = [
     "Config",

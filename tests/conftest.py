@@ -16,7 +16,10 @@ from jaxtyping import install_import_hook
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 # Before the first import of sae_jax: a call with arrays of the wrong shape raises. Modules that define state classes
 # are left out, because JAX rebuilds those with leaves that are no arrays.
-CHECKED = ("autoencoder", "batches", "data", "linear", "losses", "metrics", "optimizers", "penalties")
+CHECKED = (
+    *("models.autoencoder", "models.linear", "models.losses", "models.penalties", "training.evaluation"),
+    *("training.optimizers", "data"),
+)
 install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest.typechecked")
 
 # Compiling is most of the suite's time, and arithmetic is what it tests. Commands that run as processes of their own

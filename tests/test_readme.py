@@ -12,7 +12,6 @@ from sae_jax.data import SOURCES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LAYOUT = README.partition("    sae_jax/\n")[2].partition("    experiments/")[0]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -20,26 +19,6 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_code_runs(code, capsys):
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
-
-
-def test_the_layout_names_every_module():
-    names = {path.name for path in (ROOT / "sae_jax").glob("*.py")} - {"__init__.py"}
-    listed = re.findall(r"^      (\w+\.py) ", LAYOUT, re.MULTILINE)
-    assert set(listed) == names and len(listed) == len(names)
-
-
-def test_modules_import_only_from_above():
-    listed = re.findall(r"^      (\w+(?:\.py|/)) ", LAYOUT, re.MULTILINE)
-    order = [name.removesuffix(".py").removesuffix("/") for name in listed]
-    for place, name in enumerate(order):
-        folder = ROOT / "sae_jax" / name
-        files = folder.glob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
-        for file in files:
-            text = file.read_text()
-            imported = set(re.findall(r"^from sae_jax\.(\w+)", text, re.MULTILINE))
-            for line in re.findall(r"^from sae_jax import (.*)$", text, re.MULTILINE):
-                imported |= {word.split(" as ")[0].strip() for word in line.split(",")}
-            assert not {other for other in imported - {name} if other in order[place:]}, file
 
 
 def test_every_data_set_is_listed():

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from sae_jax.config import Config, DataConfig
+from sae_jax.data.config import DataConfig
+from sae_jax.models.types import Hyperparameters
 from sae_jax.settings import (
     CLOSED_UNIT,
     HALF_OPEN_UNIT,
@@ -18,7 +19,7 @@ from sae_jax.settings import (
     settings_of,
     unknown,
 )
-from sae_jax.types import Hyperparameters
+from sae_jax.training.config import Config
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from rich.table import Table
 from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
-from experiments.cli import checked_settings, one_line_errors, options_of, read
-from experiments.process import check_file, write_whole
-from sae_jax.parallel import choose_devices
+from sae_jax.commands.environment import check_file, write_whole
+from sae_jax.commands.flags import checked_settings, one_line_errors, options_of, read
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
+from sae_jax.sweeps.devices import choose_devices
 
 SECONDS, QUICK_SECONDS = 0.5, 0.01
 MISSING = "not installed"

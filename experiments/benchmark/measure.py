@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.benchmark.ours import Contender, control, engine, lanes_of, products
 from experiments.benchmark.shapes import Shape, samples
-from sae_jax.parallel import cpu_cores
+from sae_jax.sweeps.devices import cpu_cores
 
 ROUNDS = 5
 # A window of a default training has 50 steps; of very few, going in and out would be most of the time.

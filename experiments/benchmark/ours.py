@@ -14,11 +14,11 @@ from jaxtyping import Array
 
 from experiments.benchmark.shapes import Shape
 from sae_jax import Data, Hyperparameters
-from sae_jax.fitting import LaneState, init_lane, no_metrics, train_steps
-from sae_jax.lanes import compiled, plan_lanes
-from sae_jax.parallel import lane_mesh, place, place_keys
-from sae_jax.plan import Engine, Plan, chunk_at
-from sae_jax.training import Metrics
+from sae_jax.sweeps.devices import lane_mesh, place, place_keys
+from sae_jax.sweeps.plan import Engine, Plan, chunk_at
+from sae_jax.sweeps.program import compiled, plan_lanes
+from sae_jax.training.lane import LaneState, init_lane, no_metrics, train_steps
+from sae_jax.training.step import Metrics
 
 # Takes a number of training steps of all its lanes and returns when they are done.
 Contender = Callable[[int], None]

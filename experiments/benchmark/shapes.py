@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sae_jax import Config, Data, Hyperparameters, as_data
-from sae_jax.grids import make_grid
+from sae_jax.sweeps.grid import make_grid
 
 SAMPLES = 10_000
 MOST_SEEDS = 4

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from experiments.benchmark.ours import Contender
 from experiments.benchmark.shapes import Shape
 from sae_jax import init, keys_of
-from sae_jax.types import EPSILON, Hyperparameters
+from sae_jax.models.types import EPSILON, Hyperparameters
 
 
 class InjectKL(torch.autograd.Function):

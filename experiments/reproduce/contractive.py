@@ -25,8 +25,8 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, encode, load, sweep
-from sae_jax.activations import ACTIVATIONS
-from sae_jax.applications import TaskConfig, apply
+from sae_jax.analysis.tasks import TaskConfig, apply
+from sae_jax.models.activations import ACTIVATIONS
 
 SOURCE = "Rifai et al. 2011"
 SAMPLES_OF_SPECTRUM = 40

@@ -32,8 +32,8 @@ from matplotlib.axes import Axes
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, load, sweep
-from sae_jax.gabor import gabor_fit
-from sae_jax.plotting import tile
+from sae_jax.analysis.figures import tile
+from sae_jax.analysis.gabor import gabor_fit
 
 SOURCE = "Vincent et al. 2008, 2010"
 SIDE, DIGIT_SIDE = 12, 28

@@ -40,8 +40,8 @@ from matplotlib.ticker import NullFormatter
 from experiments.reproduce.ema_bias import DECAYS, RHO, Bias, bias_checks, measure_bias
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, Data, DataConfig, Hyperparameters, encode, init_state, keys_of, load, train_step
-from sae_jax.parallel import choose_devices, lane_mesh, over_lanes
-from sae_jax.types import Key, Params, Scalar, without_unused
+from sae_jax.models.types import Key, Params, Scalar, without_unused
+from sae_jax.sweeps.devices import choose_devices, lane_mesh, over_lanes
 
 SOURCE = "Ng, CS294A notes, section 3, with minibatches"
 UNITS, CELLS_PER_BLOCK = 16, 32

@@ -12,8 +12,8 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.process import write_whole
 from sae_jax import DataConfig, UserError
+from sae_jax.commands.environment import write_whole
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,11 +23,11 @@ from matplotlib import pyplot as plt
 from experiments.reproduce.report import Check, Options, Report
 from experiments.reproduce.ufldl import BETA, RHO, WEIGHT_DECAY, config_of
 from sae_jax import Hyperparameters, fit, load
-from sae_jax.fitting import final_params
-from sae_jax.plotting import tile
-from sae_jax.probes import accuracy, fit_probe
-from sae_jax.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.types import without_unused
+from sae_jax.analysis.figures import tile
+from sae_jax.analysis.probes import accuracy, fit_probe
+from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
+from sae_jax.models.types import without_unused
+from sae_jax.training.lane import final_params
 
 SOURCE = "Ng, UFLDL exercise 'Implement deep networks for digit classification'"
 SIDE, WIDTH = 28, 200

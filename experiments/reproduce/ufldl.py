@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from sae_jax import Config, Data, encode, sweep
-from sae_jax.probes import accuracy, fit_probe, probe_logits
+from sae_jax.analysis.probes import accuracy, fit_probe, probe_logits
 
 RHO, BETA, WEIGHT_DECAY = 0.1, 3.0, 3e-3
 

@@ -22,9 +22,9 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, Hyperparameters, init, keys_of, load, objective, sweep
-from sae_jax.gabor import gabor_fit
-from sae_jax.plotting import tile
-from sae_jax.types import without_unused
+from sae_jax.analysis.figures import tile
+from sae_jax.analysis.gabor import gabor_fit
+from sae_jax.models.types import without_unused
 
 SOURCE = "Ng, UFLDL exercise 'Sparse Autoencoder'"
 RHO, BETA, WEIGHT_DECAY, SIDE = 0.01, 3.0, 1e-4, 8

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 from jaxtyping import Float, Int
 
-from sae_jax.config import DataConfig
+from sae_jax.data.config import DataConfig
 from sae_jax.settings import UserError
 
 CLIP_STD = 3.0

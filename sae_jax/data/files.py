@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax.config import DataConfig
 from sae_jax.data.base import Data, as_data, check_fits, checked
+from sae_jax.data.config import DataConfig
 from sae_jax.data.patches import from_images
 from sae_jax.settings import UserError, nearest
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sae_jax.config import DataConfig
 from sae_jax.data.base import Data, check_fits, finish
+from sae_jax.data.config import DataConfig
 from sae_jax.settings import UserError
 
 # Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax.config import DataConfig
 from sae_jax.data.base import Data, finish
+from sae_jax.data.config import DataConfig
 from sae_jax.settings import UserError
 
 READ_BLOCK = 1000

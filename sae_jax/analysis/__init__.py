@@ -1,0 +1,1 @@
+"""What trained lanes say: tables, figures, probes, tasks."""

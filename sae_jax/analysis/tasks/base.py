@@ -1,0 +1,180 @@
+"""What the applications share: their settings, what they find in every lane, and the pieces of their figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from matplotlib.axes import Axes
+
+from sae_jax.analysis.cells import by_cell, name_of
+from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.data import Data
+from sae_jax.data.corruption import CORRUPTIONS, check_levels
+from sae_jax.models.autoencoder import decode, encode
+from sae_jax.models.types import Batch
+from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, Range, UserError, check_all, one_of, setting
+from sae_jax.training.config import Config
+
+MOST_DOTS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Settings of the applications.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    decay: float = setting(1e-4, NON_NEGATIVE, "probe, stacked: weight decay of the softmax layer")
+    iterations: int = setting(200, AT_LEAST_ONE, "probe, stacked: L-BFGS iterations of the softmax layer")
+    layers: tuple[int, ...] = setting((200,), AT_LEAST_ONE, "stacked: hidden units of each further layer", "unit")
+    fine_tuning: int = setting(200, AT_LEAST_ONE, "stacked: L-BFGS iterations of all layers together")
+    corruption: str = setting("gaussian", one_of(CORRUPTIONS[1:]), "denoising: kind of noise")
+    noise: tuple[float, ...] = setting((0.05, 0.1, 0.2, 0.3, 0.4, 0.5), POSITIVE, "denoising: levels of the noise")
+    hole: float = setting(0.4, Range(0, 1, True, True), "inpainting: side of the hole over the image's")
+    rounds: int = setting(10, AT_LEAST_ONE, "inpainting: times that the hole is filled from the reconstruction")
+    neighbours: int = setting(10, AT_LEAST_ONE, "retrieval: the k of precision at k")
+    queries: int = setting(500, AT_LEAST_ONE, "retrieval: held-out samples to search for, at most")
+    database: int = setting(5000, AT_LEAST_ONE, "retrieval: training samples to search among, at most")
+
+    def __post_init__(self) -> None:
+        check_all(self)
+        check_levels(self.corruption, self.noise)
+        if len(set(self.noise)) < len(self.noise):
+            raise UserError(f"noise must not name a level twice: got {', '.join(map(str, self.noise))}; leave one")
+
+
+class Found(NamedTuple):
+    """One variable that an application adds to a Dataset.
+
+    Attributes:
+        values: [lanes, ...], or without the lanes' axis where it does not depend on them.
+        label, units: its two attributes.
+        dims: names of the axes after the lanes'.
+        of_lanes: whether there is an axis over lanes.
+    """
+
+    values: Any
+    label: str
+    units: str = "1"
+    dims: tuple[str, ...] = ()
+    of_lanes: bool = True
+
+
+class Findings(NamedTuple):
+    """What an application found in the lanes of one program.
+
+    Attributes:
+        variables: by name, what the Dataset receives.
+        private: by name arrays [lanes, ...] that only the figure needs.
+        coordinates: by name (values, label, units) of the dims that the variables add.
+    """
+
+    variables: dict[str, Found]
+    private: dict[str, Any] = {}  # noqa: RUF012
+    coordinates: dict[str, tuple[Any, str, str]] = {}  # noqa: RUF012
+
+
+class Best(NamedTuple):
+    """The lane that a figure shows: its program, its name, and its part of the private arrays."""
+
+    lanes: Lanes
+    name: str
+    private: dict[str, Any]
+
+
+def reconstruct(lane: Lane, x: Batch, config: Config) -> Float[Array, "batch d_in"]:
+    """A lane's reconstruction of samples, [batch, d_in]."""
+    return decode(lane.params, encode(lane.params, x, config, lane.hyper.k), config)
+
+
+def psnr(error: Float[Array | np.ndarray, "batch inputs"], peak: float) -> Float[Array, ""]:
+    """Peak signal-to-noise ratio of a set of samples, 10 log10(peak^2 / mean squared error), in dB.
+
+    Args:
+        error: restored minus clean values.
+        peak: the range of clean values.
+    """
+    return 10 * jnp.log10(peak**2 / jnp.mean(jnp.square(error)))
+
+
+def span(data: Data) -> float:
+    """The range of the training samples' values: the peak of `psnr`."""
+    return float(np.ptp(data.train))
+
+
+def labels_of(data: Data, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training and held-out labels as positions among the classes, and the classes' own numbers.
+
+    Raises:
+        UserError: the samples carry no labels, or all the same one.
+    """
+    if data.train_labels is None or data.heldout_labels is None:
+        raise UserError(f"task {task} needs labelled samples: {data.config.dataset} has none; use digits or tfds:mnist")
+    classes = np.unique(data.train_labels)
+    if not np.isin(data.heldout_labels, classes).all():
+        raise UserError(
+            f"task {task} needs every held-out class among the training samples: got others; use more samples"
+        )
+    if len(classes) < 2:
+        raise UserError(f"task {task} needs at least two classes: got {len(classes)}; train on more classes")
+    return np.searchsorted(classes, data.train_labels), np.searchsorted(classes, data.heldout_labels), classes
+
+
+def need_images(data: Data, task: str) -> tuple[int, int]:
+    """(height, width) of the samples.
+
+    Raises:
+        UserError: the samples are no images.
+    """
+    if data.image_shape is None:
+        raise UserError(f"task {task} needs images: {data.config.dataset} holds plain samples; use digits or patches")
+    return data.image_shape
+
+
+def dots(panel: Axes, variable: xr.DataArray, baseline: float | None = None, baseline_name: str = "") -> None:
+    """A measure of every cell, best at the top, each seed a dot and the mean a bar; of the best where there are many.
+
+    Args:
+        variable: [axes..., seed].
+        baseline: a value to draw as a line, named `baseline_name`.
+    """
+    cells = by_cell(variable.to_dataset(name="score"), "score")
+    found = [(name_of(point), np.atleast_1d(cell["score"].values)) for point, cell in cells]
+    found = sorted(found, key=lambda cell: np.nan_to_num(np.mean(cell[1]), nan=-np.inf))[-MOST_DOTS:]
+    for place, (_, values) in enumerate(found):
+        panel.plot(values, np.full(len(values), place), "o", color="tab:blue", ms=4, alpha=0.5, mew=0)
+        panel.plot(np.mean(values), place, "|", color="black", ms=11, mew=1.5)
+    panel.set_yticks(range(len(found)), [name for name, _ in found], fontsize=7)
+    panel.set_ylim(-0.7, len(found) - 0.3)
+    panel.set_title(
+        "every seed (dots) and their mean" + (f", best {MOST_DOTS} cells" if len(cells) > MOST_DOTS else "")
+    )
+    if baseline is not None:
+        panel.axvline(baseline, color="tab:red", lw=1, ls="--", label=baseline_name)
+        panel.legend(loc="lower right", fontsize=8)
+
+
+def rows_of_images(panel: Axes, rows: dict[str, Any], shape: tuple[int, int]) -> None:
+    """Rows of images, each [count, height * width], named at the left, in the contrast of the row called clean."""
+    height, width = shape
+    count = len(next(iter(rows.values())))
+    picture = np.full((len(rows) * (height + 1) - 1, count * (width + 1) - 1), np.nan)
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(np.asarray(images)):
+            top, left = row * (height + 1), column * (width + 1)
+            picture[top : top + height, left : left + width] = image.reshape(shape)
+    low, high = np.quantile(rows["clean"], [0.002, 0.998])
+    panel.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    panel.set_yticks([row * (height + 1) + height / 2 for row in range(len(rows))], list(rows))
+    panel.set_xticks([])
+    panel.grid(False)
+    for spine in panel.spines.values():
+        spine.set_visible(False)
+    panel.tick_params(length=0)

@@ -1,0 +1,87 @@
+"""Inpainting: a square hole in the middle of an image, filled from the reconstruction of what is around it.
+
+Source: Vincent et al. 2008 (filling in missing inputs is what masking noise trains).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.analysis.tasks.base import (
+    Best,
+    Findings,
+    Found,
+    TaskConfig,
+    dots,
+    need_images,
+    psnr,
+    reconstruct,
+    rows_of_images,
+    span,
+)
+
+SCORE = "inpainting_psnr"
+SHOWN = 8
+
+
+def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+    """PSNR inside the hole of held-out images, filled by every lane and by the mean training image.
+
+    The hole starts as the mean training image and is replaced by the reconstruction again and again, while the
+    pixels around it stay as they are.
+    """
+    shape = need_images(lanes.data, "inpainting")
+    hole, peak = hole_of(shape, options.hole), span(lanes.data)
+    clean, mean = lanes.data.heldout, lanes.data.train.mean(axis=0)
+    holed = np.where(hole[None, :], mean[None, :], clean)
+
+    def fill(lane: Lane, clean: Array, holed: Array) -> tuple[Array, Array]:
+        def once(_: Array, x: Array) -> Array:
+            return jnp.where(hole[None, :], reconstruct(lane, x, lanes.config), clean)
+
+        filled = jax.lax.fori_loop(0, options.rounds, once, holed)
+        return psnr((filled - clean)[:, hole], peak), filled[:SHOWN]
+
+    ratios, examples = lanes.map(fill, clean, holed)
+    before = float(psnr((holed - clean)[:, hole], peak))
+    label = "PSNR inside the hole of held-out images"
+    shown = np.where(hole[None, :], clean.min(), clean)[:SHOWN]
+    return Findings(
+        {
+            SCORE: Found(ratios, f"{label}, filled by the autoencoder", "dB"),
+            "inpainting_psnr_mean": Found(before, f"{label}, filled by the mean image", "dB", of_lanes=False),
+        },
+        private={"holed": np.broadcast_to(shown[None], examples.shape), "filled": examples},
+    )
+
+
+def hole_of(shape: tuple[int, int], side: float) -> np.ndarray:
+    """Which pixels lie in the hole, [height * width]: a centred square, its side a fraction of the shorter side."""
+    size = max(1, round(side * min(shape)))
+    hole = np.zeros(shape, bool)
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    hole[top : top + size, left : left + size] = True
+    return hole.ravel()
+
+
+def draw(found: xr.Dataset, best: Best) -> Figure:
+    """PSNR of every cell; images with the hole, filled, and whole, of the best lane."""
+    figure, panels = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
+    mean = float(found["inpainting_psnr_mean"].mean())
+    dots(panels[0], found[SCORE], mean, f"the mean image: {mean:.1f}")
+    panels[0].set_xlabel("PSNR inside the hole, dB")
+    rows = {
+        "holed": best.private["holed"],
+        "filled": best.private["filled"],
+        "clean": best.lanes.data.heldout[:SHOWN],
+    }
+    rows_of_images(panels[1], rows, need_images(best.lanes.data, "inpainting"))
+    panels[1].set_title(f"best lane: {best.name}")
+    return figure

@@ -1,0 +1,235 @@
+"""Command lines made from the settings' own declarations, and one way to fail."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sae_jax.commands.cluster import Launch, end
+from sae_jax.data.config import DataConfig
+from sae_jax.models.types import Hyperparameters
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.recovery import Interrupted
+from sae_jax.training.config import Config
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Engine):
+    """Where a run's files go and what it runs on."""
+
+    name: str = setting("", TEXT, "name of the run; empty is that of an unfinished run alike, or the command and time")
+    runs: str = setting("runs", TEXT, "folder of all runs")
+    resume: str = setting("", TEXT, "an unfinished run to go on with: its folder, or its name among all runs")
+    checkpoint_every: float = setting(60.0, NON_NEGATIVE, "time between checkpoints", "s")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name and self.resume:
+            raise UserError(f"name must be left out beside resume: got {self.name} and {self.resume}; use one of them")
+        if self.name and (self.name == ".." or self.name != Path(self.name).name):
+            raise UserError(
+                f"name must be that of a folder inside --runs: got {self.name}; leave out what is before the last /, "
+                "or pass it to --runs"
+            )
+
+
+GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig, "processes": Launch}
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
+
+
+def parse(
+    argv: Sequence[str], prog: str, description: str, defaults: Mapping[str, tuple[Any, ...]], several: bool
+) -> tuple[RunConfig, dict[str, Any], int | tuple[int, ...]]:
+    """Read a command line.
+
+    Args:
+        argv: its words, without the program's name.
+        prog, description: for the help.
+        defaults: values of settings whose default differs from their declaration.
+        several: whether a setting may take several values, and seeds be asked for by number.
+
+    Returns:
+        (where the run goes, values of every setting of a sweep: a tuple where several were given, seeds:
+        their number or themselves).
+
+    Raises:
+        UserError: a flag is unknown, repeated, lacks its value or has one out of range.
+    """
+    seed_flag, seed_help, seed_default = (
+        ("seeds", "a number of seeds N for 0..N-1, or several seeds themselves", "4")
+        if several
+        else ("seed", "seed of initialisation and batches", "0")
+    )
+    groups = {
+        group: options_of(owner, defaults, several and group not in ("run", "processes"))
+        for group, owner in GROUPS.items()
+    }
+    groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
+    words = read(argv, prog, description, groups)
+    seeds = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
+    run = checked_settings(RunConfig, words)
+    checked_settings(Launch, words)
+    settings = {}
+    for owner in (Hyperparameters, Config, DataConfig):
+        for name, field in settings_of(owner).items():
+            values = _checked(field, name, words[name], several)
+            settings[name] = values[0] if len(values) == 1 else values
+    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
+    order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
+    return run, {name: settings[name] for name in ordered}, seeds[0] if several and len(seeds) == 1 else seeds
+
+
+def read(
+    argv: Sequence[str], prog: str, description: str, groups: Mapping[str, list[Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The words given to every option of a command line.
+
+    Args:
+        argv: its words, without the program's name.
+        prog, description: for the help.
+        groups: by heading, options made by `option` and `options_of`.
+
+    Raises:
+        UserError: a flag is unknown or repeated, or a word has no flag.
+    """
+    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
+    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
+    # The library has flags of its own, which write files.
+    known = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
+    for word in argv:
+        if word.startswith("--") and word != "--help" and _flag_of(word) not in known:
+            raise unknown("flag", word.partition("=")[0], known)
+    _refuse_repeats(argv)
+    whole: type[Any] = dataclasses.make_dataclass("options", fields)
+    parsed, rest = tyro.cli(
+        whole,
+        args=list(argv),
+        prog=prog,
+        description=description,
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    words = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    if rest:
+        if rest[0].startswith("-"):
+            raise unknown("flag", rest[0].partition("=")[0], known)
+        raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
+    return words
+
+
+def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words of a command line but for some options with their values: those named, and those that argv gives."""
+    left_out = {flag(name) for name in names} | {_flag_of(word) for word in argv if word.startswith("--")}
+    kept, keep = [], True
+    for word in words:
+        if word.startswith("--"):
+            keep = _flag_of(word) not in left_out
+        if keep:
+            kept.append(word)
+    return kept
+
+
+def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
+    """A settings dataclass made of the words given to its options."""
+    values = {}
+    for name, field in settings_of(owner).items():
+        several = isinstance(field.default, tuple)
+        given = _checked(field, name, words[name], several)
+        values[name] = given if several else given[0]
+    return owner(**values)
+
+
+def _seed(default: int) -> dataclasses.Field:
+    """The declaration that a seed is checked by; how many there may be, and how large, is for the grid to say."""
+    return settings_of(dataclasses.make_dataclass("Seed", [("seed", int, setting(default, Range(), "seed"))]))["seed"]
+
+
+def options_of(owner: Any, defaults: Mapping[str, tuple[Any, ...]] | None = None, several: bool = False) -> list[Any]:
+    """The options of a settings dataclass.
+
+    Args:
+        owner: the dataclass.
+        defaults: values of settings whose default differs from their declaration.
+        several: whether every setting takes several values; those with a tuple as default always do.
+    """
+    options = []
+    for name, field in settings_of(owner).items():
+        many = isinstance(field.default, tuple)
+        declared: Any = field.default
+        default = (defaults or {}).get(name, declared if many else (declared,))
+        kind, unit = type(default[0]), field.metadata["unit"]
+        within = "" if field.metadata["range"] is TEXT or kind is bool else f"; {field.metadata['range']}"
+        text = field.metadata["help"] + within + (f" [{unit}]" if unit != "1" else "")
+        values = tuple(f"{value:g}" if kind is float else str(value) for value in default)
+        options.append(option(name, values, text, METAVARS[kind], several or many))
+    return options
+
+
+def option(
+    name: str, default: tuple[str, ...], help: str, metavar: str, several: bool, positional: bool = False
+) -> tuple[str, Any, Any]:
+    """One option, its values as words; a positional one has no flag."""
+    shown = " ".join(default) or "empty"
+    annotation = Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=help,
+            help_behavior_hint="" if positional else f"(default: {shown})",
+            metavar=f"{metavar} [{metavar} ...]" if several else metavar,
+        ),
+    ]
+    field = dataclasses.field(default=default, metadata={"positional": True} if positional else None)
+    return name, (tyro.conf.Positional[annotation] if positional else annotation), field
+
+
+def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several: bool) -> tuple[Any, ...]:
+    if not words and isinstance(field.default, bool):
+        return (True,)
+    if not words:
+        raise UserError(f"{flag(name)} needs a value: got none; see --help")
+    if len(words) > 1 and not several:
+        raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)}); leave one")
+    try:
+        found = tuple(check(field, word) for word in words)
+        return tuple(value[0] if isinstance(value, tuple) else value for value in found)
+    except UserError as error:
+        raise UserError(f"{flag(name)}: {error}") from None
+
+
+def _refuse_repeats(argv: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for word in argv:
+        if word.startswith("--"):
+            name = _flag_of(word)
+            if name in seen:
+                raise UserError(f"{name} must be given once: got it twice; several values follow one flag")
+            seen.add(name)
+
+
+def _flag_of(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line and exit code 2 on bad input, 130 when interrupted."""
+    try:
+        yield
+    except UserError as error:
+        end(error, BAD_INPUT, f"error: {error}")
+    except Interrupted as error:
+        end(error, 128 + (error.number or signal.SIGTERM), error.line)
+    except KeyboardInterrupt as error:
+        end(error, INTERRUPTED, "interrupted")
+    except Exception as error:
+        end(error, FAILED)

@@ -1,0 +1,91 @@
+"""Matrix products as a training step computes them: every trick of layout, with its reason.
+
+The plain forms stand beside them in the tests: x W^T, h^T W and what differentiation makes of them.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sae_jax.models.types import Batch
+
+
+def encoder_product(weight: Float[Array, "d_hidden d_in"], x: Batch, factors: str) -> Float[Array, "d_hidden batch"]:
+    """W x^T, unit by unit, each with its whole batch.
+
+    A processor's vectors fit a batch of samples better than an odd number of units, and the units of lanes that share
+    a batch line up to one wide product.
+
+    Args:
+        weight: encoder rows, [d_hidden, d_in].
+        x: samples, [batch, d_in].
+        factors: float32 (as they are) or bfloat16: what the factors of every product are rounded to.
+    """
+    return product(weight.T, jnp.asarray(x).T, factors, True)
+
+
+def decoder_product(
+    codes: Float[Array, "d_hidden batch"], weight: Float[Array, "d_hidden d_in"], factors: str
+) -> Float[Array, "batch d_in"]:
+    """h W, sample by sample, from codes that lie unit by unit.
+
+    Args:
+        codes: [d_hidden, batch].
+        weight: decoder rows, [d_hidden, d_in].
+        factors: as in `encoder_product`.
+    """
+    return product(codes, weight, factors, False)
+
+
+def product(left: Array, right: Array, factors: str, by_column: bool) -> Array:
+    """left^T @ right, [m, n], its factors rounded to bfloat16 where asked for; sums are never rounded.
+
+    Args:
+        left: [k, m], which is transposed in memory.
+        right: [k, n].
+        factors: float32 (as they are) or bfloat16.
+        by_column: whether the right factor lies in memory column by column.
+    """
+    precision = jnp.result_type(left, right)
+    return _along_rows(left.astype(precision), right.astype(precision), factors, by_column)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _along_rows(left: Array, right: Array, factors: str, by_column: bool) -> Array:
+    """A product whose gradient states its own products, of factors that are rounded likewise.
+
+    Differentiation by itself would multiply by some matrices as they lie, down their columns, which takes XLA's CPU
+    backend up to three times as long; and it would round the gradient of the weight after it is summed.
+    """
+    return _along_rows_fwd(left, right, factors, by_column)[0]
+
+
+def _along_rows_fwd(left: Array, right: Array, factors: str, by_column: bool) -> tuple[Array, tuple[Array, Array]]:
+    precision = left.dtype
+    left, right = _rounded(left, factors), _rounded(right, factors)
+    # Behind a barrier, where XLA does not undo it by multiplying down the columns.
+    transposed = jax.lax.optimization_barrier(left.T)
+    return jnp.matmul(transposed, right, preferred_element_type=precision), (left, right)
+
+
+def _along_rows_bwd(
+    factors: str, by_column: bool, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    (left, right), precision = residuals, cotangent.dtype
+    cotangent = _rounded(cotangent, factors)
+    to_right = jnp.matmul(left, cotangent, preferred_element_type=precision)
+    if by_column:
+        across = jnp.matmul(cotangent, right.T, preferred_element_type=precision)
+        return jax.lax.optimization_barrier(across).T, to_right
+    return jnp.matmul(right, cotangent.T, preferred_element_type=precision), to_right
+
+
+_along_rows.defvjp(_along_rows_fwd, _along_rows_bwd)
+
+
+def _rounded(factor: Array, factors: str) -> Array:
+    return factor.astype(jnp.bfloat16) if factors == "bfloat16" else factor

@@ -1,0 +1,130 @@
+"""Penalties on codes and weights, each a pure function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sae_jax.models.activations import ACTIVATIONS, dropped
+from sae_jax.models.types import EPSILON, Codes, Params, Scalar, UnitMeans
+
+
+def kl_divergence(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_hidden"]:
+    """KL(rho || rho_hat) between two Bernoulli means, per unit, in nats.
+
+        f(q) = rho log(rho / q) + (1 - rho) log((1 - rho) / (1 - q))            for q in [eps, 1 - eps]
+        f(q) = f(q0) + f'(q0) (q - q0),  q0 the nearer end of [eps, 1 - eps]    elsewhere
+
+    so that value and slope are finite and continuous for every q, also for mean activations above 1.
+
+    Args:
+        rho: target mean activation, in (0, 1).
+        mean_activation: rho_hat of each unit, [d_hidden].
+
+    Source: Ng, CS294A notes, section 3.
+    """
+    inside = jnp.clip(mean_activation, EPSILON, 1 - EPSILON)
+    value = rho * jnp.log(rho / inside) + (1 - rho) * jnp.log((1 - rho) / (1 - inside))
+    return value + kl_slope(rho, mean_activation) * (mean_activation - inside)
+
+
+def kl_slope(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_hidden"]:
+    """d KL(rho || q) / dq = -rho / q + (1 - rho) / (1 - q), with q clipped to [eps, 1 - eps], per unit."""
+    inside = jnp.clip(mean_activation, EPSILON, 1 - EPSILON)
+    return -rho / inside + (1 - rho) / (1 - inside)
+
+
+def _kl_slope_in_rho(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_hidden"]:
+    inside = jnp.clip(mean_activation, EPSILON, 1 - EPSILON)
+    along_tangent = (mean_activation - inside) * (-1 / inside - 1 / (1 - inside))
+    return jnp.log(rho / inside) - jnp.log((1 - rho) / (1 - inside)) + along_tangent
+
+
+@jax.custom_vjp
+def kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> Float[Array, ""]:
+    """KL sparsity penalty: beta * sum_j KL(rho || rho_hat_j), with its gradient injected at the codes.
+
+    The penalty is a function of the mean activation over all data, q_j = E[h_j], of which rho_hat_j is an estimate. A
+    batch of m samples moves that mean by dq_j = (1/m) sum_i dh_ij, so the gradient that belongs to the codes is
+
+        dP/dh_ij = beta f'(q_j) dq_j/dh_ij = (beta / m) (-rho / rho_hat_j + (1 - rho) / (1 - rho_hat_j)),
+
+    evaluated at the estimate, wherever that came from. If rho_hat is this batch's own mean, this is the exact
+    derivative. If rho_hat is a running average taken before this batch, autodiff would give nothing, and through an
+    average that already holds the batch it would give (1 - lambda) times this: the rule states the gradient of the
+    quantity that is meant. No gradient goes to rho_hat itself; beta and rho receive their true derivatives, beta's
+    sum_j f(q_j) and rho's beta sum_j df/drho.
+
+    Args:
+        activity: codes on the penalty's scale (tanh codes as (h + 1) / 2), [m, d_hidden]. Under data parallelism
+            these are the local codes and m their local number; averaging the gradients then makes m global.
+        mean_activation: rho_hat, [d_hidden].
+        rho: target mean activation, in (0, 1).
+        beta: weight, >= 0.
+
+    Returns:
+        The penalty, a scalar in nats.
+
+    Source: Ng, CS294A notes, section 3; UFLDL, "Autoencoders and Sparsity".
+    """
+    return beta * jnp.sum(kl_divergence(rho, mean_activation))
+
+
+def _kl_penalty_fwd(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> tuple[Array, Any]:
+    return kl_penalty(activity, mean_activation, rho, beta), (activity, mean_activation, rho, beta)
+
+
+def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, Array]:
+    activity, mean_activation, rho, beta = residuals
+    per_unit = cotangent * beta * kl_slope(rho, mean_activation) / activity.shape[0]
+    to_rho = cotangent * beta * jnp.sum(_kl_slope_in_rho(rho, mean_activation))
+    to_beta = cotangent * jnp.sum(kl_divergence(rho, mean_activation))
+    return (
+        jnp.broadcast_to(per_unit, activity.shape).astype(activity.dtype),
+        jnp.zeros_like(mean_activation),
+        to_rho.astype(jnp.result_type(rho)),
+        to_beta.astype(jnp.result_type(beta)),
+    )
+
+
+kl_penalty.defvjp(_kl_penalty_fwd, _kl_penalty_bwd)
+
+
+def l1_penalty(codes: Codes) -> Float[Array, ""]:
+    """Mean over the batch of the codes' L1 norm, mean_i sum_j |h_ij|.
+
+    Source: Bricken et al. 2023, "Towards monosemanticity", appendix "Advice for training sparse autoencoders".
+    """
+    return jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
+
+
+def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bool = False) -> Float[Array, ""]:
+    """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
+
+        mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_jk^2)
+
+    Args:
+        params: encoder_weight is read.
+        codes: codes of the batch, [batch, d_hidden]; sigma' is a function of them.
+        activation: name of the codes' activation.
+        top_k: whether only the k largest codes of a sample were kept.
+
+    Source: Rifai et al. 2011, "Contractive auto-encoders", section 3.
+    """
+    slopes = ACTIVATIONS[activation].slope(codes)
+    if top_k:
+        slopes = jnp.where(dropped(codes), 0, slopes)
+    slopes = jnp.mean(jnp.square(slopes), axis=0)
+    return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=1))
+
+
+def weight_decay(params: Params) -> Float[Array, ""]:
+    """Half the squared norm of the weights, (1/2) sum ||W||^2, biases exempt; tied weights count once.
+
+    Source: Ng, CS294A notes, section 2.
+    """
+    squares = [jnp.sum(jnp.square(params[name])) for name in ("encoder_weight", "decoder_weight") if name in params]
+    return 0.5 * jnp.sum(jnp.stack(squares))

@@ -1,0 +1,1 @@
+"""Many lanes as one program."""

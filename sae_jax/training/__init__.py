@@ -1,0 +1,1 @@
+"""The life of one lane: configuration, step, schedules, stopping, evaluation."""

@@ -1,0 +1,220 @@
+"""Real processes that are killed, asked to end, and left without room, and what comes of their runs."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import CACHE
+
+GRID = ["--rho", "0.05", "0.1", "--beta", "0.5", "2", "--seeds", "3", "--samples", "500", "--d-hidden", "8"]
+# Three chunks; and a checkpoint whenever one may be.
+WORDS = [*GRID, "--batch-size", "64", "--steps", "4000", "--devices", "2", "--lanes-per-chunk", "4"]
+OFTEN = ["--checkpoint-every", "0"]
+FILES = ("results.nc", "params.safetensors")
+
+
+def start(folder, *words, command="sweep"):
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "COLUMNS": "120", "XDG_CACHE_HOME": CACHE}
+    words = [sys.executable, "-m", f"experiments.{command}", *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
+
+
+def ended(process, seconds=120):
+    """(exit code, what it printed, what it complained about) of a process that may not hang."""
+    with process:
+        try:
+            return (*process.communicate(timeout=seconds), process.returncode)
+        finally:
+            process.kill()
+
+
+def read_until(process, beginning):
+    """What it prints up to a line that begins so; None where it ends before."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(beginning):
+            return lines
+    return None
+
+
+def bytes_of(run):
+    return [(run / name).read_bytes() for name in FILES]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The files of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    out, complaint, code = ended(start(folder, *WORDS, "--name", "run"))
+    assert (code, complaint) == (0, ""), complaint
+    assert "3 chunks" in out
+    return bytes_of(folder / "runs" / "run")
+
+
+def test_a_run_that_is_killed_twenty_times_finds_the_same_to_the_bit(whole, tmp_path):
+    rng, longest = random.Random(0), 0.5
+    kills, finished = 0, 0
+    while kills < 20 or not finished:
+        name = f"run{finished}"
+        process = start(tmp_path, *WORDS, *OFTEN, "--name", name)
+        # At first while it compiles, then ever later, so that it is killed in every phase and yet gets to its end.
+        if read_until(process, "plan: "):
+            time.sleep(rng.uniform(0.0, longest))
+        longest *= 1.15
+        process.send_signal(signal.SIGKILL)
+        _, complaint, code = ended(process)
+        assert code in (0, -signal.SIGKILL), complaint
+        kills += code != 0
+        run = tmp_path / "runs" / name
+        if (run / "results.nc").exists() and not (run / "unfinished").exists():
+            assert bytes_of(run) == whole
+            finished += 1
+        assert kills < 60
+    assert kills >= 20 and finished >= 1
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_is_asked_to_end_saves_says_how_to_go_on_and_does_so_soon(number, expected, whole, tmp_path):
+    process = start(tmp_path, *WORDS, "--runs", "all")
+    assert read_until(process, "training: step 3000")
+    began = time.monotonic()
+    process.send_signal(number)
+    out, complaint, code = ended(process)
+    assert time.monotonic() - began < 10
+    [run] = (tmp_path / "all").iterdir()
+    go_on = f"python -m experiments.sweep --resume all/{run.name}"
+    assert (code, complaint) == (expected, f"interrupted; what was trained is saved; to go on: {go_on}\n")
+    # By the command that was told, or by the one that began the run.
+    again = ["--resume", f"all/{run.name}"] if number == signal.SIGINT else [*WORDS, "--runs", "all"]
+    out, complaint, code = ended(start(tmp_path, *again))
+    assert (code, complaint) == (0, "")
+    assert f"going on with all/{run.name}: " in out and "training: step 0 of" not in out
+    assert bytes_of(run) == whole
+    assert [one.name for one in (tmp_path / "all").iterdir()] == [run.name]
+
+
+def test_while_it_compiles_too_a_process_ends_soon_when_asked_to(tmp_path):
+    # A fresh cache, and a program that takes long to compile and a step of it to run.
+    words = [
+        "--optimizer",
+        "lbfgs",
+        "--estimator",
+        "batch",
+        "--samples",
+        "60000",
+        "--d-hidden",
+        "300",
+        "--steps",
+        "50",
+        "--name",
+        "run",
+    ]
+    process = start(tmp_path, *words)
+    assert read_until(process, "compiling: ")
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, complaint, code = ended(process)
+    assert time.monotonic() - began < 10
+    assert code == 143 and complaint.strip().startswith("interrupted; ")
+    assert complaint.strip().endswith("to go on: python -m experiments.sweep --resume runs/run")
+
+
+def test_a_process_whose_readers_are_gone_ends_all_the_same(tmp_path):
+    code = (
+        "import time; from sae_jax.commands.signals import heard\n"
+        "with heard('last words'): print('hearing', flush=True); time.sleep(60)"
+    )
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, env=os.environ) as process:
+        assert process.stdout.readline() == b"hearing\n"
+        os.close(reading)
+        os.close(writing)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 143
+
+
+def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_it_is(tmp_path):
+    process = start(tmp_path, *WORDS, *OFTEN, "--name", "run")
+    assert read_until(process, "training: step 3000")
+    # It is at work now: nobody else may be.
+    _, complaint, code = ended(start(tmp_path, *WORDS, *OFTEN, "--name", "run"))
+    assert code == 2 and complaint.count("\n") == 1
+    assert complaint.startswith("error: one process at a time may be at work in a run's folder: got runs/run, held by")
+    process.kill()
+    ended(process)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    # No run, so that --resume does not mean it.
+    (tmp_path / "run").mkdir()
+    for words in (["--rho", "0.2", *WORDS[3:], "--name", "run"], ["--resume", "run", "--rho", "0.2"]):
+        _, complaint, code = ended(start(tmp_path, *words))
+        assert code == 2 and complaint.count("\n") == 1
+        assert "error: a run must be gone on with as it was begun: got runs/run with rho [0.05 0.1] -> 0.2" in complaint
+        assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
+    _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
+    assert code == 2 and complaint.count("\n") == 1
+    assert "a run must be finished: got runs/run, an unfinished one; go on with it: --resume runs/run" in complaint
+    swapped = ["--beta", "0.5", "2", "--rho", "0.05", "0.1", *WORDS[6:], "--name", "run"]
+    _, complaint, code = ended(start(tmp_path, *swapped))
+    assert code == 2 and "as it was begun: got runs/run with axes [rho beta] -> [beta rho]; repeat" in complaint
+    after = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    before.pop(tmp_path / "runs" / "run" / ".lock")
+    assert after == before
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_line_and_leaves_it_to_be_gone_on_with(whole, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True).returncode:
+        pytest.skip("this machine mounts no file systems for us")
+    try:
+        process = start(tmp_path, *WORDS, *OFTEN, "--runs", str(disk), "--name", "run")
+        assert read_until(process, "training: step 3000")
+        with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"0" * 1024)
+        _, complaint, code = ended(process)
+        assert code == 2 and complaint.count("\n") == 1
+        assert "must be writable: got " in complaint and ": No space left on device; make room" in complaint
+        (disk / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        out, complaint, code = ended(start(tmp_path, *WORDS, "--runs", str(disk), "--name", "run"))
+        assert (code, complaint) == (0, "") and "training: step 0 of" not in out
+        assert bytes_of(disk / "run") == whole
+    finally:
+        process.kill()
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_folder_that_vanishes_ends_the_run_with_a_line(tmp_path):
+    process = start(tmp_path, *WORDS, *OFTEN, "--name", "run")
+    assert read_until(process, "training: step 3000")
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    _, complaint, code = ended(process)
+    assert code == 2 and complaint.count("\n") == 1
+    assert complaint.startswith("error: the run's folder must be writable: got runs/run")
+    assert not [path for path in tmp_path.glob("runs/**/*") if path.is_file()]
+
+
+def test_train_is_gone_on_with_too(tmp_path):
+    words = ["--samples", "500", "--d-hidden", "8", "--steps", "20000", "--seed", "3", "--name", "run"]
+    process = start(tmp_path, *words, command="train")
+    assert read_until(process, "training: step 5")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[2] == 143
+    out, complaint, code = ended(start(tmp_path, "--resume", "runs/run", command="sweep"))
+    assert (
+        code == 2 and "by the command that began it: got python -m experiments.sweep; use python -m expe" in complaint
+    )
+    out, complaint, code = ended(start(tmp_path, "--resume", "runs/run", command="train"))
+    assert (code, complaint) == (0, "") and "going on with runs/run" in out

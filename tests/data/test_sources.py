@@ -1,0 +1,248 @@
+"""Data sources: what they promise, and what they refuse."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from sae_jax.data import load
+from sae_jax.data.base import as_data, normalise
+from sae_jax.data.config import DataConfig
+from sae_jax.data.patches import draw, photographs, whiten
+from sae_jax.settings import UserError
+from tests.tfds_files import write_image_set
+
+RNG = np.random.default_rng(0)
+
+
+def test_patches_have_the_asked_for_shape_and_range_and_are_the_same_every_time():
+    config = DataConfig(samples=900, patch_size=6, heldout=0.25)
+    first, second = load(config), load(config)
+    assert first.train.shape == (900, 36) and first.heldout.shape == (300, 36)
+    assert first.image_shape == (6, 6) and first.train.dtype == np.float32
+    assert first.train.min() == pytest.approx(0.1) and first.train.max() == pytest.approx(0.9)
+    np.testing.assert_array_equal(first.train, second.train)
+    assert np.any(load(DataConfig(samples=900, patch_size=6, data_seed=1)).train != first.train)
+    assert "6 photographs, whitened: 900 samples of 6x6 pixels" in first.description
+    assert "300 held out" in first.description and "ufldl normalisation" in first.description
+
+
+def test_photographs_are_grey():
+    images = photographs()
+    assert len(images) == 6 and all(image.ndim == 2 and image.min() >= 0 and image.max() <= 1 for image in images)
+
+
+def radial_slope(image):
+    """Slope of log power against log frequency, between 0.02 and 0.3 cycles per pixel."""
+    power = np.abs(np.fft.fft2(image - image.mean())) ** 2
+    frequency = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :])
+    edges = np.geomspace(0.02, 0.3, 12)
+    rings = [power[(frequency >= low) & (frequency < high)].mean() for low, high in itertools.pairwise(edges)]
+    return np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), np.log(rings), 1)[0]
+
+
+def test_whitening_flattens_the_spectrum_and_cuts_the_corners_off():
+    image = photographs()[0]
+    assert radial_slope(image) < -1.5
+    assert abs(radial_slope(whiten(image))) < 0.8
+    white = whiten(image)
+    assert white.mean() == pytest.approx(0, abs=1e-9) and white.std() == pytest.approx(1)
+
+
+def test_whitening_multiplies_the_spectrum_by_the_published_gain():
+    noise = RNG.normal(size=(32, 48))
+    ratio = np.fft.fft2(whiten(noise)) / np.fft.fft2(noise)
+    frequency = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(48)[None, :])
+    expected = frequency * np.exp(-((frequency / 0.4) ** 4))
+    np.testing.assert_allclose(np.real(ratio / ratio[3, 5]), expected / expected[3, 5], atol=1e-9)
+
+
+def test_heldout_patches_share_no_pixel_with_training_patches(tmp_path):
+    # Every pixel is its own column number, so a patch tells where it comes from.
+    images = np.broadcast_to(np.arange(50.0), (3, 20, 50))
+    np.save(tmp_path / "columns.npy", images)
+    config = DataConfig(
+        dataset=f"images:{tmp_path / 'columns.npy'}", samples=500, patch_size=5, whiten=False, normalize="none"
+    )
+    data = load(config)
+    assert data.train.max() < data.heldout.min()
+    assert data.train.min() == 0 and data.heldout.max() == 49
+
+
+def test_patches_are_cut_out_of_the_image_unchanged():
+    image = RNG.normal(size=(9, 11))
+    windows = {image[i : i + 3, j : j + 3].tobytes() for i in range(7) for j in range(9)}
+    patches = draw(image, 3, 2000, np.random.default_rng(0))
+    assert {patch.reshape(3, 3).tobytes() for patch in patches} == windows
+
+
+@pytest.mark.parametrize("subtract", ["patch", "global"])
+def test_ufldl_normalisation_by_hand(subtract):
+    train, heldout = RNG.normal(2, 3, size=(200, 7)), RNG.normal(2, 3, size=(50, 7))
+    got_train, got_heldout = normalise(train, heldout, "ufldl", subtract)
+    shift = (lambda x: x - x.mean(axis=1)[:, None]) if subtract == "patch" else (lambda x: x - train.mean())
+    limit = 3 * np.std(shift(train))
+    for got, given in ((got_train, train), (got_heldout, heldout)):
+        expected = (np.maximum(np.minimum(shift(given), limit), -limit) / limit + 1) * 0.4 + 0.1
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_unit_normalisation_has_variance_one():
+    train, _ = normalise(RNG.normal(2, 3, size=(200, 7)), RNG.normal(size=(5, 7)), "unit", "global")
+    assert train.mean() == pytest.approx(0, abs=1e-5) and train.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_digits_are_split_once_and_for_all():
+    data = load(DataConfig(dataset="digits"))
+    assert data.train.shape == (1617, 64) and data.heldout.shape == (180, 64)
+    assert data.train.min() == 0 and data.train.max() == 1 and data.image_shape == (8, 8)
+    np.testing.assert_array_equal(data.heldout, load(DataConfig(dataset="digits")).heldout)
+    assert len(load(DataConfig(dataset="digits", samples=100)).train) == 100
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tfds_images_come_back_as_grey_rows(tmp_path, channels):
+    images = RNG.integers(0, 256, size=(30, 5, 4, channels), dtype=np.uint8)
+    write_image_set(tmp_path, "tiny_set", {"train": images[:20], "test": images[20:]})
+    data = load(DataConfig(dataset="tfds:tiny_set", data_dir=str(tmp_path)))
+    expected = images.mean(axis=-1).reshape(30, 20) / 255
+    np.testing.assert_allclose(data.train, expected[:20], atol=1e-6)
+    np.testing.assert_allclose(data.heldout, expected[20:], atol=1e-6)
+    assert data.image_shape == (5, 4) and "tensorflow-datasets tiny_set: 20 samples of 5x4 pixels" in data.description
+
+
+def test_a_tfds_set_without_a_test_split_holds_out_its_last_part(tmp_path):
+    images = RNG.integers(0, 256, size=(30, 5, 4, 1), dtype=np.uint8)
+    write_image_set(tmp_path, "one_split", {"train": images})
+    data = load(DataConfig(dataset="tfds:one_split", data_dir=str(tmp_path), heldout=0.2))
+    np.testing.assert_allclose(data.heldout, images[24:].reshape(6, 20) / 255, atol=1e-6)
+    assert len(data.train) == 24
+
+
+def test_tfds_images_of_several_sizes_are_refused(tmp_path):
+    images = [RNG.integers(0, 256, size=(side, 4, 1), dtype=np.uint8) for side in (5, 6)]
+    write_image_set(tmp_path, "ragged", {"train": images}, shape=(-1, -1, 1))
+    with pytest.raises(UserError, match="must hold images of one size"):
+        load(DataConfig(dataset="tfds:ragged", data_dir=str(tmp_path)))
+
+
+def test_a_tfds_set_that_is_cut_short_or_of_another_format_names_the_command_too(tmp_path):
+    images = RNG.integers(0, 256, size=(30, 5, 4, 1), dtype=np.uint8)
+    for name in ("cut", "gone", "other"):
+        write_image_set(tmp_path, name, {"train": images})
+    file = tmp_path / "cut" / "1.0.0" / "cut-train.array_record-00000-of-00001"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (tmp_path / "gone" / "1.0.0" / "gone-train.array_record-00000-of-00001").unlink()
+    info = tmp_path / "other" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for name in ("cut", "gone", "other"):
+        with pytest.raises(UserError, match=rf"tfds:{name} must be readable as array_record .*download_and_prepare"):
+            load(DataConfig(dataset=f"tfds:{name}", data_dir=str(tmp_path)))
+
+
+def test_one_tfds_image_cannot_be_split(tmp_path):
+    write_image_set(tmp_path, "single", {"train": RNG.integers(0, 256, size=(1, 5, 4, 1), dtype=np.uint8)})
+    with pytest.raises(UserError, match="must hold at least 2 images"):
+        load(DataConfig(dataset="tfds:single", data_dir=str(tmp_path)))
+
+
+def test_constant_images_are_whitened_to_nothing():
+    np.testing.assert_array_equal(whiten(np.full((50, 50), 0.3)), 0)
+
+
+def test_more_patches_than_fit_in_memory_are_refused():
+    with pytest.raises(UserError, match="samples must fit in memory: got 2000000000"):
+        load(DataConfig(samples=2 * 10**9))
+
+
+def test_the_smallest_heldout_part_is_one_sample():
+    assert len(load(DataConfig(dataset="digits", heldout=1e-4)).heldout) == 1
+
+
+def test_an_unprepared_tfds_set_names_the_command_that_prepares_it(tmp_path):
+    with pytest.raises(UserError, match=r"pip install tensorflow .*builder\('mnist', data_dir='.*download_and_prepare"):
+        load(DataConfig(dataset="tfds:mnist", data_dir=str(tmp_path)))
+    with pytest.raises(UserError, match="must be a set that tensorflow-datasets knows"):
+        load(DataConfig(dataset="tfds:no_such_set", data_dir=str(tmp_path)))
+
+
+def test_arrays_come_back_split(tmp_path):
+    values = RNG.uniform(size=(40, 3)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", values=values)
+    for name in ("a.npy", "a.npz"):
+        data = load(DataConfig(dataset=f"array:{tmp_path / name}"))
+        assert data.train.shape == (36, 3) and data.heldout.shape == (4, 3) and data.image_shape is None
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([data.train, data.heldout]), axis=0), np.sort(values, axis=0)
+        )
+
+
+def test_integers_and_booleans_are_numbers():
+    assert as_data(np.arange(20).reshape(10, 2)).train.dtype == np.float32
+    assert as_data(np.eye(6, dtype=bool)).train.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((0, 3)), "must not be empty"),
+        (np.zeros((5, 0)), "must not be empty"),
+        (np.zeros(5), "must be an array .samples, features.: got shape .5."),
+        (np.zeros((1, 5)), "must hold at least 2 samples"),
+        (
+            np.array([[1.0, np.nan], [1e300, np.inf]]),
+            "must be finite in single precision: got 3 NaN, infinite or huge values of 4",
+        ),
+        (np.array([["a", "b"], ["c", "d"]]), "must hold real numbers"),
+        (np.array([[1j, 2], [3, 4]]), "must hold real numbers"),
+    ],
+)
+def test_bad_arrays_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        as_data(values)
+
+
+def test_constant_samples_cannot_be_normalised():
+    with pytest.raises(UserError, match="must differ from their mean"):
+        as_data(np.full((10, 3), 0.5), DataConfig(normalize="ufldl"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("nonsense", "unknown dataset nonsense"),
+        ("patchs", "did you mean patches?"),
+        ("patches:x", "takes nothing after a colon"),
+        ("digits:x", "takes nothing after a colon"),
+        ("tfds:", "needs a name"),
+        ("array:", "needs a file"),
+        ("images:", "needs a file"),
+        ("array:/no/such/file.npy", "needs a file that exists"),
+    ],
+)
+def test_bad_names_are_refused(dataset, message):
+    with pytest.raises(UserError, match=message):
+        load(DataConfig(dataset=dataset))
+
+
+def test_a_patch_larger_than_the_image_is_refused(tmp_path):
+    np.save(tmp_path / "small.npy", RNG.normal(size=(2, 12, 12)))
+    with pytest.raises(UserError, match="patch_size must leave room"):
+        load(DataConfig(dataset=f"images:{tmp_path / 'small.npy'}", patch_size=13))
+    with pytest.raises(UserError, match="patch_size must leave room"):
+        load(DataConfig(patch_size=500))
+
+
+def test_pickles_and_other_files_are_refused(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("hello")
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    np.save(tmp_path / "whole.npy", np.zeros((10, 10)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:200])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
+    for name in ("objects.npy", "text.npy", "cut.npy", "cut.npz"):
+        with pytest.raises(UserError, match=r"must be a \.npy or \.npz file of plain numbers"):
+            load(DataConfig(dataset=f"array:{tmp_path / name}"))
+    with pytest.raises(UserError, match="must hold one array, or the two called samples and labels: got 2"):
+        load(DataConfig(dataset=f"array:{tmp_path / 'two.npz'}"))

@@ -1,0 +1,128 @@
+"""The benchmark: its numbers, its table, and peers that train the same model."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from experiments.benchmark.__main__ import main, markdown_table
+from experiments.benchmark.lbfgs import numpy_cost
+from experiments.benchmark.shapes import ACCELERATOR, CPU, Shape, samples
+from experiments.reproduce.ufldl_patches import BETA, RHO, WEIGHT_DECAY
+from sae_jax import Config, Hyperparameters, init, init_state, keys_of, objective, train_step
+from sae_jax.models.types import without_unused
+
+SHAPE = Shape(16, 8, 32, 4)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("benchmark") / "numbers.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        main(["--quick", "--json", str(path)])
+    return path
+
+
+def test_every_row_has_its_rates_and_what_is_missing_is_said(saved):
+    content = json.loads(saved.read_text())
+    assert len(content["rows"]) == 2
+    for row in content["rows"]:
+        rates = row["model_steps_per_second"]
+        assert set(rates) == {"engine", "products", "vmap", "lax.map"} and min(rates.values()) > 0
+        assert row["gflops"] == pytest.approx(rates["engine"] * Shape(*row["shape"]).flop / 1e9)
+        assert row["ratios"]["vmap"] == pytest.approx(rates["engine"] / rates["vmap"])
+        assert row["compile_seconds"] > 0 and row["memory_mib"] > 0
+    assert content["square_gflops"] > 0 and content["lbfgs"]["ratio"] > 0
+    assert markdown_table(content).count("not installed") == 4
+
+
+def test_a_saved_file_is_printed_as_a_table(saved, capsys):
+    main(["--table", str(saved)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| shape | model-steps/s | GFLOP/s |") and lines[5].startswith("| 16-8 x 32 x 8 |")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--table", "nowhere.json"], "--table must name a file written by --json: got nowhere.json"),
+        (["--json", "no/such/folder.json"], "--json must name a file that can be written: got no/such/folder.json"),
+        (["--json", "."], "--json must name a file that can be written: got .; choose another"),
+        (["--jsn", "a"], "unknown flag --jsn: did you mean --json?"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [*CPU, *ACCELERATOR], ids=str)
+def test_a_shape_has_as_many_lanes_as_it_says(shape):
+    assert len(shape.cells().rho) * len(shape.seeds) == shape.lanes
+
+
+def test_the_cost_given_to_scipy_is_the_objective_with_its_gradient():
+    data = samples(16).train[:200]
+    config = Config(d_hidden=8, reconstruction_loss="half_squared_error", estimator="batch")
+    params = init(jax.random.key(0), config, 16)
+    start, rebuild = ravel_pytree(params)
+    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
+    expected, gradient = jax.value_and_grad(lambda w: objective(rebuild(w), data, config, hyper, BETA)[0])(start)
+    cost = numpy_cost(data.astype(np.float64), {name: part.shape for name, part in rebuild(start).items()})
+    value, slope = cost(np.asarray(start, np.float64))
+    assert value == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_one_step_of_both_peers_is_one_step_of_ours():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmark.torch_peers import Autoencoders, step_of, tensors
+
+    hyper, data = SHAPE.cells(), samples(16)
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), hyper)
+    starts = [init(keys_of(jax.random.key(seed)).init, SHAPE.config, 16) for seed in SHAPE.seeds]
+    rows = np.arange(32)
+    ours = []
+    for seed in SHAPE.seeds:
+        state = init_state(keys_of(jax.random.key(seed)).init, SHAPE.config, one, 16)
+        ours.append(train_step(SHAPE.config, state, data.train[rows], one)[0])
+    defaults, train = Hyperparameters(), torch.from_numpy(data.train)
+    rho = torch.tensor(float(one.rho))
+
+    alone = Autoencoders(tensors(starts[0]), rho, defaults)
+    stacked = {name: torch.stack([tensors(start)[name] for start in starts]) for name in starts[0]}
+    together = Autoencoders(stacked, rho.expand(len(starts))[:, None], defaults)
+    for model in (alone, together):
+        step_of(model, train, defaults.learning_rate, compile_it=False)(torch.from_numpy(rows))
+    for seed, state in enumerate(ours):
+        for name, value in state.params.items():
+            np.testing.assert_allclose(getattr(together, name)[seed].detach(), value, atol=1e-5)
+            if seed == 0:
+                np.testing.assert_allclose(getattr(alone, name).detach(), value, atol=1e-5)
+        np.testing.assert_allclose(together.mean_activation[seed], state.sparsity.average, atol=1e-6)
+
+
+def test_a_shape_without_memory_is_left_out_and_what_was_measured_is_kept(saved, tmp_path, monkeypatch, capsys):
+    rows, numbers = json.loads(saved.read_text())["rows"], tmp_path / "numbers.json"
+
+    def measured(shape, devices, seconds):
+        if shape == Shape(*rows[0]["shape"]):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore")
+        return rows[1]
+
+    def ended(*_):
+        assert json.loads(numbers.read_text())["rows"] == rows[1:]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.benchmark.__main__.measure", measured)
+    monkeypatch.setattr("experiments.benchmark.__main__.against_scipy", ended)
+    with pytest.raises(SystemExit) as end:
+        main(["--quick", "--json", str(numbers)])
+    assert end.value.code == 130
+    said = f"left out {Shape(*rows[0]['shape'])}: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\n"
+    assert said in capsys.readouterr().err

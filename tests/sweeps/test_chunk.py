@@ -1,0 +1,191 @@
+"""Chunks that are interrupted, resumed, or too large for memory."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from sae_jax import Config, UserError, as_data
+from sae_jax.storage.arrays import in_memory
+from sae_jax.sweeps import chunk as chunks
+from sae_jax.sweeps.chunk import Reporter
+from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.recovery import Checkpoints, Interrupted
+from sae_jax.sweeps.sweep import packing, prepare, train
+
+CONFIG = Config(d_hidden=6, batch_size=32, steps=220)  # A point is logged every two steps.
+ENGINE = Engine(devices=2, lanes_per_chunk=8)
+GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
+
+
+@pytest.fixture(scope="module")
+def data(samples):
+    return as_data(samples)
+
+
+class Lines(Reporter):
+    """Keeps the lines that it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def studied(config, data, engine=ENGINE, **settings):
+    return prepare(config, data, seeds=3, engine=engine, reporter=Reporter(), **(settings or GRID))
+
+
+def trained(study, folder=None, reporter=None, asked=lambda: False):
+    if folder is None:
+        return train(study, reporter or Reporter(), in_memory())
+    with Checkpoints(folder, every=0.0, asked_to_end=asked) as checkpoints:
+        return train(study, reporter or Reporter(), in_memory(), checkpoints)
+
+
+def interrupted_often(study, folder, most):
+    """The study trained in many lives, each of which ends after at most so many calls, and how many there were."""
+    rng = np.random.default_rng(0)
+    for lives in range(1, 200):
+        left = int(rng.integers(0, most))
+
+        def asked():
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        try:
+            return trained(study, folder, asked=asked), lives
+        except Interrupted:
+            pass
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize(
+    ("changes", "engine"),
+    [
+        ({}, ENGINE),
+        ({"optimizer": "sgd", "corruption": "gaussian"}, Engine(devices=1, lanes_per_chunk=8)),
+        ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
+        ({"patience": 2, "steps": 300}, Engine(devices=2)),
+        ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
+    ],
+    ids=["adam", "sgd", "lbfgs", "patience", "data parallel"],
+)
+def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
+    config = dataclasses.replace(CONFIG, **changes)
+    study = studied(config, data, engine)
+    whole = trained(study)
+    resumed, lives = interrupted_often(study, tmp_path, 8 if config.optimizer == "lbfgs" else 60)
+    assert lives > 3
+    xr.testing.assert_identical(resumed, whole)
+    assert all(resumed[name].values.tobytes() == whole[name].values.tobytes() for name in whole.data_vars)
+
+
+def test_programs_and_lanes_that_diverge_survive_interruptions_too(data, tmp_path):
+    study = studied(CONFIG, data, d_hidden=[4, 6], steps=[20, 245], learning_rate=[0.01, 1e38])
+    whole = trained(study)
+    assert np.all(whole["diverged_at"].sel(learning_rate=1e38) >= 0)
+    resumed, lives = interrupted_often(study, tmp_path, 60)
+    assert lives > 3
+    xr.testing.assert_identical(resumed, whole)
+
+
+def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp_path):
+    study, calls = studied(CONFIG, data), itertools.count()
+    whole = trained(study)
+    # Late enough for two states of the first chunk.
+    with pytest.raises(Interrupted):
+        trained(study, tmp_path, asked=lambda: next(calls) > 60)
+    states = sorted((tmp_path / "states").iterdir())
+    assert len(states) == 2
+    next(path for path in states[-1].rglob("*") if path.is_file()).write_bytes(b"")
+    lines = []
+    with Checkpoints(tmp_path, say=lines.append) as checkpoints:
+        resumed = train(study, Reporter(), in_memory(), checkpoints)
+    assert len(lines) == 1 and str(states[-1]) in lines[0]
+    xr.testing.assert_identical(resumed, whole)
+
+
+def test_a_finished_training_is_not_done_again(data, tmp_path, monkeypatch):
+    study = studied(CONFIG, data)
+    whole = trained(study, tmp_path)
+    monkeypatch.setattr(chunks.ChunkRun, "train", None)
+    xr.testing.assert_identical(trained(study, tmp_path), whole)
+
+
+def test_a_checkpoint_of_other_lanes_is_refused(data, tmp_path):
+    trained(studied(CONFIG, data), tmp_path)
+    with pytest.raises(UserError, match="must hold the lanes of this run"):
+        trained(studied(dataclasses.replace(CONFIG, d_hidden=7), data), tmp_path)
+
+
+def out_of_memory(most):
+    """ChunkRun.train as it would be on a device that holds so many lanes."""
+
+    def train(self, began):
+        if self.plan.blocks_per_group * self.plan.cells_per_block > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.\nmore")
+        return chunks_train(self, began)
+
+    return train
+
+
+chunks_train = chunks.ChunkRun.train
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_without_memory_for_a_chunk_chunks_are_halved(most, in_folder, data, tmp_path, monkeypatch):
+    study = studied(CONFIG, data, Engine(devices=2))
+    whole = trained(study)
+    monkeypatch.setattr(chunks.ChunkRun, "train", out_of_memory(most))
+    told = Lines()
+    found = trained(study, tmp_path if in_folder else None, told)
+    for name, values in whole.data_vars.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    warnings = [line for line in told.lines if line.startswith("warning")]
+    assert warnings and all(
+        "Out of memory allocating 12345 bytes.; going on with chunks of half" in w for w in warnings
+    )
+    assert packing(study)[0][0] * packing(study)[0][1] > most
+    if in_folder:
+        monkeypatch.setattr(chunks.ChunkRun, "train", None)
+        xr.testing.assert_identical(trained(study, tmp_path), found)
+
+
+def test_without_memory_for_a_lane_it_is_refused(data, monkeypatch):
+    monkeypatch.setattr(chunks.ChunkRun, "train", out_of_memory(0))
+    with pytest.raises(
+        UserError, match=r"a lane per device must fit in memory: got .* MiB a lane, and RESOURCE_EXHAUSTED"
+    ):
+        trained(studied(CONFIG, data))
+
+
+def test_other_errors_of_the_runtime_are_not_taken_for_it(data, monkeypatch):
+    def wrong(self, began):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(chunks.ChunkRun, "train", wrong)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        trained(studied(CONFIG, data))
+
+
+def test_a_state_is_a_copy_that_training_does_not_change(data, tmp_path, monkeypatch):
+    seen = []
+
+    def remember(self, path, position, arrays):
+        seen.append((arrays, {name: values.copy() for name, values in arrays.items()}))
+
+    monkeypatch.setattr(Checkpoints, "_write_state", remember)
+    trained(studied(CONFIG, data), tmp_path)
+    assert len(seen) > 10
+    for arrays, then in seen:
+        jax.tree.map(np.testing.assert_array_equal, arrays, then)
+    assert any(".opt_state" in name for name in seen[0][0]) and any(
+        "running_mean" in name or ".sparsity" in name for name in seen[0][0]
+    )

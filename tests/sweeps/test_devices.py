@@ -1,0 +1,45 @@
+"""Devices, and functions of a lane over all lanes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sae_jax.settings import UserError
+from sae_jax.sweeps.devices import choose_devices, lane_mesh, map_lanes, over_lanes, place, place_keys
+
+
+def test_lanes_are_mapped_in_order_and_the_last_device_may_be_short():
+    own = {"a": np.arange(5.0), "b": np.arange(10.0).reshape(5, 2)}
+    found = map_lanes(lambda lane, x: (lane["a"] * x, lane["b"].sum()), jax.devices()[:3], (np.float32(2),), own)
+    np.testing.assert_array_equal(found[0], 2 * own["a"])
+    np.testing.assert_array_equal(found[1], own["b"].sum(axis=1))
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"got 99 of 4 cpu devices"):
+        choose_devices(99)
+    assert len(choose_devices(1)) == 1
+    assert len(choose_devices(3)) == 3
+
+
+@pytest.mark.parametrize("blocks_in_turn", [False, True])
+@pytest.mark.parametrize("cells", [1, 3])
+def test_lanes_that_are_changed_in_place_become_the_same_in_half_the_memory(cells, blocks_in_turn):
+    def step(factor, state, add, key):
+        state = jax.lax.fori_loop(0, 3, lambda _, one: jnp.sin(factor * one) + add, state)
+        return state + jax.random.uniform(key), jnp.sum(state)
+
+    mesh = lane_mesh(jax.devices()[:2])
+    state = np.random.default_rng(0).normal(size=(8, cells, 64, 64)).astype(np.float32)
+    own = place((state, np.arange(8.0 * cells, dtype=np.float32).reshape(8, cells)), mesh, split=True)
+    arguments = jnp.float32(0.9), *own, place_keys(np.arange(8, dtype=np.uint32), mesh)
+    programs = [over_lanes(step, mesh, 1, blocks_in_turn, in_place=in_place) for in_place in (False, True)]
+    memory = [program.lower(*arguments).compile().memory_analysis() for program in programs]
+    expected, found = (jax.tree.map(np.array, program(*arguments)) for program in programs)
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    of_all = state.nbytes / 2
+    assert memory[0].alias_size_in_bytes == 0 and memory[1].alias_size_in_bytes == of_all
+    if blocks_in_turn:
+        # A block and its result, not all blocks a second time.
+        assert memory[1].temp_size_in_bytes < of_all

@@ -1,0 +1,162 @@
+"""Real processes that train one sweep together, over loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sae_jax import UserError
+from sae_jax.commands.cluster import launch
+from sae_jax.storage import results
+from tests.conftest import CACHE
+
+SMALL = ["--samples", "300", "--d-hidden", "5", "--batch-size", "50", "--seeds", "2"]
+GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
+LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(folder, *each):
+    """Processes of one sweep, each with the words of its own beside those of a small one."""
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "COLUMNS": "120", "XDG_CACHE_HOME": CACHE}
+    port, running = free_port(), []
+    for number, words in enumerate(each):
+        others = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(len(each)), "--process-id", str(number)]
+        command = [sys.executable, "-m", "experiments.sweep", *SMALL, *words]
+        command += ["--distributed", *others] if len(each) > 1 else []
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, cwd=folder, env=environment, text=True, **streams))
+    return running
+
+
+def ended(running, seconds=240):
+    """(exit code, what it printed, what it complained about) of every process, none of which may hang."""
+    try:
+        found = [process.communicate(timeout=seconds) for process in running]
+    finally:
+        for process in running:
+            with process:  # Closes its pipes and waits for it.
+                process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(running, found, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The sweep that the others are held to: one process, four devices."""
+    folder = tmp_path_factory.mktemp("alone")
+    [(code, _, complaint)] = ended(start(folder, [*GRID, "--devices", "4", "--name", "run"]))
+    assert (code, complaint) == (0, "")
+    return results.load(folder / "runs" / "run")
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "data_parallel"), [(2, 2, 1), (3, 1, 1), (2, 1, 2)], ids=["2x2", "3x1", "2x1 split"]
+)
+def test_many_processes_train_what_one_does(alone, processes, devices, data_parallel, tmp_path):
+    words = [*GRID, "--devices", str(devices), "--data-parallel", str(data_parallel), "--name", "run"]
+    leader, *followers = ended(start(tmp_path, *[words] * processes))
+    assert (leader[0], leader[2]) == (0, "")
+    assert followers == [(0, "", "")] * (processes - 1)
+    assert f"on {processes * devices} CPU devices of {processes} processes" in leader[1]
+    assert "[Gloo]" not in leader[1] and "files:" in leader[1]
+    together = results.load(tmp_path / "runs" / "run")
+    if processes * devices == 4:
+        # The same blocks on as many devices: the same bits.
+        xr.testing.assert_equal(together, alone)
+    for name, values in alone.data_vars.items():
+        np.testing.assert_allclose(together[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_processes_that_are_asked_to_end_go_on_together_to_the_same_bits(tmp_path):
+    words = [*GRID, "--devices", "2", "--lanes-per-chunk", "4", "--checkpoint-every", "0", "--name"]
+    undisturbed = ended(start(tmp_path, *[[*words, "whole"]] * 2))
+    assert [code for code, _, _ in undisturbed] == [0, 0]
+    running = start(tmp_path, *[[*words, "run"]] * 2)
+    while not running[0].stdout.readline().startswith("compiling"):
+        assert running[0].poll() is None, running[0].stderr.read()
+    # One of them hears it; both save, and both end.
+    running[1].send_signal(signal.SIGTERM)
+    leader, follower = ended(running, 60)
+    assert (leader[0], follower) == (143, (143, "", ""))
+    assert leader[2].startswith("interrupted; what was trained is saved; to go on: ")
+    leader, follower = ended(start(tmp_path, *[["--resume", "run"]] * 2))
+    assert (leader[0], leader[2], follower) == (0, "", (0, "", ""))
+    assert "going on with runs/run" in leader[1]
+    for name in ("results.nc", "params.safetensors"):
+        assert (tmp_path / "runs/run" / name).read_bytes() == (tmp_path / "runs/whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_when_one_process_is_killed_the_others_end_and_say_so(victim, tmp_path):
+    running = start(tmp_path, *[[*LONG, "--devices", "1"]] * 3)
+    while not running[0].stdout.readline().startswith("training"):
+        assert running[0].poll() is None, running[0].stderr.read()
+    began = time.monotonic()
+    running[victim].kill()
+    found = ended(running, 60)
+    assert time.monotonic() - began < 60
+    for number, (code, _, complaint) in enumerate(found):
+        if number != victim:
+            assert code not in (0, 2)
+            assert complaint.startswith("error: the processes of this run have lost each other")
+            assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("each", "message"),
+    [
+        ([["--beta", "-1"]] * 2, "error: --beta: beta must be >= 0: got -1; the default is 1\n"),
+        (
+            [["--dataset", "array:first.npy"], ["--dataset", "array:second.npy"]],
+            "error: all processes must have the same command line: process 1 differs from process 0; start all alike\n",
+        ),
+        # Only the first process looks at the folder.
+        (
+            [["--name", "taken"]] * 2,
+            "error: the run's folder must be new, empty or of an unfinished run: got runs/taken; choos",
+        ),
+    ],
+    ids=["flag", "command", "folder"],
+)
+def test_what_one_process_refuses_all_refuse_in_one_line(each, message, tmp_path):
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "results.nc").write_text("precious")
+    leader, follower = ended(start(tmp_path, *each))
+    assert leader[:2] == (2, "") and leader[2].startswith(message) and leader[2].count("\n") == 1
+    assert follower == (2, "", "")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["runs/taken/results.nc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--coordinator", "a:1", "--processes", "2"], "--coordinator, --processes must stand beside --distributed"),
+        (["--distributed", "perhaps"], "distributed must be True or False: got 'perhaps'"),
+        (["--distributed", "--processes=x"], "processes must be a whole number: got 'x'"),
+        (["--distributed", "--process-id", "-2"], "process_id must be >= -1: got -2"),
+        (["--distributed", "--coordinator", "host"], "coordinator must be HOST:PORT: got host; add the port"),
+    ],
+)
+def test_bad_launches_are_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        launch(words)
+
+
+def test_a_launch_without_a_cluster_says_what_is_missing(tmp_path):
+    command = [sys.executable, "-m", "experiments.train", "--distributed"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the other processes must be known: ") and done.stderr.count("\n") == 1
+    assert "--coordinator HOST:PORT" in done.stderr and not list(tmp_path.iterdir())

@@ -1,0 +1,219 @@
+"""What a run keeps, and what it goes on from."""
+
+import functools
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from sae_jax import UserError
+from sae_jax.storage import checkpoints
+from sae_jax.storage.checkpoints import Position
+from sae_jax.storage.checkpoints import checked as checked_of
+from sae_jax.sweeps import recovery as keepers
+from sae_jax.sweeps.recovery import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
+
+checked = functools.partial(checked_of, run="")
+SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
+EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
+
+
+def state(step, first=0):
+    return Position(0, first, **SIZES, step=step, points=0, finished=False)
+
+
+def value(number):
+    return {"value": np.array([number, -number], float)}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A run with three states saved, one after another, and a finished chunk before them."""
+    with Checkpoints(tmp_path) as made:
+        keeper = made.of_program(0)
+        keeper.finish(state(100, first=0)._replace(finished=True), value(0.5))
+        for step in (10, 20, 30):
+            keeper.save(state(step, first=4), value(step))
+        made.wait()
+    return tmp_path
+
+
+def again(folder):
+    """A later process that looks at what was kept, and the lines that it says."""
+    lines = []
+    return Checkpoints(folder, say=lines.append), lines
+
+
+def test_the_last_two_states_are_kept(kept):
+    assert sorted(path.name for path in (kept / "states").iterdir()) == ["000000001", "000000002"]
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
+
+
+def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept):
+    made, lines = again(kept)
+    keeper = made.of_program(0)
+    assert made.standing == "1 finished chunk, another at step 30" and not lines
+    assert keeper.at(0).finished and keeper.at(2) is None
+    assert keeper.at(4) == state(30, first=4)
+    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [30, -30]
+    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [0.5, -0.5]
+    assert made.of_program(1).at(4) is None
+    keeper.save(state(40, first=4), value(40))
+    made.wait()
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
+
+
+def broken(path):
+    (path / "arrays" / "_METADATA").write_text("")
+
+
+def test_a_broken_state_is_named_and_the_one_before_it_is_used(kept):
+    broken(kept / "states" / "000000002")
+    made, lines = again(kept)
+    assert lines == [
+        f"warning: a checkpoint must be as it was saved: got {kept}/states/000000002: arrays/_METADATA has changed; "
+        "the one before it is used"
+    ]
+    keeper = made.of_program(0)
+    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [20, -20]
+
+
+def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
+    for name in ("000000001", "000000002"):
+        broken(kept / "states" / name)
+    before = sorted(kept.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"must be as it was saved: got .*000000001: .*; .*000000002: .* put a copy back"
+    ):
+        again(kept)
+    assert sorted(kept.rglob("*")) == before
+
+
+def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
+    broken(kept / "lanes" / "000-000000000")
+    made, lines = again(kept)
+    keeper = made.of_program(0)
+    assert keeper.at(0) is None
+    assert len(lines) == 1 and "000-000000000: arrays/_METADATA has changed; they are trained again" in lines[0]
+    keeper.finish(state(100)._replace(finished=True), value(1))
+    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("name", ["states", "lanes"])
+def test_no_link_leads_out_of_a_runs_folder(name, kept, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (kept / name).rename(elsewhere / name)
+    (kept / name).symlink_to(elsewhere / name)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(UserError, match=rf"must lie in the run's own folder: got .*/{name}, a link; remove it"):
+        again(kept)
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_what_was_being_written_when_a_process_ended_is_taken_away(kept):
+    (kept / "states" / "000000003.partial").mkdir()
+    made, lines = again(kept)
+    assert made.state[1].step == 30 and not lines
+    assert len(list((kept / "states").iterdir())) == 2
+
+
+def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    made, _ = again(kept)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.os, "replace", full)
+        made.of_program(0).save(state(40, first=4), value(40))
+        with pytest.raises(UserError, match="No space left on device"):
+            made.wait()
+    assert again(kept)[0].state[1].step == 30
+
+
+def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
+    def vanished(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    made, _ = again(kept)
+    monkeypatch.setattr(keepers, "remove", vanished)
+    made.of_program(0).save(state(40, first=4), value(40))
+    with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
+        made.wait()
+
+
+def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
+    broken(kept / "states" / "000000002")
+    made, _ = again(kept)
+    made.of_program(0).save(state(40, first=4), value(40))
+    made.wait()
+    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
+
+
+def test_what_others_have_put_there_is_left_alone(kept):
+    (kept / "states" / "notes").write_text("mine")
+    (kept / "states" / "000000002.bak").mkdir()
+    (kept / "states" / "link.partial").symlink_to(kept / "states" / "notes")
+    made, lines = again(kept)
+    assert made.state[1].step == 30 and not lines
+    made.of_program(0).save(state(40, first=4), value(40))
+    made.wait()
+    assert (kept / "states" / "notes").read_text() == "mine" and (kept / "states" / "000000002.bak").exists()
+
+
+@pytest.mark.parametrize("other", [state(100, first=2)._replace(finished=True), state(100)])
+def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other):
+    checkpoints.write(kept / "lanes" / "000-000000000", "", other, value(7))
+    made, lines = again(kept)
+    assert made.of_program(0).at(0) is None and "it is one of other lanes; they are trained again" in lines[0]
+    with pytest.raises(UserError, match="it belongs to another run"):
+        Checkpoints(kept, run="another")
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(*_):
+        writing.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr("sae_jax.sweeps.recovery.write", slow)
+    made = Checkpoints(tmp_path, every=0)
+    keeper = made.of_program(0)
+    assert keeper.consult(None).save
+    keeper.save(state(1), value(1))
+    assert writing.wait(30)
+    assert not keeper.consult(0.1).save  # One at a time.
+    go_on.set()
+    made.wait()
+    assert keeper.consult(0.1).save
+
+
+def test_steps_at_a_time_are_as_many_as_a_second_takes(tmp_path):
+    keeper = Checkpoints(tmp_path).of_program(0)
+    assert keeper.consult(None).steps == 1
+    # Ever more of them, as long as there is time for more.
+    assert [keeper.consult(CALL_SECONDS / 100).steps for _ in range(5)] == [4, 16, 64, 100, 100]
+    assert keeper.consult(CALL_SECONDS / 7).steps == 7
+    assert keeper.consult(CALL_SECONDS * 10) == (1, False, False, False)
+    assert 10**8 < [keeper.consult(0.0).steps for _ in range(20)][-1] <= ENDLESS
+
+
+def test_who_is_asked_to_end_says_so(tmp_path):
+    asked = threading.Event()
+    keeper = Checkpoints(tmp_path, asked_to_end=asked.is_set).of_program(0)
+    assert not keeper.consult(None).end
+    asked.set()
+    assert keeper.consult(None).end
+
+
+def test_in_memory_finished_lanes_are_handed_out_once():
+    keeper = Keeper()
+    assert keeper.at(0) is None and keeper.consult(1.0) == (ENDLESS, True, False, False)
+    found = value(3)
+    keeper.finish(state(100), found)
+    assert keeper.found(0, lambda: EXPECTED) is found
+    with pytest.raises(LookupError, match="nothing is kept of lanes in training"):
+        keeper.read(state(1), EXPECTED)
+    with pytest.raises(KeyError):
+        keeper.found(0, lambda: EXPECTED)
