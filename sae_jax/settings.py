@@ -77,7 +77,32 @@ def one_of(choices: Iterable[str]) -> Range:
 
 def setting(default: Any, within: Range, help: str, unit: str = "1") -> Any:
     """A dataclass field that carries its range, its unit (as in UDUNITS, "1" for none) and its help sentence."""
-    return dataclasses.field(default=default, metadata={"range": within, "help": help, "unit": unit})
+    return _field(default, within, help, unit)
+
+
+def static(default: Any, within: Range, help: str, unit: str = "1") -> Any:
+    """A setting of a pytree that is part of its structure: jit compiles a program for each value of it."""
+    return _field(default, within, help, unit, pytree_node=False)
+
+
+def swept(default: Any, within: Range, help: str, unit: str = "1", off: float | None = None) -> Any:
+    """A setting of a pytree that is a leaf of it: a number, or traced, so that one program serves every value.
+
+    Args:
+        default, within, help, unit: as in `setting`.
+        off: the value that stands for "leave it out": where no lane of a program has another one, the leaf is None and
+            its arithmetic is not compiled.
+    """
+    return _field(default, within, help, unit, pytree_node=True, off=off)
+
+
+def _field(default: Any, within: Range, help: str, unit: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"range": within, "help": help, "unit": unit, **more})
+
+
+def is_swept(field: dataclasses.Field) -> bool:
+    """Whether a setting is a leaf that may vary inside one program."""
+    return bool(field.metadata.get("pytree_node", False))
 
 
 def settings_of(owner: Any) -> dict[str, dataclasses.Field]:

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sae_jax.sweeps.grid import ALL_SETTINGS
-
 MEASURE = "eval_reconstruction"
 
 
@@ -21,8 +19,9 @@ def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def cell_axes(dataset: xr.Dataset, measure: str = MEASURE) -> list[str]:
-    """The swept settings of a Dataset: those dimensions of a measure of its lanes that are settings."""
-    return [str(dim) for dim in dataset[measure].dims if dim in ALL_SETTINGS]
+    """The swept settings of a Dataset, in order: the dimensions of a variable of its lanes that stand before seed."""
+    dims = [str(dim) for dim in dataset[measure].dims]
+    return dims[: dims.index("seed")] if "seed" in dims else []
 
 
 def cell_count(dataset: xr.Dataset, measure: str = MEASURE) -> int:

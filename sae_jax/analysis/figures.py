@@ -101,7 +101,7 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
 def curves(dataset: xr.Dataset) -> Figure:
     """Training curves of at most 60 cells, mean and range over seeds; colour is the first swept setting."""
     axes = cell_axes(dataset)
-    titles = {"loss": "loss", "reconstruction": "reconstruction term", "penalty": "KL penalty, beta * sum KL"}
+    titles = {"loss": "loss", "loss_reconstruction": "reconstruction term", "loss_kl": "KL penalty, beta * sum KL"}
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     total = cell_count(dataset)
     cells = by_cell(dataset[[MEASURE, *titles]], chosen=evenly(total, MOST_LINES))
@@ -114,7 +114,7 @@ def curves(dataset: xr.Dataset) -> Figure:
             panel.fill_between(curve["step"], curve.min("seed"), curve.max("seed"), color=colour, alpha=0.15, lw=0)
     for panel, title in zip(panels, titles.values(), strict=True):
         panel.set(title=title, xlabel="step")
-        if title != titles["reconstruction"] and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
+        if title != titles["loss_reconstruction"] and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
             panel.set_yscale("log")
             panel.yaxis.set_minor_formatter(NullFormatter())
     if len(cells) < total:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,29 +12,30 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
+from sae_jax.analysis.cells import cell_axes
 from sae_jax.data import Data
 from sae_jax.data.config import DataConfig
-from sae_jax.models.types import Hyperparameters, Params
+from sae_jax.models import Model
+from sae_jax.models.base import Params
 from sae_jax.settings import UserError
-from sae_jax.sweeps.dataset import PARAMETERS, lane_coordinates
+from sae_jax.sweeps.dataset import lane_coordinates
 from sae_jax.sweeps.devices import choose_devices, map_lanes
 from sae_jax.sweeps.grid import Grid, make_grid
 from sae_jax.sweeps.plan import devices_that_fit
-from sae_jax.sweeps.sweep import check_k
-from sae_jax.training.config import Config
+from sae_jax.training.config import LaneSettings
 
 
 class Lane(NamedTuple):
     """One trained autoencoder.
 
     Attributes:
-        params: parameter pytree.
-        hyper: its hyperparameters, scalars.
+        params: parameters.
+        settings: everything that its encoder and decoder need; swept settings are scalars.
         seed: its seed.
     """
 
     params: Params
-    hyper: Hyperparameters
+    settings: LaneSettings
     seed: Any
 
 
@@ -42,22 +44,21 @@ class Lanes(NamedTuple):
 
     Attributes:
         point: values on the program axes.
-        config, data: static settings, and the samples that the lanes were trained on.
+        data: the samples that the lanes were trained on.
         lanes: a Lane whose leaves have a leading axis over lanes, the seeds fastest.
         coordinates: labelled values of the axes that the lanes came from: the lane axes, then seed.
         diverged: which lanes turned non-finite, [lanes].
         devices: devices to spread over.
-        known: what does not depend on the lanes, found once for all programs on the same data.
+        shared: what does not depend on the lanes, computed once for all programs on the same data.
     """
 
     point: dict[str, Any]
-    config: Config
     data: Data
     lanes: Lane
     coordinates: dict[str, tuple[str, np.ndarray, dict[str, str]]]
     diverged: np.ndarray
     devices: list[jax.Device]
-    known: dict[str, Any]
+    shared: dict[str, Any]
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -73,32 +74,37 @@ class Lanes(NamedTuple):
 
     def baseline(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments) as NumPy arrays, of the samples themselves: computed once for all programs on the same data."""
-        if name not in self.known:
-            self.known[name] = jax.device_get(jax.jit(function)(*arguments))
-        return self.known[name]
+        if name not in self.shared:
+            self.shared[name] = jax.device_get(jax.jit(function)(*arguments))
+        return self.shared[name]
 
 
-def grid_of(dataset: xr.Dataset) -> Grid:
+def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
     """The grid that a Dataset was trained over, from its attribute config.
+
+    Args:
+        dataset: of a sweep.
+        model: the record, where the model is none that sae_jax knows by name.
 
     Raises:
         UserError: the Dataset holds no such settings.
     """
-    recorded = _recorded(dataset, "config", dict)
-    if not isinstance(recorded.get("seeds"), list):
+    settings = _recorded(dataset, "config", dict)
+    name = settings.pop("model", "classic")  # Before models had names there was one.
+    if not isinstance(settings.get("seeds"), list):
         raise UserError("results must name the seeds they were trained with: got none; train them again")
-    seeds, dims = recorded.pop("seeds"), list(map(str, dataset["eval_reconstruction"].dims))
-    axes = [dim for dim in dims if dim in recorded]
+    seeds, axes = settings.pop("seeds"), cell_axes(dataset)
     # The axes first, in the order of the dimensions: JSON keeps settings in another order.
-    ordered = {name: recorded[name] for name in [*axes, *(name for name in recorded if name not in axes)]}
-    grid = make_grid(Config(), DataConfig(), seeds, ordered)
-    axes_there = {name: dataset[name].values.tolist() if name in dataset.coords else [] for name in dims}
-    if axes_there != {name: list(values) for name, values in {**grid.axes, "seed": grid.seeds}.items()}:
+    ordered = {name: settings[name] for name in [*axes, *(name for name in settings if name not in axes)]}
+    grid = make_grid(model or name, DataConfig(), seeds, ordered)
+    lanes = [*axes, "seed"]
+    values = {name: dataset[name].values.tolist() if name in dataset.coords else [] for name in lanes}
+    if values != {name: list(values) for name, values in {**grid.axes, "seed": grid.seeds}.items()}:
         raise UserError(
             f"results must have the axes of their own settings, {', '.join([*grid.axes, 'seed'])}: "
-            f"got {', '.join(dims)}, or other values along them; train them again"
+            f"got {', '.join(lanes)}, or other values along them; train them again"
         )
-    units = max(config.d_hidden for _, config, _ in grid.programs())
+    units = max(program.model.d_hidden for _, program, _ in grid.programs())
     if dataset.sizes["unit"] != units:
         raise UserError(
             f"results must have as many units as their own settings, {units}: got {dataset.sizes['unit']}; "
@@ -107,83 +113,93 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     return grid
 
 
-def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> list[Lanes]:
+def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, model: Model | None = None) -> list[Lanes]:
     """The lanes of a results Dataset, program by program, with the data that they were trained on.
 
     Args:
         dataset: what `sae_jax.sweep` returned or `sae_jax.storage.results.load` read.
         data: the samples, where the sweep was given samples and not a DataConfig; None loads them again.
         devices: how many devices to use; 0 is all.
+        model: the record, where the model is none that sae_jax knows by name.
 
     Raises:
         UserError: the Dataset does not name its settings or is not what they say, or its data cannot be loaded or are
             not those it was trained on.
     """
-    grid, chosen = grid_of(dataset), choose_devices(devices)
+    grid, chosen = grid_of(dataset, model), choose_devices(devices)
     expected = _recorded(dataset, "data", list)
-    shape, hyper = grid.shape, grid.cells()
-    # The seeds are the fastest axis of the lanes.
-    repeated = jax.tree.map(lambda leaf: np.repeat(leaf, len(grid.seeds)), hyper)
-    seeds = np.tile(np.asarray(grid.seeds, np.uint32), len(hyper.rho))
+    seeds, shape = np.asarray(grid.seeds, np.uint32), grid.shape
     loaded: dict[DataConfig, tuple[Data, dict[str, Any]]] = {}
     programs = []
-    for i, (point, config, data_config) in enumerate(grid.programs()):
+    for i, (point, settings, data_config) in enumerate(grid.programs()):
         if data_config not in loaded:
             loaded[data_config] = data or sources.load(data_config), {}
-        samples, known = loaded[data_config]
+        samples, shared = loaded[data_config]
         if i >= len(expected) or not _alike(samples.summary, expected[i]):
             raise UserError(
                 f"{samples.config.dataset} must hold the samples that the run was trained on: it has changed since; "
                 "train again"
             )
         part = dataset.sel(point)
-        check_k(config, hyper)
         if dataset.sizes["input"] < samples.train.shape[1]:
             raise UserError(
                 f"results must have as many inputs as their samples, {samples.train.shape[1]}: "
                 f"got {dataset.sizes['input']}; train them again"
             )
-        params = _params(part, config, samples.train.shape[1])
+        params = _params(part, settings, samples.train.shape[1])
         flat = {name: values.reshape(-1, *values.shape[len(shape) :]) for name, values in params.items()}
         diverged = part["diverged_at"].values.ravel() >= 0
         _check_finite(flat, diverged)
         # A lane's codes of all samples, and as much again while they are worked on.
-        lane_bytes = 8 * (len(samples.train) + len(samples.heldout)) * (samples.train.shape[1] + config.d_hidden)
+        lane_bytes = (
+            8 * (len(samples.train) + len(samples.heldout)) * (samples.train.shape[1] + settings.model.d_hidden)
+        )
         used = devices_that_fit(chosen, samples.train.nbytes + samples.heldout.nbytes, lane_bytes)
-        lanes = Lane(flat, repeated, seeds)
-        programs.append(Lanes(point, config, samples, lanes, lane_coordinates(grid), diverged, used, known))
+        # The seeds are the fastest axis of the lanes.
+        repeated = jax.tree.map(lambda leaf: np.repeat(leaf, len(seeds)), settings)
+        lanes = Lane(flat, repeated, np.tile(seeds, math.prod(shape[:-1])))
+        programs.append(Lanes(point, samples, lanes, lane_coordinates(grid), diverged, used, shared))
     return programs
 
 
 def _recorded(dataset: xr.Dataset, name: str, kind: type) -> Any:
     """An attribute of a Dataset that was written as JSON."""
     try:
-        found = json.loads(dataset.attrs[name])
+        value = json.loads(dataset.attrs[name])
     except (KeyError, TypeError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, kind):
+        value = None
+    if not isinstance(value, kind):
         raise UserError(
             f"results must name the settings they were trained with: got an attribute {name} that is not readable; "
             "train them again"
         )
-    return found
+    return value
 
 
-def _alike(found: list[float], expected: Any) -> bool:
+def _alike(summary: list[float], expected: Any) -> bool:
     """Whether two summaries of samples agree, but for what rounding differs between machines."""
     numbers = isinstance(expected, list) and all(isinstance(one, float) for one in expected)
-    return numbers and len(expected) == len(found) and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-6))
+    return numbers and len(expected) == len(summary) and bool(np.allclose(summary, expected, rtol=1e-4, atol=1e-6))
 
 
-def _params(dataset: xr.Dataset, config: Config, d_in: int) -> dict[str, Any]:
-    """Parameters without the NaN that fills up where other programs have more units or inputs."""
-    names = [name for name in PARAMETERS if not (config.tied and name == "decoder_weight")]
-    sizes = {"unit": slice(config.d_hidden), "input": slice(d_in)}
-    parts = {name: dataset[name] for name in names}
-    return {
-        name: part.isel({dim: rows for dim, rows in sizes.items() if dim in part.dims}).values.astype(np.float32)
-        for name, part in parts.items()
-    }
+def _params(dataset: xr.Dataset, settings: LaneSettings, d_in: int) -> dict[str, Any]:
+    """Parameters without the NaN that fills up where other programs have more units or inputs.
+
+    Raises:
+        UserError: the Dataset lacks one.
+    """
+    sizes = {"unit": slice(settings.model.d_hidden), "input": slice(d_in)}
+    params = {}
+    for name in settings.architecture.parameters(settings.model):
+        if name not in dataset:
+            raise UserError(
+                f"results must hold the parameters of model {settings.architecture.name}: got no {name}; "
+                "train them again"
+            )
+        part = dataset[name]
+        rows = {dim: rows for dim, rows in sizes.items() if dim in part.dims}
+        params[name] = part.isel(rows).values.astype(np.float32)
+    return params
 
 
 def _check_finite(params: dict[str, Any], diverged: np.ndarray) -> None:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sae_jax.models.types import Codes, Params
-from sae_jax.training.optimizers import minimize
+from sae_jax.models.base import Codes, Params
+from sae_jax.training.lbfgs import minimize
 
 DECAY, STEPS = 1e-4, 200
 

@@ -11,32 +11,30 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sae_jax.analysis.probes import probe_logits, probe_loss
-from sae_jax.models.autoencoder import encode
-from sae_jax.models.types import Batch, Hyperparameters, Key, Params, Scalar
-from sae_jax.training.config import Config
+from sae_jax.models.base import Batch, Key, Params
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.evaluation import encode
 from sae_jax.training.lane import final_params, fit
-from sae_jax.training.optimizers import minimize
+from sae_jax.training.lbfgs import minimize
 from sae_jax.training.step import keys_of
 
 
 def pretrain(
-    config: Config,
+    settings: LaneSettings,
     first: Params,
     widths: tuple[int, ...],
     train: Float[Array | np.ndarray, "samples d_in"],
     heldout: Float[Array | np.ndarray, "heldout d_in"],
-    hyper: Hyperparameters,
     key: Key,
 ) -> list[Params]:
     """Train further layers on top of a trained autoencoder, one after another, with its own settings.
 
     Args:
-        config: settings of every layer but for its width; above the first, where codes are not sigmoids, the output is
-            linear, with the squared error in place of the Bernoulli loss.
+        settings: of every layer but for its width, swept ones scalars; above the first, where codes are not sigmoids,
+            the output is linear, with the squared error in place of the Bernoulli loss.
         first: parameters of the first layer.
         widths: hidden units of the layers above it.
         train, heldout: samples that the first layer was trained on and watched by.
-        hyper: swept settings, scalars; the same for every layer.
         key: the seed's key.
 
     Returns:
@@ -46,25 +44,24 @@ def pretrain(
     """
     layers = [first]
     above: dict[str, Any] = {}
-    if config.activation != "sigmoid":  # Then the codes to be reconstructed are no probabilities.
+    if settings.model.activation != "sigmoid":  # Then the codes to be reconstructed are no probabilities.
         above["output"] = "linear"
-        if config.reconstruction_loss == "bernoulli":
+        if settings.model.reconstruction_loss == "bernoulli":
             above["reconstruction_loss"] = "squared_error"
     for i, width in enumerate(widths, start=1):
-        train, heldout = (encode(layers[-1], x, config, hyper.k) for x in (train, heldout))
-        layer_config = dataclasses.replace(config, d_hidden=width, **above)
-        lane, _ = fit(layer_config, train, heldout, hyper, jax.random.fold_in(keys_of(key).layers, i))
-        layers.append(final_params(lane))
+        train, heldout = (encode(layers[-1], x, settings) for x in (train, heldout))
+        model = dataclasses.replace(settings.model, d_hidden=width, **above)
+        layer = dataclasses.replace(settings, model=model)
+        lane, _ = fit(layer, train, heldout, jax.random.fold_in(keys_of(key).layers, i))
+        layers.append(final_params(lane, layer))
     return layers
 
 
-def encode_stack(
-    layers: list[Params], x: Batch, config: Config, k: Scalar | Array | None = None
-) -> Float[Array, "batch width"]:
+def encode_stack(layers: list[Params], x: Batch, settings: LaneSettings) -> Float[Array, "batch width"]:
     """Codes of the topmost layer, [batch, width]."""
     codes = jnp.asarray(x)
     for params in layers:
-        codes = encode(params, codes, config, k)
+        codes = encode(params, codes, settings)
     return codes
 
 
@@ -73,8 +70,7 @@ def fine_tune(
     probe: Params,
     x: Batch,
     labels: Int[Array | np.ndarray, " batch"],
-    config: Config,
-    k: Scalar | Array | None,
+    settings: LaneSettings,
     decay: float,
     steps: int,
 ) -> tuple[list[Params], Params]:
@@ -84,8 +80,7 @@ def fine_tune(
         layers: pre-trained layers.
         probe: the softmax layer, trained on the topmost codes.
         x, labels: samples [batch, d_in] with class numbers [batch].
-        config: activation is read.
-        k: units kept on a sample in every layer; 0 and None keep all.
+        settings: of every layer.
         decay: weight decay of the softmax layer; the layers below have none.
         steps: L-BFGS iterations at most.
 
@@ -96,7 +91,7 @@ def fine_tune(
     """
 
     def loss(network: tuple[list[Params], Params]) -> Array:
-        return probe_loss(network[1], encode_stack(network[0], x, config, k), labels, decay)
+        return probe_loss(network[1], encode_stack(network[0], x, settings), labels, decay)
 
     # The decoders take no part: without them the optimizer's memory of past gradients is half as large.
     encoders = [{name: params[name] for name in params if name.startswith("encoder")} for params in layers]
@@ -105,7 +100,7 @@ def fine_tune(
 
 
 def stack_logits(
-    layers: list[Params], probe: Params, x: Batch, config: Config, k: Scalar | Array | None
+    layers: list[Params], probe: Params, x: Batch, settings: LaneSettings
 ) -> Float[Array, "batch classes"]:
     """Logits of the classes from the topmost codes, [batch, classes]."""
-    return probe_logits(probe, encode_stack(layers, x, config, k))
+    return probe_logits(probe, encode_stack(layers, x, settings))

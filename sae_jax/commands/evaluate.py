@@ -21,7 +21,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sae_jax.analysis.cells import MEASURE, by_cell, cell_count, in_double_precision, short
+from sae_jax.analysis.cells import MEASURE, by_cell, cell_axes, cell_count, in_double_precision, short
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
 from sae_jax.commands.environment import draw_to_files, set_up
 from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
@@ -29,7 +29,6 @@ from sae_jax.commands.terminal import over_seeds, spread
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
 from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
-from sae_jax.sweeps.grid import ALL_SETTINGS
 
 MOST_ROWS = 40
 
@@ -100,6 +99,7 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
 
 def _heading(variable: xr.DataArray, task: str) -> str:
     """A column's heading: the variable's name, and what it is averaged over beside seeds."""
-    over = [str(dim).replace("_", " ") for dim in variable.dims if dim != "seed" and dim not in ALL_SETTINGS]
+    axes = cell_axes(variable.to_dataset(name="variable"), "variable")
+    over = [str(dim).replace("_", " ") for dim in variable.dims if dim != "seed" and dim not in axes]
     words = str(variable.name).removeprefix(f"{task}_").replace("_", " ")
     return f"{words}, mean over {', '.join(over)}" if over else words

@@ -13,11 +13,11 @@ import tyro
 
 from sae_jax.commands.cluster import Launch, end
 from sae_jax.data.config import DataConfig
-from sae_jax.models.types import Hyperparameters
+from sae_jax.models import CLASSIC
 from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.recovery import Interrupted
-from sae_jax.training.config import Config
+from sae_jax.training.config import TrainingSettings
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -42,7 +42,13 @@ class RunConfig(Engine):
             )
 
 
-GROUPS = {"swept": Hyperparameters, "program": Config, "data": DataConfig, "run": RunConfig, "processes": Launch}
+GROUPS = {
+    "model": CLASSIC.Settings,
+    "training": TrainingSettings,
+    "data": DataConfig,
+    "run": RunConfig,
+    "processes": Launch,
+}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
 
@@ -79,7 +85,7 @@ def parse(
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
     settings = {}
-    for owner in (Hyperparameters, Config, DataConfig):
+    for owner in (CLASSIC.Settings, TrainingSettings, DataConfig):
         for name, field in settings_of(owner).items():
             values = _checked(field, name, words[name], several)
             settings[name] = values[0] if len(values) == 1 else values

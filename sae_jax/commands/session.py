@@ -12,12 +12,12 @@ from typing import Any
 
 import xarray as xr
 
-from sae_jax import Config, DataConfig
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.environment import draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
 from sae_jax.commands.signals import heard
 from sae_jax.commands.terminal import ConsoleReporter, print_table, warnings_of
+from sae_jax.data import DataConfig
 from sae_jax.settings import as_json, settings_of
 from sae_jax.storage import record as records
 from sae_jax.storage import results
@@ -25,7 +25,6 @@ from sae_jax.storage import run_folder as runs
 from sae_jax.storage.arrays import in_folder, nowhere
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.chunk import Reporter
-from sae_jax.sweeps.dataset import settings_json
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.processes import together
 from sae_jax.sweeps.recovery import Checkpoints, Interrupted
@@ -56,7 +55,7 @@ def run_study(command: str, argv: Sequence[str], parsed: Callable[[Sequence[str]
     def ready(reporter: Reporter) -> Study:
         if distributed.leads() and folder:
             runs.check_claimable(folder)
-        return prepare(Config(), DataConfig(), seeds=seeds, engine=run, reporter=reporter, **settings)
+        return prepare(DataConfig(), "classic", seeds=seeds, engine=run, reporter=reporter, **settings)
 
     if not distributed.leads():
         follow(ready)
@@ -158,7 +157,7 @@ def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) ->
     engine = {name: value for name, value in as_json(run).items() if name in settings_of(Engine) and name != "devices"}
     return records.content_of(
         f"python -m experiments.{command} {shlex.join(without(argv, [], ('resume',)))}".rstrip(),
-        settings_json(study.grid),
+        study.grid.as_json(),
         list(study.grid.axes),
         engine,
         study.devices,

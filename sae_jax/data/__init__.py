@@ -35,4 +35,4 @@ def load(config: DataConfig) -> Data:
     return SOURCES[kind](argument, config)
 
 
-__all__ = ["SOURCES", "Data", "as_data", "load"]
+__all__ = ["SOURCES", "Data", "DataConfig", "as_data", "load"]

@@ -10,6 +10,7 @@ import psutil
 from jaxtyping import Float, Int
 
 from sae_jax.data.config import DataConfig
+from sae_jax.data.feed import Feed, resident
 from sae_jax.settings import UserError
 
 CLIP_STD = 3.0
@@ -30,6 +31,7 @@ class Data:
         image_shape: (height, width) of a sample where it is an image.
         train_labels, heldout_labels: class numbers, [samples] and [heldout], where the source has them.
         left_out, left_out_labels: held-out samples of the classes that `config.classes` leaves out, where it does.
+        stream: where training batches come from; None draws them from `train`, which is else an excerpt of them.
     """
 
     train: Float[np.ndarray, "samples d_in"]
@@ -41,6 +43,12 @@ class Data:
     heldout_labels: Int[np.ndarray, " heldout"] | None = None
     left_out: Float[np.ndarray, "left_out d_in"] | None = None
     left_out_labels: Int[np.ndarray, " left_out"] | None = None
+    stream: Feed | None = None
+
+    @property
+    def feed(self) -> Feed:
+        """The source of training batches."""
+        return self.stream or resident(self.train)
 
     @property
     def summary(self) -> list[float]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
-from sae_jax.models.types import Key, Scalar
+from sae_jax.models.base import Key, Scalar
 from sae_jax.settings import UserError
 
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); the spare two pay for the cheap hash.
@@ -45,7 +45,7 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
     return permute(jax.random.fold_in(key, epoch), positions.astype(jnp.uint32), samples).astype(jnp.int32)
 
 
-def own_rows(rows: Array, axis_name: str | None) -> Array:
+def device_rows(rows: Array, axis_name: str | None) -> Array:
     """This device's equal share of the rows of an array that every device of a named axis holds whole.
 
     Args:

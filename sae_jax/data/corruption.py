@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sae_jax.data.batches import own_rows
-from sae_jax.models.types import Batch, Key, Scalar
+from sae_jax.data.batches import device_rows
+from sae_jax.models.base import Batch, Key, Scalar
 from sae_jax.settings import UserError
 
 CORRUPTIONS = ("none", "gaussian", "masking", "salt_and_pepper")
@@ -53,8 +53,8 @@ def corrupt(key: Key, x: Batch, kind: str, level: Scalar, axis_name: str | None 
         return x
     whole = (x.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name)), *x.shape[1:])
     if kind == "gaussian":
-        return x + level * own_rows(jax.random.normal(key, whole, x.dtype), axis_name)
-    chance = own_rows(jax.random.uniform(key, whole, x.dtype), axis_name)
+        return x + level * device_rows(jax.random.normal(key, whole, x.dtype), axis_name)
+    chance = device_rows(jax.random.uniform(key, whole, x.dtype), axis_name)
     if kind == "masking":
         return jnp.where(chance < level, 0.0, x)
     return jnp.where(chance < level / 2, 0.0, jnp.where(chance < level, 1.0, x))

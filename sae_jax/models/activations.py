@@ -1,4 +1,4 @@
-"""Activations by name, how a code is read (on the penalty's scale, as active or not), and the k largest of a sample."""
+"""Activations by name, and how their codes are read: on the penalty's scale, as active or not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
-
-from sae_jax.models.types import Codes, Scalar
+from jaxtyping import Array
 
 
 class Activation(NamedTuple):
@@ -67,44 +65,6 @@ ACTIVATIONS: dict[str, Activation] = {
         active_rule="code != 0",
     ),
 }
-
-
-def activity(codes: Codes, activation: str, top_k: bool) -> Codes:
-    """Codes on the penalty's scale; 0 where top-k dropped them, which is not what 0 stands for on every scale."""
-    values = ACTIVATIONS[activation].activity(codes)
-    return jnp.where(dropped(codes), 0, values) if top_k else values
-
-
-def dropped(codes: Codes) -> Bool[Array, "batch d_hidden"]:
-    """Which codes top-k left out: those that are exactly 0."""
-    return jnp.asarray(codes) == 0
-
-
-BITS = 32
-
-
-def largest(pre_activations: Codes, k: Scalar | Array) -> Bool[Array, "batch d_hidden"]:
-    """Which pre-activations are among the k largest of their sample, [batch, d_hidden]; k may be traced.
-
-    `lax.top_k` needs a k that is fixed when the program is compiled. Here the k-th largest value is found bit by bit,
-    as the largest number that at least k values reach, so that one program serves every k. Equal values stay together.
-
-    Args:
-        pre_activations: [batch, d_hidden].
-        k: how many to keep, >= 1; d_hidden and more keep all.
-    """
-    bits = jax.lax.bitcast_convert_type(jnp.asarray(pre_activations, jnp.float32), jnp.uint32)
-    # Floats in the order of unsigned numbers: the sign bit is turned over, and all others of negative ones.
-    top = jnp.uint32(1 << BITS - 1)
-    ordered = jnp.where(bits & top, ~bits, bits | top)
-
-    def next_bit(i: Array, found: Array) -> Array:
-        tried = found | (top >> i.astype(jnp.uint32))
-        enough = jnp.sum(ordered >= tried[:, None], axis=1) >= jnp.minimum(k, ordered.shape[1])
-        return jnp.where(enough, tried, found)
-
-    threshold = jax.lax.fori_loop(0, BITS, next_bit, jnp.zeros(ordered.shape[0], jnp.uint32))
-    return ordered >= threshold[:, None]
 
 
 OUTPUTS: dict[str, Callable[[Any], Array]] = {"sigmoid": jax.nn.sigmoid, "linear": _same}

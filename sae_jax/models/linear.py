@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.models.types import Batch
+from sae_jax.models.base import Batch
 
 
 def encoder_product(weight: Float[Array, "d_hidden d_in"], x: Batch, factors: str) -> Float[Array, "d_hidden batch"]:

@@ -1,4 +1,4 @@
-"""The running mean activation rho_hat of every hidden unit, as an explicit state."""
+"""What a model carries from step to step beside its parameters: the running mean activation rho_hat of every unit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models.types import Scalar, UnitMeans
-from sae_jax.training.config import Config
+from sae_jax.models.base import Scalar, UnitMeans
 
 
 @struct.dataclass
@@ -23,12 +22,12 @@ class SparsityState:
     start_weight: Array
 
 
-def init(rho: Scalar, config: Config) -> SparsityState:
-    """Start the average at rho, or at 0 with the bias remembered, as `config.ema_start` says."""
+def start(rho: Scalar, d_hidden: int, at: str) -> SparsityState:
+    """The average before the first batch: at "rho", or at "zero" with the bias remembered."""
     rho = jnp.asarray(rho, jnp.float32)
-    if config.ema_start == "rho":
-        return SparsityState(jnp.full(config.d_hidden, rho), jnp.zeros_like(rho))
-    return SparsityState(jnp.zeros(config.d_hidden, jnp.float32), jnp.ones_like(rho))
+    if at == "rho":
+        return SparsityState(jnp.full(d_hidden, rho), jnp.zeros_like(rho))
+    return SparsityState(jnp.zeros(d_hidden, jnp.float32), jnp.ones_like(rho))
 
 
 def update(state: SparsityState, batch_mean: UnitMeans, decay: Scalar) -> SparsityState:

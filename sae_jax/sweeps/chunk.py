@@ -12,18 +12,16 @@ from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from sae_jax.data import Data
-from sae_jax.models.types import Hyperparameters
 from sae_jax.settings import UserError
 from sae_jax.storage.checkpoints import Arrays, Position
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import fetch, lane_mesh, place, place_keys
 from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
-from sae_jax.sweeps.program import compiled
+from sae_jax.sweeps.program import Program, compiled
 from sae_jax.sweeps.recovery import Interrupted, Keeper, Wish
-from sae_jax.training.config import Config
-from sae_jax.training.lane import windows
-from sae_jax.training.step import Metrics
+from sae_jax.training.config import LaneSettings, lane_at
+from sae_jax.training.lane import curve_names, windows
+from sae_jax.training.step import Curves
 
 # Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among the cells and the seeds [lanes].
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
@@ -49,35 +47,29 @@ class Reporter:
 
 
 class Job(NamedTuple):
-    """All lanes of one program.
+    """All lanes of one program: the program, the seeds of every cell, and where the lanes go."""
 
-    Attributes:
-        config, data: the program and its samples.
-        hyper: hyperparameters of every cell, each leaf [cells].
-        seeds: seeds of every cell.
-        devices: where the lanes go.
-    """
-
-    config: Config
-    data: Data
-    hyper: Hyperparameters
+    program: Program
     seeds: tuple[int, ...]
     devices: list[jax.Device]
 
 
 class Samples(NamedTuple):
-    """A program's samples, on all of its devices."""
+    """A program's samples, on all of its devices: what batches are drawn from, and those held out."""
 
-    train: Array
+    block: Any
     heldout: Array
 
 
-def run_lanes(job: Job, plan: Plan, keeper: Keeper, put: Put, reporter: Reporter) -> None:
+def run_lanes(
+    program: Program, seeds: tuple[int, ...], devices: list[jax.Device], keeper: Keeper, put: Put, reporter: Reporter
+) -> None:
     """Train and measure all lanes of a program.
 
     Args:
-        job: the lanes.
-        plan: how they are packed.
+        program: settings, samples and plan.
+        seeds: of every cell.
+        devices: where the lanes go.
         keeper: keeps chunks while they are trained and afterwards, and knows of those kept before.
         put: takes a finished chunk's lanes, for good.
         reporter: is told where the program stands.
@@ -86,9 +78,11 @@ def run_lanes(job: Job, plan: Plan, keeper: Keeper, put: Put, reporter: Reporter
         Interrupted: the keeper wished an end.
         UserError: not even one lane a device fits in memory, or what was kept is not of these lanes.
     """
-    reporter.progress(Progress("compiling", 0, job.config.steps * plan.chunks, plan.lanes))
-    mesh = lane_mesh(job.devices, plan.data_parallel)
-    samples = Samples(*(place(part, mesh, split=False) for part in (job.data.train, job.data.heldout)))
+    job, plan = Job(program, seeds, devices), program.plan
+    reporter.progress(Progress("compiling", 0, program.settings.training.steps * plan.chunks, plan.lanes))
+    mesh, data = lane_mesh(devices, plan.data_parallel), program.data
+    block = data.feed.block(0, program.settings.training.batch_size)
+    samples = Samples(*(place(part, mesh, split=False) for part in (block, data.heldout)))
     first = 0
     while first < plan.lanes:
         began = keeper.at(first)
@@ -100,8 +94,8 @@ def run_lanes(job: Job, plan: Plan, keeper: Keeper, put: Put, reporter: Reporter
             plan = run.plan
         chunk, found = run.chunk, keeper.found(first, run.expected)
         if found is not None:
-            seeds = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
-            put(found, chunk.cells[chunk.real], seeds[chunk.real])
+            blocks = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
+            put(found, chunk.cells[chunk.real], blocks[chunk.real])
         first = chunk.end
 
 
@@ -137,8 +131,10 @@ class ChunkRun:
         self.job, self.samples, self.mesh, self.plan = job, samples, mesh, plan
         self.keeper, self.reporter = keeper, reporter
         self.chunk = chunk_at(plan, first)
-        self.steps, self.stops = job.config.steps, windows(job.config.steps)
-        self.program = compiled(job.config, job.data.train.shape[1], mesh, plan.sequential)
+        self.settings = job.program.settings
+        self.steps, self.stops = self.settings.training.steps, windows(self.settings.training.steps)
+        data = job.program.data
+        self.program = compiled(data.feed.draw, data.train.shape[1], mesh, plan.sequential)
 
     def packed_as(self, plan: Plan) -> ChunkRun:
         """A chunk by another plan that begins with the same lane."""
@@ -151,7 +147,7 @@ class ChunkRun:
             Interrupted: the keeper wished an end.
         """
         own = self._own()
-        carry, step, points = self.program.start(*own), 0, _no_points(self.chunk)
+        carry, step, points = self.program.start(*own), 0, _no_points(self.chunk, self.settings)
         if began:
             carry, step, points = self._restored(carry, points, began)
         logged, in_flight, wish = [points], _InFlight(self), Wish()
@@ -170,7 +166,7 @@ class ChunkRun:
                 in_flight.began = time.monotonic()
             if wish.end:
                 raise Interrupted
-            if logged[-1].loss.size and np.all(np.isnan(logged[-1].loss[..., -1])):
+            if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
                 break  # Every lane has stopped or diverged.
             start, window = step, int(np.searchsorted(self.stops, step, side="right"))
             step = min(int(self.stops[window]), start + wish.steps)
@@ -182,8 +178,8 @@ class ChunkRun:
         self.report("evaluating", self.steps)
         found = fetch(self.program.measure(self.samples.heldout, carry[0], *own), self.mesh)
         points = _joined(logged)
-        missing = [(0, 0), (0, 0), (0, len(self.stops) - points.loss.shape[-1])]
-        for name, values in points._asdict().items():
+        missing = [(0, 0), (0, 0), (0, len(self.stops) - points["loss"].shape[-1])]
+        for name, values in points.items():
             found[name] = np.pad(values, missing, constant_values=np.nan)
         real = {name: values[self.chunk.real] for name, values in found.items()}
         self.keeper.finish(self._position(step, points, finished=True), real)
@@ -196,15 +192,15 @@ class ChunkRun:
         number = self.chunk.end - self.chunk.first
         found = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
         curve = jax.ShapeDtypeStruct((number, len(self.stops)), np.dtype(np.float32))
-        return found | dict.fromkeys(Metrics._fields, curve)
+        return found | dict.fromkeys(curve_names(self.settings), curve)
 
-    def _own(self) -> tuple[Hyperparameters, Array]:
+    def _own(self) -> tuple[LaneSettings, Array]:
         """What is a lane's own: its settings, [blocks, cells_per_block], and its block's key, [blocks]."""
         here = np.maximum(self.chunk.cells, 0)
-        settings = place(jax.tree.map(lambda leaf: leaf[here], self.job.hyper), self.mesh, split=True)
+        settings = place(lane_at(self.settings, here), self.mesh, split=True)
         return settings, place_keys(np.asarray(self.job.seeds, np.uint32)[self.chunk.seeds], self.mesh)
 
-    def _restored(self, carry: Any, points: Metrics, began: Position) -> tuple[Any, int, Metrics]:
+    def _restored(self, carry: Any, points: Curves, began: Position) -> tuple[Any, int, Curves]:
         """Lanes, steps and logged points as they were saved; `carry` is what lanes are at the start."""
         if began.step > self.steps or began.points != np.searchsorted(self.stops, began.step, side="right"):
             raise UserError(
@@ -219,9 +215,9 @@ class ChunkRun:
         saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return place(saved["lanes"], self.mesh, split=True), began.step, saved["points"]
 
-    def _position(self, step: int, points: Metrics, finished: bool) -> Position:
+    def _position(self, step: int, points: Curves, finished: bool) -> Position:
         sizes = self.plan.cells_per_block, self.plan.blocks_per_group
-        return Position(0, self.chunk.first, *sizes, step, points.loss.shape[-1], finished)
+        return Position(0, self.chunk.first, *sizes, step, points["loss"].shape[-1], finished)
 
     def report(self, phase: str, step: int) -> None:
         """Say how far the program is when this chunk has taken so many steps."""
@@ -234,18 +230,18 @@ class _InFlight:
     """Calls whose results have not been fetched yet.
 
     Attributes:
-        calls: first and last step of each, and its Metrics.
+        calls: first and last step of each, and its Curves.
         began: when the first of them began to be computed, or later.
         seconds_per_step: of the last one that was fetched; None before.
     """
 
     def __init__(self, run: ChunkRun) -> None:
         self._run = run
-        self.calls: list[tuple[int, int, Metrics]] = []
+        self.calls: list[tuple[int, int, Curves]] = []
         self.began = time.monotonic()
         self.seconds_per_step: float | None = None
 
-    def collected(self, left: int) -> list[Metrics]:
+    def collected(self, left: int) -> list[Curves]:
         """Fetch all calls but so many, as soon as they are done: the points logged by them, [..., 1]."""
         points = []
         while len(self.calls) > left:
@@ -259,15 +255,15 @@ class _InFlight:
         return points
 
 
-def _joined(points: list[Metrics]) -> Metrics:
+def _joined(points: list[Curves]) -> Curves:
     """Curves one after another, as one."""
     return jax.tree.map(lambda *curves: np.concatenate(curves, axis=-1), *points)
 
 
-def _no_points(chunk: Chunk) -> Metrics:
+def _no_points(chunk: Chunk, settings: LaneSettings) -> Curves:
     """Curves without a logged point, [blocks, cells_per_block, 0]."""
     nothing: Any = np.zeros((*chunk.cells.shape, 0), np.float32)
-    return Metrics(*[nothing] * len(Metrics._fields))
+    return dict.fromkeys(curve_names(settings), nothing)
 
 
 def _named(tree: Any) -> dict[str, Any]:

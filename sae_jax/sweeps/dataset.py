@@ -9,38 +9,66 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from sae_jax.models.activations import ACTIVATIONS
-from sae_jax.settings import as_json
+from sae_jax.models.base import Term
 from sae_jax.storage.arrays import Opener
-from sae_jax.sweeps.grid import ALL_SETTINGS, Grid
-from sae_jax.training.config import Config
+from sae_jax.sweeps.grid import Grid, fields_of
+from sae_jax.sweeps.program import Program
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.evaluation import measures_of
 from sae_jax.training.lane import windows
+from sae_jax.training.step import curves_of
 
 # Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
 FORMAT = 2
 
-PARAMETERS = {
-    "encoder_weight": (("unit", "input"), "encoder rows We"),
-    "encoder_bias": (("unit",), "encoder bias be"),
-    "decoder_weight": (("unit", "input"), "decoder rows Wd (the encoder's where tied)"),
-    "decoder_bias": (("input",), "decoder bias bd"),
-}
 
+class Variable(NamedTuple):
+    """A variable of the lanes: dimensions beside theirs, label, units, and its kind.
 
-class Shape(NamedTuple):
-    """What one program's lanes are the size of.
-
-    Attributes:
-        point: its values on the program axes.
-        config: its static settings.
-        inputs: values of a sample.
-        image: (height, width) where a sample is an image.
+    The kinds are parameter, curve (over steps), measure (on held-out data), status (how a lane ended), and task (what
+    was measured of finished lanes).
     """
 
-    point: Mapping[str, Any]
-    config: Config
-    inputs: int
-    image: tuple[int, int] | None
+    dims: tuple[str, ...]
+    label: str
+    units: str
+    kind: str
+    dtype: Any = np.float32
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the variable says of itself."""
+        return labels(self.label, self.units) | {"kind": self.kind}
+
+
+def variables_of(settings: LaneSettings) -> dict[str, Variable]:
+    """Every variable of a program's lanes, from the declarations of its terms, measures and parameters."""
+    model, own = settings.architecture, settings.model
+    terms = model.terms(own)
+    window = "mean since the step logged before"
+    first = next(iter(terms.values()))
+    curves = curves_of(Term("training loss", first.units), terms)
+    return {
+        **{name: Variable(("step",), f"{term.label}, {window}", term.units, "curve") for name, term in curves.items()},
+        **{
+            f"eval_{name}": Variable(measure.dims, measure.label, measure.units, "measure")
+            for name, measure in measures_of(model, own).items()
+        },
+        "diverged_at": Variable(
+            (),
+            "step at which the lane turned non-finite and was frozen; -1 where it did not",
+            "step",
+            "status",
+            np.int32,
+        ),
+        "stopped_at": Variable(
+            (), "step at which early stopping ended the lane; -1 where it did not", "step", "status", np.int32
+        ),
+        **{
+            name: Variable(parameter.dims, parameter.label, "1", "parameter")
+            for name, parameter in model.parameters(own).items()
+        },
+    }
 
 
 class Frame(NamedTuple):
@@ -53,113 +81,105 @@ class Frame(NamedTuple):
     """
 
     grid: Grid
-    programs: Sequence[Shape]
+    programs: Sequence[Program]
     opened: Opener
 
     @property
     def steps(self) -> np.ndarray:
         """Step numbers of the logged points of any program."""
-        return np.unique(np.concatenate([windows(program.config.steps) for program in self.programs]))
+        return np.unique(np.concatenate([windows(program.settings.training.steps) for program in self.programs]))
 
     @property
     def sizes(self) -> dict[str, int]:
         """How long the dimensions are that are no axes."""
-        units = max(program.config.d_hidden for program in self.programs)
-        return {"step": len(self.steps), "unit": units, "input": max(program.inputs for program in self.programs)}
+        units = max(program.settings.model.d_hidden for program in self.programs)
+        inputs = max(program.data.train.shape[1] for program in self.programs)
+        return {"step": len(self.steps), "unit": units, "input": inputs}
 
-    def array(self, name: str) -> np.ndarray:
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The variables of any program; labels that differ between programs, such as what counts as active, all."""
+        described = [variables_of(program.settings) for program in self.programs]
+        every: dict[str, list[Variable]] = {}
+        for one in described:
+            for name, variable in one.items():
+                every.setdefault(name, []).append(variable)
+        return {
+            name: same[0]._replace(
+                label=" / ".join(dict.fromkeys(one.label for one in same)),
+                units=" / ".join(dict.fromkeys(one.units for one in same)),
+            )
+            for name, same in every.items()
+        }
+
+    def array(self, name: str, variable: Variable) -> np.ndarray:
         """The array of a variable over all lanes: [axes in the order given, seed, the variable's own dimensions]."""
-        dims, sizes = _described(self.programs[0].config)[name][0], self.sizes
+        sizes = self.sizes
         lanes = (*map(len, self.grid.axes.values()), len(self.grid.seeds))
-        return self.opened(name, lanes + tuple(sizes[dim] for dim in dims), DTYPES.get(name, np.float32))
+        return self.opened(name, lanes + tuple(sizes[dim] for dim in variable.dims), variable.dtype)
 
 
-DTYPES = {"diverged_at": np.int32, "stopped_at": np.int32}
-
-
-def put(frame: Frame, program: Shape, found: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray) -> None:
+def put(frame: Frame, program: Program, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray) -> None:
     """Put finished lanes where they belong, filled up with NaN where other programs have more units, inputs or steps.
 
     Args:
         frame: what is being filled.
         program: whose lanes they are.
-        found: arrays by variable name, [lanes, the variable's own dimensions].
+        values: arrays by variable name, [lanes, the variable's own dimensions]; NaN for those of other programs.
         cells, seeds: positions of the lanes among the program's cells and among the seeds, [lanes].
     """
-    own: dict[str, Any] = {
-        "step": np.searchsorted(frame.steps, windows(program.config.steps)),
-        "unit": slice(program.config.d_hidden),
-        "input": slice(program.inputs),
+    inside: dict[str, Any] = {
+        "step": np.searchsorted(frame.steps, windows(program.settings.training.steps)),
+        "unit": slice(program.settings.model.d_hidden),
+        "input": slice(program.data.train.shape[1]),
     }
     where = (*frame.grid.position(program.point, cells), seeds)
-    described = _described(program.config)
-    for name, values in found.items():
-        array = frame.array(name)
-        dims = described[name][0]
-        shape = (len(values), *(frame.sizes[dim] for dim in dims))
-        if shape != values.shape:
-            wide = np.full(shape, np.nan, values.dtype)
-            wide[(slice(None), *(own[dim] for dim in dims))] = values
-            values = wide
-        array[where] = values
+    for name, variable in frame.variables.items():
+        shape = (len(cells), *(frame.sizes[dim] for dim in variable.dims))
+        part = values.get(name)
+        if part is None or part.shape != shape:
+            wide = np.full(shape, np.nan, variable.dtype)
+            if part is not None:
+                wide[(slice(None), *(inside[dim] for dim in variable.dims))] = part
+            part = wide
+        frame.array(name, variable)[where] = part
 
 
-def to_dataset(frame: Frame, data: Sequence[Sequence[float]]) -> xr.Dataset:
+def to_dataset(frame: Frame) -> xr.Dataset:
     """Label the arrays of all lanes.
 
     Args:
         frame: filled.
-        data: by what each program's samples are known again.
 
     Returns:
         A Dataset whose dimensions are the axes in the order given, then seed, then what the variable itself has: step,
-        unit or input. Its attributes config and data hold every setting, and `data`.
+        unit or input. Its attributes: config, every setting; data, by what each program's samples are known again;
+        axes, the settings that vary, in order.
     """
-    grid, described = frame.grid, [_described(program.config) for program in frame.programs]
-    variables: dict[str, Any] = {}
-    for name, (dims, _, _) in described[0].items():
-        # Programs may label a variable differently, such as by what counts as active: all of it is said.
-        said = [" / ".join(dict.fromkeys(words)) for words in zip(*(one[name][1:] for one in described), strict=True)]
-        variables[name] = ((*grid.axes, "seed", *dims), frame.array(name), labels(*said))
+    grid, image = frame.grid, {}
     for i, name in enumerate(("image_height", "image_width")):
-        sides = [program.image[i] if program.image else 0 for program in frame.programs]
+        shapes = [program.data.image_shape for program in frame.programs]
+        sides = np.asarray([shape[i] if shape else 0 for shape in shapes], np.int32)
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
-        shape = tuple(map(len, grid.program_axes.values()))
-        variables[name] = (tuple(grid.program_axes), np.asarray(sides, np.int32).reshape(shape), labels(text, "pixel"))
-    coordinates: dict[str, Any] = {name: coordinate(name, values) for name, values in grid.axes.items()}
+        values = sides.reshape(tuple(map(len, grid.program_axes.values())))
+        image[name] = (tuple(grid.program_axes), values, labels(text, "pixel") | {"kind": "status"})
+    lanes = {
+        name: ((*grid.axes, "seed", *variable.dims), frame.array(name, variable), variable.attributes)
+        for name, variable in frame.variables.items()
+    }
+    coordinates: dict[str, Any] = {name: coordinate(grid, name, values) for name, values in grid.axes.items()}
     coordinates |= lane_coordinates(grid)
     coordinates["step"] = ("step", frame.steps, labels("training steps taken", "step"))
     coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
     coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
-    recorded = {"config": json.dumps(settings_json(grid)), "data": json.dumps(data)}
-    return xr.Dataset(variables, coordinates, {"title": "sparse autoencoder sweep", "format": FORMAT} | recorded)
-
-
-def dimensions() -> dict[str, tuple[str, ...]]:
-    """Dimensions beside the lanes', of every variable that a Dataset must have."""
-    return {name: dims for name, (dims, _, _) in _described(Config()).items()}
-
-
-def _described(config: Config) -> dict[str, tuple[tuple[str, ...], str, str]]:
-    """Dimensions beside the lanes', label and units of every variable."""
-    active = f"{ACTIVATIONS[config.activation].active_rule} for {config.activation} codes"
-    units = {"mean_squared_error": "squared input units", "bernoulli": "nat"}.get(
-        config.reconstruction_loss, "squared input units per sample"
-    )
-    window = "mean since the step logged before"
-    return {
-        "loss": (("step",), f"training loss, {window}", units),
-        "reconstruction": (("step",), f"reconstruction term, {window}", units),
-        "penalty": (("step",), f"beta * sum_j KL(rho || rho_hat_j), {window}", "nat"),
-        "eval_reconstruction": ((), f"reconstruction loss ({config.reconstruction_loss}) on held-out data", units),
-        "eval_explained_variance": ((), "explained variance on held-out data; 0 is predicting the mean", "1"),
-        "eval_l0": ((), f"mean number of active units per held-out sample; active: {active}", "unit"),
-        "eval_dead_fraction": ((), f"share of units active on no held-out sample; active: {active}", "1"),
-        "eval_mean_activation": (("unit",), "mean activity on held-out data (tanh codes as (h + 1) / 2)", "1"),
-        "eval_max_activation": (("unit",), "largest activity on held-out data (tanh codes as (h + 1) / 2)", "1"),
-        "diverged_at": ((), "step at which the lane turned non-finite and was frozen; -1 where it did not", "step"),
-        "stopped_at": ((), "step at which early stopping ended the lane; -1 where it did not", "step"),
-    } | {name: (dims, label, "1") for name, (dims, label) in PARAMETERS.items()}
+    attributes = {
+        "title": "sparse autoencoder sweep",
+        "format": FORMAT,
+        "config": json.dumps(grid.as_json()),
+        "data": json.dumps([program.data.summary for program in frame.programs]),
+        "axes": json.dumps(list(grid.axes)),
+    }
+    return xr.Dataset(lanes | image, coordinates, attributes)
 
 
 def labels(long_name: str, units: str) -> dict[str, str]:
@@ -167,15 +187,15 @@ def labels(long_name: str, units: str) -> dict[str, str]:
     return {"long_name": long_name, "units": units}
 
 
-def coordinate(name: str, values: Any) -> tuple[str, np.ndarray, dict[str, str]]:
+def coordinate(grid: Grid, name: str, values: Any) -> tuple[str, np.ndarray, dict[str, str]]:
     """The labelled coordinate of a swept setting."""
-    metadata = ALL_SETTINGS[name].metadata
+    metadata = fields_of(grid.model)[name].metadata
     return name, np.asarray(values), labels(metadata["help"], metadata["unit"])
 
 
 def lane_coordinates(grid: Grid) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
     """The labelled coordinates of the lane axes and of seed."""
-    coordinates = {name: coordinate(name, values) for name, values in grid.lane_axes.items()}
+    coordinates = {name: coordinate(grid, name, values) for name, values in grid.lane_axes.items()}
     return coordinates | {"seed": ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))}
 
 
@@ -192,21 +212,14 @@ def side_by_side(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) 
     points = [dataset.expand_dims({name: [value] for name, value in point.items()}) for point, dataset in programs]
     for name, values in reversed(grid.program_axes.items()):
         groups = [points[i : i + len(values)] for i in range(0, len(points), len(values))]
-        points = [xr.concat(group, dim=name, join="outer", combine_attrs=_both_labels) for group in groups]
+        points = [xr.concat(group, dim=name, join="outer", combine_attrs=_all_labels) for group in groups]
     dataset = points[0]
     for name, values in grid.program_axes.items():
-        dataset[name].attrs = coordinate(name, values)[2]
+        dataset[name].attrs = coordinate(grid, name, values)[2]
     return dataset.transpose(*grid.axes, "seed", ...)
 
 
-def _both_labels(attributes: list[dict[str, str]], context: Any) -> dict[str, str]:
+def _all_labels(attributes: list[dict[str, str]], context: Any) -> dict[str, str]:
     """Labels of a variable whose programs label it differently, such as by what counts as active: all of them."""
     names = dict.fromkeys(name for labelled in attributes for name in labelled)
     return {name: " / ".join(dict.fromkeys(labelled[name] for labelled in attributes)) for name in names}
-
-
-def settings_json(grid: Grid) -> dict[str, Any]:
-    """Every setting of a sweep: a list of values where it varies."""
-    values = {**as_json(grid.config), **as_json(grid.data), **grid.fixed}
-    swept = {name: list(axis) for name, axis in grid.axes.items()}
-    return {name: swept.get(name, values.get(name)) for name in ALL_SETTINGS} | {"seeds": list(grid.seeds)}

@@ -16,7 +16,7 @@ from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, UserError, check_all, o
 BLOCK_OVERHEAD = 0.5
 # Wider blocks are no faster, and those of more bytes fall out of a CPU's cache.
 CPU_CELLS_PER_BLOCK = 32
-CPU_BLOCK_BYTES = 2**24
+CPU_BLOCK_BYTES = 10 * 2**20
 CPU_MEMORY_SHARE = 0.5
 ACCELERATOR_MEMORY_SHARE = 0.8
 # What lanes of a chunk use of a device, where the user has not decided: more is no faster, and is all held on the host

@@ -1,9 +1,11 @@
-"""One compiled program: its functions over all lanes of a chunk, and how its lanes are laid out."""
+"""One compiled program: its functions over all lanes of a chunk, and the memory that a lane needs."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +13,44 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax.data import Data
-from sae_jax.models.autoencoder import decoder_weight
-from sae_jax.models.types import Hyperparameters, Key
-from sae_jax.sweeps import processes as distributed
+from sae_jax.models.base import Batch, Key
+from sae_jax.sweeps import processes
 from sae_jax.sweeps.devices import batch_axis, over_lanes, own_devices
 from sae_jax.sweeps.plan import Engine, Plan, make_plan, memory_budget
-from sae_jax.training.config import Config
+from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import evaluate
-from sae_jax.training.lane import LaneState, end_window, final_params, init_lane, no_metrics, train_steps
-from sae_jax.training.step import Metrics
+from sae_jax.training.lane import LaneState, end_window, final_params, init_lane, no_curves, train_steps
+from sae_jax.training.optimizers import OPTIMIZERS
+from sae_jax.training.step import Curves
+
+# A lane in training: its state, and its curves summed since the last logged point.
+Carry = tuple[LaneState, Curves]
+
+
+class Program(NamedTuple):
+    """One compiled program of a sweep.
+
+    Attributes:
+        point: its values on the program axes.
+        settings: of all of its cells, swept leaves [cells].
+        data: its samples.
+        plan: how its lanes are packed.
+    """
+
+    point: dict[str, Any]
+    settings: LaneSettings
+    data: Data
+    plan: Plan
 
 
 class Compiled(NamedTuple):
-    """The three functions of a program, each over all lanes of a chunk.
+    """The three functions of a program, each over all lanes of a chunk; they are compiled for each settings' statics.
 
     Attributes:
-        start: f(hyper, keys) -> (lanes, sums over no steps).
-        advance: f(train, heldout, start, stop, length, (lanes, sums), hyper, keys) -> ((lanes, sums), Metrics). Trains
-            from one step to another; length is that of the logged window that ends there, 0 where none does.
-        measure: f(heldout, lanes, hyper, keys) -> held-out measures and parameters by variable name.
+        start: f(settings, keys) -> (lanes, sums over no steps).
+        advance: f(block, heldout, start, stop, length, (lanes, sums), settings, keys) -> ((lanes, sums), curves).
+            Trains from one step to another; length is that of the logged window that ends there, 0 where none does.
+        measure: f(heldout, lanes, settings, keys) -> held-out measures, parameters and ends by variable name.
     """
 
     start: jax.stages.Wrapped
@@ -38,79 +59,105 @@ class Compiled(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(config: Config, d_in: int, mesh: Mesh, sequential: bool) -> Compiled:
-    """The program of a Config: kept, so that another data set or another call of the same shapes compiles nothing."""
+def compiled(draw: Callable[..., Batch], d_in: int, mesh: Mesh, sequential: bool) -> Compiled:
+    """The functions for a source of batches: cached, so that other samples of the same shapes compile nothing."""
     return Compiled(
-        start=over_lanes(lambda hyper, key: (init_lane(key, config, hyper, d_in), no_metrics()), mesh, 0, sequential),
-        advance=over_lanes(functools.partial(_advance, config, batch_axis(mesh)), mesh, 5, sequential, in_place=True),
+        start=over_lanes(lambda settings, key: _start(d_in, settings, key), mesh, 0, sequential),
+        advance=over_lanes(functools.partial(_advance, draw, batch_axis(mesh)), mesh, 5, sequential, in_place=True),
         # One lane at a time: a held-out split is many times as large as a batch.
-        measure=over_lanes(
-            lambda heldout, lane, hyper, key: _measure(lane, heldout, config, hyper), mesh, 1, True, cells_in_turn=True
-        ),
+        measure=over_lanes(_measure, mesh, 1, True, cells_in_turn=True),
     )
 
 
-def plan_lanes(
-    config: Config,
-    data: Data,
-    hyper: Hyperparameters,
-    seeds: tuple[int, ...],
-    devices: list[jax.Device],
-    engine: Engine,
-) -> Plan:
-    """Lay a program's lanes out, from the memory that one lane needs.
-
-    A lane counts twice, as it is kept between calls and while it is trained, with the activations and their gradients
-    of its device's share of a batch.
-
-    Args:
-        config, data: the program and its samples.
-        hyper: hyperparameters of every cell, each leaf [cells].
-        seeds: seeds of every cell.
-        devices: devices to spread over.
-        engine: what the user has decided.
-    """
-    d_in = data.train.shape[1]
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), hyper)
-    state = jax.eval_shape(lambda seed, h: init_lane(jax.random.key(seed), config, h, d_in), 0, one)
-    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    row_bytes = 3 * 4 * (d_in + config.d_hidden)
-    watched = len(data.heldout) if config.patience else 0
-    batch = len(data.train) if config.optimizer == "lbfgs" else config.batch_size // engine.data_parallel
-    lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
-    shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
-    # Every process must make the same plan.
-    budget = distributed.least(memory_budget(own_devices(devices), shared_bytes))
-    # In step with others, a lane's line search waits for the longest one.
-    widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else 0
-    return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, engine, widest)
+def _start(d_in: int, settings: LaneSettings, key: Key) -> Carry:
+    return init_lane(key, settings, d_in), no_curves(settings)
 
 
 def _advance(
-    config: Config,
+    draw: Callable[..., Batch],
     axis_name: str | None,
-    train: Array,
+    block: Any,
     heldout: Array,
     start: Array,
     stop: Array,
     length: Array,
-    carry: tuple[LaneState, Metrics],
-    hyper: Hyperparameters,
+    carry: Carry,
+    settings: LaneSettings,
     key: Key,
-) -> tuple[tuple[LaneState, Metrics], Metrics]:
-    lane, total = train_steps(config, *carry, train, hyper, key, start, stop, axis_name)
-    lane, metrics = end_window(config, lane, total, heldout, hyper, length)
+) -> tuple[Carry, Curves]:
+    lane, total = train_steps(settings, draw, *carry, block, key, start, stop, axis_name)
+    lane, curves = end_window(settings, lane, total, heldout, length)
     total = jax.tree.map(lambda value: jnp.where(length > 0, 0, value), total)
-    return (lane, total), metrics
+    return (lane, total), curves
 
 
-def _measure(lane: LaneState, heldout: Array, config: Config, hyper: Hyperparameters) -> dict[str, Array]:
-    params = final_params(lane)
-    evaluation = evaluate(params, heldout, config, hyper.k)
+def _measure(heldout: Array, lane: LaneState, settings: LaneSettings, key: Key) -> dict[str, Array]:
+    params = final_params(lane, settings)
     return {
-        **{f"eval_{name}": value for name, value in evaluation._asdict().items()},
+        **{f"eval_{name}": value for name, value in evaluate(params, heldout, settings).items()},
         **params,
-        "decoder_weight": decoder_weight(params),
         "diverged_at": lane.train.diverged_at,
-        "stopped_at": lane.stopped_at,
+        "stopped_at": lane.stopping.stopped_at,
     }
+
+
+def plan_lanes(
+    settings: LaneSettings, data: Data, seeds: tuple[int, ...], devices: list[jax.Device], engine: Engine
+) -> Plan:
+    """Lay a program's lanes out, from the memory that one lane needs.
+
+    Args:
+        settings: of all cells, swept leaves [cells].
+        data: the program's samples.
+        seeds: seeds of every cell.
+        devices: devices to spread over.
+        engine: what the user has decided.
+    """
+    structure = jax.tree.structure(settings)
+    batch_size = settings.training.batch_size // engine.data_parallel
+    block = data.feed.block(0, batch_size)
+    shapes = jax.tree.structure(block), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(block))
+    lane_bytes, measure_bytes = _lane_memory(structure, data.feed.draw, shapes, data.heldout.shape, batch_size)
+    shared_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(block)) + data.heldout.nbytes + measure_bytes
+    # Every process must make the same plan.
+    budget = processes.least(memory_budget(own_devices(devices), shared_bytes))
+    # In step with others, a lane's line search waits for the longest one.
+    full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
+    widest = 1 if full_batch and devices[0].platform == "cpu" else 0
+    cells = len(jax.tree.leaves(settings)[0])
+    return make_plan(cells, len(seeds), devices, lane_bytes, budget, engine, widest)
+
+
+@functools.lru_cache(maxsize=64)
+def _lane_memory(
+    structure: Any, draw: Callable[..., Batch], block_shapes: Any, heldout_shape: tuple[int, int], batch_size: int
+) -> tuple[int, int]:
+    """Bytes that a lane takes while it is trained, and what measuring it takes beside its state.
+
+    Both are the compiler's own account of a program of one lane: its state, and what it computes on the way.
+
+    Args:
+        structure: of the lane's settings, whose statics it holds.
+        draw: of the source of batches.
+        block_shapes: structure, and shape and dtype of every leaf, of what `draw` reads.
+        heldout_shape: of the held-out samples.
+        batch_size: samples of a batch on one device.
+    """
+    scalar, count = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    settings = jax.tree.unflatten(structure, [scalar] * structure.num_leaves)
+    training = dataclasses.replace(settings.training, batch_size=batch_size)
+    settings = dataclasses.replace(settings, training=training)
+    tree, leaves = block_shapes
+    block = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    heldout, key = jax.ShapeDtypeStruct(heldout_shape, jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    carry = jax.eval_shape(functools.partial(_start, heldout_shape[1]), settings, key)
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+    advance = jax.jit(functools.partial(_advance, draw, None), donate_argnums=5)
+    while_training = _temporary(advance.lower(block, heldout, count, count, count, carry, settings, key))
+    return state + while_training, _temporary(jax.jit(_measure).lower(heldout, carry[0], settings, key))
+
+
+def _temporary(lowered: jax.stages.Lowered) -> int:
+    """Bytes that a program needs beside its arguments and results. Memory is laid out before code is optimised."""
+    needs = lowered.compile(compiler_options={"xla_backend_optimization_level": "0"}).memory_analysis()
+    return int(needs.temp_size_in_bytes) if needs else 0

@@ -12,30 +12,20 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
-from sae_jax.data import Data, as_data
-from sae_jax.data.config import DataConfig
-from sae_jax.data.corruption import check_levels
-from sae_jax.models.types import Hyperparameters
-from sae_jax.settings import UserError, as_json
+from sae_jax.data import Data, DataConfig, as_data
+from sae_jax.models import Model
+from sae_jax.settings import UserError, as_json, settings_of
 from sae_jax.storage.arrays import Opener, in_memory
-from sae_jax.sweeps import processes as distributed
-from sae_jax.sweeps.chunk import Job, Reporter, run_lanes
-from sae_jax.sweeps.dataset import Frame, Shape, put, settings_json, to_dataset
+from sae_jax.sweeps import processes
+from sae_jax.sweeps.chunk import Reporter, run_lanes
+from sae_jax.sweeps.dataset import Frame, put, to_dataset
 from sae_jax.sweeps.devices import choose_devices
-from sae_jax.sweeps.grid import DATA, Grid, make_grid
-from sae_jax.sweeps.plan import Engine, Plan, count, repacked
-from sae_jax.sweeps.program import plan_lanes
+from sae_jax.sweeps.grid import Grid, make_grid
+from sae_jax.sweeps.plan import Engine, count, repacked
+from sae_jax.sweeps.program import Program, plan_lanes
 from sae_jax.sweeps.recovery import Checkpoints, Keeper
-from sae_jax.training.config import Config
-
-
-class Program(NamedTuple):
-    """One compiled program of a sweep: its values on the program axes, its settings, its samples, its plan."""
-
-    point: dict[str, Any]
-    config: Config
-    data: Data
-    plan: Plan
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.optimizers import OPTIMIZERS
 
 
 class Study(NamedTuple):
@@ -47,8 +37,8 @@ class Study(NamedTuple):
 
 
 def sweep(
-    config: Config = Config(),  # noqa: B008
     data: Data | np.ndarray | DataConfig = DataConfig(),  # noqa: B008
+    model: Model | str = "classic",
     *,
     seeds: int | Sequence[int] = 1,
     devices: int = 0,
@@ -62,16 +52,16 @@ def sweep(
     """Train a grid of autoencoders, every cell with every seed, and measure them on held-out data.
 
     Args:
-        config: what the settings do not say about the program.
         data: samples [samples, features] or Data; or a DataConfig, whose fields may then be settings too.
+        model: name of the model, or a record of your own.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
         devices: how many devices to use; 0 is all (on a CPU, one per core).
         data_parallel: how many devices split every batch between them; the rest of the mesh holds other lanes.
         lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
-        reporter: is told the plan and the progress.
-        settings: any field of Hyperparameters, Config or DataConfig: a value, or a sequence of values for an axis.
+        reporter: receives the plan and the progress.
+        settings: any setting of the model, the training or the data: a value, or a sequence of values for an axis.
 
     Returns:
         A Dataset whose dimensions are the settings given as sequences, seed, and step, unit or input. It holds the
@@ -89,13 +79,13 @@ def sweep(
         cells_per_block=cells_per_block,
         blocks=blocks,
     )
-    study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
+    study = prepare(data, model, seeds=seeds, engine=engine, reporter=reporter, **settings)
     return train(study, reporter, in_memory())
 
 
 def prepare(
-    config: Config,
     data: Data | np.ndarray | DataConfig,
+    model: Model | str,
     *,
     seeds: int | Sequence[int],
     engine: Engine,
@@ -104,31 +94,29 @@ def prepare(
 ) -> Study:
     """Check everything that `sweep` was given, load the data and plan the lanes; arguments and errors are its own."""
     ready = None if isinstance(data, DataConfig) else data if isinstance(data, Data) else as_data(data)
-    if ready is not None and set(settings) & set(DATA):
-        name = sorted(set(settings) & set(DATA))[0]
-        raise UserError(f"{name} is a setting of the data: got it beside samples; pass a DataConfig instead of them")
+    of_data = sorted(set(settings) & set(settings_of(DataConfig)))
+    if ready is not None and of_data:
+        raise UserError(
+            f"{of_data[0]} is a setting of the data: got it beside samples; pass a DataConfig instead of them"
+        )
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
-    grid = make_grid(config, source, seeds, settings)
-    hyper = grid.cells()
-    distributed.agree("command line", json.dumps([settings_json(grid), list(grid.axes), as_json(engine)]))
+    grid = make_grid(model, source, seeds, settings)
+    processes.agree("command line", json.dumps([grid.as_json(), list(grid.axes), as_json(engine)]))
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
-    if not distributed.started():
-        available = available[: len(hyper.rho) * len(grid.seeds) * engine.data_parallel]
+    if not processes.started():
+        available = available[: int(np.prod(grid.shape)) * engine.data_parallel]
     loaded: dict[DataConfig, Data] = {}
     programs = []
-    for point, program_config, data_config in grid.programs():
+    for point, lanes, data_config in grid.programs():
         if data_config not in loaded:
             loaded[data_config] = ready or sources.load(data_config)
             reporter.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
-        distributed.agree("samples", json.dumps(samples.summary))
-        check_data(program_config, samples)
-        check_k(program_config, hyper)
-        check_levels(program_config.corruption, hyper.noise)
-        plan = plan_lanes(program_config, samples, hyper, grid.seeds, available, engine)
-        programs.append(Program(point, program_config, samples, plan))
+        processes.agree("samples", json.dumps(samples.summary))
+        check_data(lanes, samples)
+        programs.append(Program(point, lanes, samples, plan_lanes(lanes, samples, grid.seeds, available, engine)))
     return Study(grid, programs, available)
 
 
@@ -156,7 +144,7 @@ def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpo
 
     Args:
         study: what to train.
-        reporter: is told the plan and the progress.
+        reporter: receives the plan and the progress.
         opened: where the arrays of all lanes are held; see `arrays`.
         checkpoints: keep what is trained; None keeps it in memory.
 
@@ -167,23 +155,20 @@ def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpo
         Interrupted: the checkpoints were asked to end.
         UserError: a checkpoint cannot be written or read, or memory does not suffice.
     """
-    grid, hyper = study.grid, study.grid.cells()
-    shapes = [Shape(point, config, data.train.shape[1], data.image_shape) for point, config, data, _ in study.programs]
-    frame = Frame(grid, shapes, opened)
-    for number, (shape, (point, config, data, plan)) in enumerate(zip(shapes, study.programs, strict=True)):
-        where = "".join(f"{name} {value}, " for name, value in point.items())
-        reporter.line(f"plan: {where}{plan}")
-        job = Job(config, data, hyper, grid.seeds, study.devices)
+    frame = Frame(study.grid, study.programs, opened)
+    for number, program in enumerate(study.programs):
+        where = "".join(f"{name} {value}, " for name, value in program.point.items())
+        reporter.line(f"plan: {where}{program.plan}")
         keeper = checkpoints.of_program(number) if checkpoints else Keeper()
-        run_lanes(job, plan, keeper, functools.partial(put, frame, shape), reporter)
-    return to_dataset(frame, [program.data.summary for program in study.programs])
+        run_lanes(program, study.grid.seeds, study.devices, keeper, functools.partial(put, frame, program), reporter)
+    return to_dataset(frame)
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:
     """Refuse batches that cannot be split evenly over the devices.
 
     Raises:
-        UserError: there are some, or devices would be left over, or L-BFGS is to split its one batch.
+        UserError: there are some, or devices would be left over, or one batch of all samples is to be split.
     """
     parts = engine.data_parallel
     if devices % parts:
@@ -191,50 +176,35 @@ def check_split(grid: Grid, engine: Engine, devices: int) -> None:
             f"devices must be a multiple of data_parallel: got {devices} and {parts}; "
             f"use a smaller data_parallel, or devices {-(-devices // parts) * parts}"
         )
-    for _, config, _ in grid.programs():
-        if config.optimizer == "lbfgs" and parts > 1:
+    for _, lanes, _ in grid.programs():
+        training = lanes.training
+        if OPTIMIZERS[training.optimizer].full_batch and parts > 1:
             raise UserError(
-                f"data_parallel must be 1 for optimizer lbfgs, whose line search takes the whole batch on one device: "
-                f"got {parts}; use adam or sgd"
+                f"data_parallel must be 1 for optimizer {training.optimizer}, whose line search takes the whole batch "
+                f"on one device: got {parts}; use adam or sgd"
             )
-        if config.batch_size % parts:
+        if training.batch_size % parts:
             raise UserError(
-                f"batch_size must be a multiple of data_parallel: got {config.batch_size} and {parts}; "
-                f"use batch_size {-(-config.batch_size // parts) * parts}"
+                f"batch_size must be a multiple of data_parallel: got {training.batch_size} and {parts}; "
+                f"use batch_size {-(-training.batch_size // parts) * parts}"
             )
 
 
-def check_k(config: Config, hyper: Hyperparameters) -> None:
-    """Refuse a k above the number of hidden units.
-
-    Raises:
-        UserError: there is one.
-    """
-    if hyper.k is not None and np.max(hyper.k) > config.d_hidden:
-        raise UserError(
-            f"k must be at most d_hidden: got {np.max(hyper.k):g} of {config.d_hidden}; use a smaller k, or 0 for all"
-        )
-
-
-def check_data(config: Config, data: Data) -> None:
+def check_data(settings: LaneSettings, data: Data) -> None:
     """Refuse settings that cannot work with the data, before anything is trained.
 
     Raises:
-        UserError: a batch is larger than the data, a sigmoid output cannot reach the values, or there is nothing to
-            explain.
+        UserError: a batch is larger than the data, the model cannot reach the values, or there is nothing to explain.
     """
-    if config.batch_size > len(data.train) and config.optimizer != "lbfgs":
+    training = settings.training
+    if training.batch_size > len(data.train) and not OPTIMIZERS[training.optimizer].full_batch:
         raise UserError(
-            f"batch_size must be at most the number of training samples: got {config.batch_size} of {len(data.train)}; "
-            f"use {len(data.train)} or less"
+            f"batch_size must be at most the number of training samples: got {training.batch_size} of "
+            f"{len(data.train)}; use {len(data.train)} or less"
         )
     low = min(float(split.min()) for split in (data.train, data.heldout))
     high = max(float(split.max()) for split in (data.train, data.heldout))
-    if config.output == "sigmoid" and (low < 0 or high > 1):
-        raise UserError(
-            f"output sigmoid needs data in [0, 1]: got values from {low:.3g} to {high:.3g}; "
-            "use output linear, or normalize ufldl"
-        )
+    settings.architecture.check_data(settings.model, low, high)
     # Below, the squares of the differences are 0 in single precision.
     if not np.max(np.ptp(data.heldout.astype(float), axis=0)) ** 2 > np.finfo(np.float32).tiny:
         raise UserError(

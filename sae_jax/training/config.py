@@ -1,64 +1,133 @@
-"""Settings that change the compiled program. Frozen, hashable, checked on construction."""
+"""Settings of a training, whatever is trained, and the settings of a lane: its model with these."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from sae_jax.data.corruption import CORRUPTIONS
-from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
+import jax
+import numpy as np
+from flax import struct
+
+from sae_jax.data.corruption import CORRUPTIONS, check_levels
+from sae_jax.models import Model, model_of
 from sae_jax.settings import (
     AT_LEAST_ONE,
+    CLOSED_UNIT,
+    HALF_OPEN_UNIT,
     NON_NEGATIVE,
-    TRUE_OR_FALSE,
+    POSITIVE,
     UserError,
-    check_all,
+    check,
+    is_swept,
     one_of,
-    setting,
+    settings_of,
+    static,
+    swept,
+    unknown,
 )
+from sae_jax.training.optimizers import OPTIMIZERS
 
-RECONSTRUCTION_LOSSES = ("squared_error", "half_squared_error", "mean_squared_error", "bernoulli")
 
+@struct.dataclass
+class TrainingSettings:
+    """Optimizer, schedules, batches, stopping, and the noise on the encoder's inputs."""
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is trained and how: everything that changes the compiled program.
-
-    Raises:
-        UserError: a value is out of range, or two values do not go together.
-    """
-
-    d_hidden: int = setting(49, AT_LEAST_ONE, "number of hidden units")
-    activation: str = setting("sigmoid", one_of(ACTIVATIONS), "activation of the codes")
-    output: str = setting("sigmoid", one_of(OUTPUTS), "activation of the reconstruction")
-    tied: bool = setting(False, TRUE_OR_FALSE, "the decoder weight is the encoder's transpose")
-    reconstruction_loss: str = setting("squared_error", one_of(RECONSTRUCTION_LOSSES), "reconstruction loss")
-    corruption: str = setting("none", one_of(CORRUPTIONS), "noise on the encoder's inputs, at level --noise")
-    estimator: str = setting(
-        "ema", one_of(("ema", "batch")), "rho_hat in the penalty: the running mean, or this batch's own mean"
-    )
-    ema_start: str = setting(
-        "rho", one_of(("rho", "zero")), "the running mean starts at rho, or at 0 and is corrected for it"
-    )
-    products: str = setting(
-        "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
-    )
-    optimizer: str = setting("adam", one_of(("adam", "sgd", "lbfgs")), "Adam, SGD with momentum, or full-batch L-BFGS")
-    batch_size: int = setting(128, AT_LEAST_ONE, "samples in a minibatch", "sample")
-    steps: int = setting(10_000, AT_LEAST_ONE, "training steps", "step")
-    patience: int = setting(
+    learning_rate: Any = swept(5e-3, POSITIVE, "learning rate at the end of the warm-up")
+    warmup: Any = swept(0.05, CLOSED_UNIT, "fraction of the steps over which the learning rate rises linearly")
+    final_learning_rate: Any = swept(0.0, CLOSED_UNIT, "cosine decay ends at this fraction of the learning rate")
+    clip_norm: Any = swept(0.0, NON_NEGATIVE, "gradients are scaled down to this global norm; 0 is off")
+    momentum: Any = swept(0.9, HALF_OPEN_UNIT, "momentum of optimizer sgd")
+    noise: Any = swept(0.0, NON_NEGATIVE, "level of the corruption: standard deviation, or probability up to 1")
+    corruption: str = static("none", one_of(CORRUPTIONS), "noise on the encoder's inputs, at level --noise")
+    optimizer: str = static("adam", one_of(OPTIMIZERS), "Adam, SGD with momentum, or full-batch L-BFGS")
+    batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch", "sample")
+    steps: int = static(10_000, AT_LEAST_ONE, "training steps", "step")
+    patience: int = static(
         0, NON_NEGATIVE, "a lane stops after this many logged points without a lower held-out loss; 0 is off"
     )
 
-    def __post_init__(self) -> None:
-        check_all(self)
-        exact = self.estimator == "batch" and self.corruption == "none" and self.products == "float32"
-        if self.optimizer == "lbfgs" and not exact:
+
+@struct.dataclass
+class LaneSettings:
+    """Everything that training one lane reads: a pytree whose leaves are the swept settings, scalars or [lanes].
+
+    Attributes:
+        architecture: the model, part of the structure.
+        model: the model's own settings.
+        training: those of the training.
+    """
+
+    architecture: Model = struct.field(pytree_node=False)
+    model: Any
+    training: TrainingSettings
+
+
+def declared(model: Model) -> dict[str, dataclasses.Field]:
+    """The settings of a lane of a model, by name."""
+    return settings_of(model.Settings) | settings_of(TrainingSettings)
+
+
+def lane_settings(model: str | Model = "classic", **values: Any) -> LaneSettings:
+    """Settings of one lane, checked; what is not given has its default, what is off is None.
+
+    Args:
+        model: the name of a model, or the record itself.
+        values: any setting of the model and of the training.
+
+    Raises:
+        UserError: a name is unknown, a value is out of range, or values do not go together.
+    """
+    architecture = model_of(model) if isinstance(model, str) else model
+    fields = declared(architecture)
+    for name in values:
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    checked = {name: check(fields[name], value) for name, value in values.items()}
+    settings = from_values(architecture, {name: field.default for name, field in fields.items()} | checked)
+    check_settings(settings)
+    return settings
+
+
+def from_values(architecture: Model, values: Mapping[str, Any]) -> LaneSettings:
+    """Settings of all names, unchecked; swept ones may be arrays over lanes. What is off in every lane becomes None."""
+
+    def part(owner: Any) -> Any:
+        fields = settings_of(owner)
+        off = {
+            name
+            for name, field in fields.items()
+            if is_swept(field) and field.metadata["off"] is not None and np.all(values[name] == field.metadata["off"])
+        }
+        return owner(**{name: None if name in off else values[name] for name in fields})
+
+    return LaneSettings(architecture, part(architecture.Settings), part(TrainingSettings))
+
+
+def check_settings(settings: LaneSettings) -> None:
+    """Refuse settings that do not go together; swept ones may be arrays over lanes.
+
+    Raises:
+        UserError: some do not.
+    """
+    architecture, training = settings.architecture, settings.training
+    architecture.check(settings.model)
+    check_levels(training.corruption, np.ravel(training.noise))
+    if OPTIMIZERS[training.optimizer].full_batch:
+        exact = {**architecture.exact(settings.model), "corruption": "none"}
+        values = {name: getattr(settings.model, name, getattr(training, name, None)) for name in exact}
+        if values != exact:
             raise UserError(
-                "optimizer lbfgs needs the exact gradient of one fixed loss: got estimator "
-                f"{self.estimator}, corruption {self.corruption}, products {self.products}; "
-                "use estimator batch, corruption none, products float32"
+                f"optimizer {training.optimizer} needs the exact gradient of one fixed loss: got {_listed(values)}; "
+                f"use {_listed(exact)}"
             )
-        if self.reconstruction_loss == "bernoulli" and self.output != "sigmoid":
-            raise UserError(
-                f"reconstruction_loss bernoulli needs probabilities: got output {self.output}; use output sigmoid"
-            )
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def lane_at(settings: LaneSettings, index: Any) -> LaneSettings:
+    """The settings of some lanes out of those whose leaves are arrays over lanes."""
+    return jax.tree.map(lambda leaf: leaf[index], settings)

@@ -1,28 +1,14 @@
-"""Measures of a trained autoencoder on held-out data."""
+"""Measures of a trained autoencoder on held-out data, declared: each is a variable with label and units."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.models.activations import ACTIVATIONS, OUTPUTS, activity, dropped
-from sae_jax.models.autoencoder import decode_logits, encode
-from sae_jax.models.losses import reconstruction_loss
-from sae_jax.models.types import Batch, Params, Scalar
-from sae_jax.training.config import Config
-
-
-class Evaluation(NamedTuple):
-    """Measures on held-out data: four scalars, and mean and maximum activity of every unit, [d_hidden]."""
-
-    reconstruction: Array
-    explained_variance: Array
-    l0: Array
-    dead_fraction: Array
-    mean_activation: Array
-    max_activation: Array
+from sae_jax.models.base import Batch, Evaluated, Measure, Model, Params
+from sae_jax.training.config import LaneSettings
 
 
 def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
@@ -36,32 +22,61 @@ def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
     return 1 - residual / jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)))
 
 
-def evaluate(params: Params, x: Batch, config: Config, k: Scalar | Array | None = None) -> Evaluation:
-    """Measure an autoencoder on held-out samples.
-
-    reconstruction is the training loss's own term; l0 the mean number of units active on a sample; dead_fraction the
-    share of units active on no sample; mean_activation and max_activation are taken over the samples, of the activity
-    on the penalty's scale. What counts as active is `sae_jax.models.activations.ACTIVATIONS[...].active_rule`.
-
-    Args:
-        params: parameter pytree.
-        x: held-out samples, [batch, d_in].
-        config: activation, output and reconstruction_loss are read.
-        k: units kept on a sample; 0 and None keep all.
+def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
+    """Every measure of a model by name: the model's own, and those that every model has.
 
     Source: Bricken et al. 2023 (L0, dead units: never active on the samples looked at).
     """
-    activation = ACTIVATIONS[config.activation]
-    codes = encode(params, x, config, k)
-    logits = decode_logits(params, codes, config)
-    scaled, active = activity(codes, config.activation, k is not None), activation.is_active(codes)
-    if k is not None:
-        active = active & ~dropped(codes)
-    return Evaluation(
-        reconstruction=reconstruction_loss(logits, x, config),
-        explained_variance=explained_variance(x, OUTPUTS[config.output](logits)),
-        l0=jnp.mean(jnp.sum(active, axis=1, dtype=jnp.float32)),
-        dead_fraction=jnp.mean(~jnp.any(active, axis=0), dtype=jnp.float32),
-        mean_activation=jnp.mean(scaled, axis=0),
-        max_activation=jnp.max(scaled, axis=0),
+    active = f"active: {model.active_rule(settings)}"
+    return {
+        **model.measures(settings),
+        "explained_variance": Measure(
+            lambda lane: explained_variance(lane.x, lane.reconstruction),
+            "explained variance on held-out data; 0 is predicting the mean",
+        ),
+        "l0": Measure(
+            lambda lane: jnp.mean(jnp.sum(lane.active, axis=1, dtype=jnp.float32)),
+            f"mean number of active units per held-out sample; {active}",
+            "unit",
+        ),
+        "dead_fraction": Measure(
+            lambda lane: jnp.mean(~jnp.any(lane.active, axis=0), dtype=jnp.float32),
+            f"share of units active on no held-out sample; {active}",
+        ),
+        "firing_rate": Measure(
+            lambda lane: jnp.mean(lane.active, axis=0, dtype=jnp.float32),
+            f"share of held-out samples on which a unit is active; {active}",
+            dims=("unit",),
+        ),
+    }
+
+
+def encode(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, "batch d_hidden"]:
+    """Codes of samples [batch, d_in], as at inference, [batch, d_hidden]."""
+    return settings.architecture.encode(params, x, settings.model)
+
+
+def decode(params: Params, codes: Array, settings: LaneSettings) -> Float[Array, "batch d_in"]:
+    """Reconstruction from codes [batch, d_hidden], [batch, d_in]."""
+    return settings.architecture.decode(params, codes, settings.model)
+
+
+def evaluate(params: Params, x: Batch, settings: LaneSettings) -> dict[str, Array]:
+    """Every measure of an autoencoder on held-out samples, by name.
+
+    Args:
+        params: of a finished lane.
+        x: held-out samples, [batch, d_in].
+        settings: its settings, scalars.
+    """
+    model = settings.architecture
+    codes = encode(params, x, settings)
+    lane = Evaluated(
+        params=params,
+        x=jnp.asarray(x),
+        codes=codes,
+        active=model.active(codes, settings.model),
+        reconstruction=decode(params, codes, settings),
+        settings=settings.model,
     )
+    return {name: measure.compute(lane) for name, measure in measures_of(model, settings.model).items()}

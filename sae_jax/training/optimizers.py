@@ -1,91 +1,83 @@
-"""Config -> optax transformation, and the schedules of learning rate, beta and k."""
+"""Optimizers by name, through optax, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from sae_jax.models.types import Hyperparameters, Scalar, Tree
-from sae_jax.training.config import Config
-
-LINE_SEARCH_STEPS = 20
-
-
-def warmup(step: Scalar | Array, config: Config, fraction: Scalar) -> Float[Array, ""]:
-    """Linear warm-up factor over a fraction w of all T steps: min(1, (t + 1) / (w T)), 1 throughout where w is 0."""
-    return jnp.minimum(1.0, (step + 1) / jnp.maximum(fraction * config.steps, 1.0))
+from sae_jax.models.base import Params, Scalar, ramp
+from sae_jax.training import lbfgs
+from sae_jax.training.lbfgs import LossAndRest, Proposal
 
 
-def learning_rate(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
+class Optimizer(NamedTuple):
+    """An optimizer of the engine.
+
+    Attributes:
+        init: (parameters, f() -> zeros like what the loss returns beside its value) -> state.
+        propose: (loss, parameters, state, training settings, learning rate, f(gradient) -> gradient) -> Proposal.
+        full_batch: whether it minimises one fixed loss of all samples, without batches, schedules or several devices.
+    """
+
+    init: Callable[[Params, Callable[[], Any]], Any]
+    propose: Callable[[LossAndRest, Params, Any, Any, Scalar, Callable[[Params], Params]], Proposal]
+    full_batch: bool = False
+
+
+def learning_rate(step: Scalar | Array, training: Any) -> Float[Array, ""]:
     """Learning rate of a step: linear warm-up to the full rate, then half a cosine down to its final fraction.
 
         lr * min(1, (t + 1) / (w T)) * (f + (1 - f) (1 + cos(pi p)) / 2),  p = max(0, t - w T) / (T - w T)
 
     Args:
         step: t, from 0.
-        config: steps T is read.
-        hyper: learning_rate lr, warmup w and final_learning_rate f are read.
+        training: steps T, learning_rate lr, warmup w and final_learning_rate f are read.
 
     Source: Loshchilov and Hutter 2017, equation 5 (one cycle).
     """
-    start = hyper.warmup * config.steps
-    done = jnp.clip((step - start) / jnp.maximum(config.steps - start, 1.0), 0.0, 1.0)
-    cosine = hyper.final_learning_rate + (1 - hyper.final_learning_rate) * 0.5 * (1 + jnp.cos(jnp.pi * done))
-    return hyper.learning_rate * warmup(step, config, hyper.warmup) * cosine
+    start = training.warmup * training.steps
+    done = jnp.clip((step - start) / jnp.maximum(training.steps - start, 1.0), 0.0, 1.0)
+    cosine = training.final_learning_rate + (1 - training.final_learning_rate) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    return training.learning_rate * ramp(step, training.steps, training.warmup) * cosine
 
 
-def units_kept(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Float[Array, ""]:
-    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
-
-    From the first step on, a small k would leave alive only the units that happened to start large.
+def _first_order(direction: Callable[[Scalar], optax.GradientTransformation], bounded: bool) -> Optimizer:
+    """An optimizer of minibatches, whose state does not depend on its settings, so that these may be traced.
 
     Args:
-        step: t, from 0.
-        config: d_hidden n and steps T are read.
-        hyper: k, where 0 is n, and k_warmup w are read.
-
-    Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
+        direction: momentum -> transformation of clipped gradients to the direction that is descended.
+        bounded: whether no entry of the direction is much above 1 (Adam's: Kingma and Ba 2015, section 2.1), so that
+            its step is known to be finite before it is computed, in a branch that runs only then: nothing is selected,
+            and no old state is kept.
     """
-    fallen = warmup(step, config, hyper.k_warmup)
-    return jnp.round(config.d_hidden + jnp.where(hyper.k > 0, hyper.k - config.d_hidden, 0) * fallen)
 
+    def transformation(clip_norm: Scalar, momentum: Scalar, rate: Scalar) -> optax.GradientTransformation:
+        limit = jnp.where(clip_norm > 0, clip_norm, jnp.inf)
+        return optax.chain(_clip_by_global_norm(limit), direction(momentum), optax.scale_by_learning_rate(rate))
 
-def warmed_up(step: Scalar | Array, config: Config, hyper: Hyperparameters) -> Bool[Array, ""]:
-    """Whether the warm-ups of the learning rate, of beta and of k have ended; L-BFGS has none.
+    def init(params: Params, _: Callable[[], Any]) -> Any:
+        return transformation(0.0, 0.0, 0.0).init(params)
 
-    Before that, the loss rises with beta and falls with the learning rate, whatever the lane does.
-    """
-    if config.optimizer == "lbfgs":
-        return jnp.bool_(True)
-    longest = jnp.maximum(hyper.warmup, hyper.beta_warmup)
-    if hyper.k is not None:
-        longest = jnp.maximum(longest, jnp.where(hyper.k > 0, hyper.k_warmup, 0))
-    return step >= config.steps * longest
+    def propose(
+        loss_of: LossAndRest, params: Params, state: Any, training: Any, rate: Scalar, prepared: Callable[..., Params]
+    ) -> Proposal:
+        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        gradients = prepared(gradients)
 
+        def update() -> tuple[Params, Any]:
+            return transformation(training.clip_norm, training.momentum, rate).update(gradients, state, params)
 
-def make_optimizer(config: Config, hyper: Hyperparameters, rate: Scalar) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of one step; its state does not depend on the learning rate, so that this may be traced.
+        if bounded:
+            return Proposal(loss, rest, gradients, jnp.square(rate), update)
+        computed = update()
+        return Proposal(loss, rest, gradients, optax.tree.norm(computed[0]), lambda: computed)
 
-    Args:
-        config: optimizer is read.
-        hyper: clip_norm and momentum are read; neither by L-BFGS.
-        rate: learning rate of this step.
-
-    Returns:
-        A transformation whose update takes, beside gradients, state and parameters, the value of the loss, its
-        gradient and the loss itself as `value`, `grad` and `value_fn`.
-    """
-    if config.optimizer == "lbfgs":
-        return make_lbfgs()
-    limit = jnp.where(hyper.clip_norm > 0, hyper.clip_norm, jnp.inf)
-    direction = optax.scale_by_adam() if config.optimizer == "adam" else optax.trace(decay=hyper.momentum)
-    transformation = optax.chain(_clip_by_global_norm(limit), direction, optax.scale_by_learning_rate(rate))
-    return optax.with_extra_args_support(transformation)
+    return Optimizer(init, propose)
 
 
 def _clip_by_global_norm(limit: Array) -> optax.GradientTransformation:
@@ -97,37 +89,8 @@ def _clip_by_global_norm(limit: Array) -> optax.GradientTransformation:
     return optax.stateless(clipped)
 
 
-def make_lbfgs() -> optax.GradientTransformationExtraArgs:
-    """L-BFGS that searches along its direction for a step that meets the strong Wolfe conditions.
-
-    The search tries the full step first: optax's default, the step of the iteration before, stalls on autoencoders.
-    """
-    return optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(LINE_SEARCH_STEPS, initial_guess_strategy="one"))
-
-
-def minimize(loss: Callable[[Tree], Array], start: Tree, steps: int, tolerance: float = 1e-5) -> Tree:
-    """Minimise a smooth loss by full-batch L-BFGS: pure, and may be mapped over lanes.
-
-    Args:
-        loss: pytree -> scalar.
-        start: where to begin.
-        steps: iterations at most.
-        tolerance: ends where no entry of the gradient is larger than this.
-
-    Returns:
-        The last iterate.
-    """
-    optimizer = make_lbfgs()
-    value_and_gradient = optax.value_and_grad_from_state(loss)
-
-    def unfinished(carry: tuple[Tree, Any, Array, Array]) -> Array:
-        return (carry[2] < steps) & (carry[3] > tolerance)
-
-    def step(carry: tuple[Tree, Any, Array, Array]) -> tuple[Tree, Any, Array, Array]:
-        params, state, taken, _ = carry
-        value, gradient = value_and_gradient(params, state=state)
-        updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
-        return optax.apply_updates(params, updates), state, taken + 1, optax.tree.norm(gradient, ord=jnp.inf)
-
-    begin = (start, optimizer.init(start), jnp.int32(0), jnp.float32(jnp.inf))
-    return jax.lax.while_loop(unfinished, step, begin)[0]
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adam": _first_order(lambda momentum: optax.scale_by_adam(), bounded=True),
+    "sgd": _first_order(lambda momentum: optax.trace(decay=momentum), bounded=False),
+    "lbfgs": Optimizer(lbfgs.init, lbfgs.propose, full_batch=True),
+}

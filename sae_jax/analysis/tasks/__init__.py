@@ -75,7 +75,7 @@ def _labelled(lanes: Lanes, findings: Findings) -> xr.Dataset:
             values = np.where(lanes.diverged.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
             values = values.reshape(*lanes.shape, *values.shape[1:])
         dims = (*lanes.dims, *found.dims) if found.of_lanes else found.dims
-        variables[name] = (dims, values, labels(found.label, found.units))
+        variables[name] = (dims, values, labels(found.label, found.units) | {"kind": "task"})
     coordinates = {name: (name, values, labels(*text)) for name, (values, *text) in findings.coordinates.items()}
     return xr.Dataset(variables, lanes.coordinates | coordinates)
 

@@ -33,7 +33,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
     anomalous = np.arange(len(samples)) >= len(lanes.data.heldout)
 
     def errors(lane: Lane, x: Array) -> Array:
-        return jnp.sum(jnp.square(reconstruct(lane, x, lanes.config) - x), axis=1)
+        return jnp.sum(jnp.square(reconstruct(lane, x) - x), axis=1)
 
     scores = lanes.map(errors, samples)
 

@@ -15,10 +15,9 @@ from sae_jax.analysis.cells import by_cell, name_of
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.data import Data
 from sae_jax.data.corruption import CORRUPTIONS, check_levels
-from sae_jax.models.autoencoder import decode, encode
-from sae_jax.models.types import Batch
+from sae_jax.models.base import Batch
 from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, Range, UserError, check_all, one_of, setting
-from sae_jax.training.config import Config
+from sae_jax.training.evaluation import decode, encode
 
 MOST_DOTS = 30
 
@@ -89,9 +88,9 @@ class Best(NamedTuple):
     private: dict[str, Any]
 
 
-def reconstruct(lane: Lane, x: Batch, config: Config) -> Float[Array, "batch d_in"]:
+def reconstruct(lane: Lane, x: Batch) -> Float[Array, "batch d_in"]:
     """A lane's reconstruction of samples, [batch, d_in]."""
-    return decode(lane.params, encode(lane.params, x, config, lane.hyper.k), config)
+    return decode(lane.params, encode(lane.params, x, lane.settings), lane.settings)
 
 
 def psnr(error: Float[Array | np.ndarray, "batch inputs"], peak: float) -> Float[Array, ""]:

@@ -30,7 +30,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
 
     def restored(lane: Lane, clean: Array, noisy: Array) -> tuple[Array, Array]:
         def at_level(one: Array) -> tuple[Array, Array]:
-            restored = reconstruct(lane, one, lanes.config)
+            restored = reconstruct(lane, one)
             return psnr(restored - clean, peak), restored[:SHOWN]
 
         return jax.lax.map(at_level, noisy)

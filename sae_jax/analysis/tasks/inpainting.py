@@ -44,7 +44,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
 
     def fill(lane: Lane, clean: Array, holed: Array) -> tuple[Array, Array]:
         def once(_: Array, x: Array) -> Array:
-            return jnp.where(hole[None, :], reconstruct(lane, x, lanes.config), clean)
+            return jnp.where(hole[None, :], reconstruct(lane, x), clean)
 
         filled = jax.lax.fori_loop(0, options.rounds, once, holed)
         return psnr((filled - clean)[:, hole], peak), filled[:SHOWN]

@@ -15,7 +15,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.analysis.probes import accuracy, fit_probe, probe_logits
 from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, labels_of
-from sae_jax.models.autoencoder import encode
+from sae_jax.training.evaluation import encode
 
 SCORE = "probe_accuracy"
 
@@ -29,7 +29,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return accuracy(logits, expected), jnp.argmax(logits, axis=1)
 
     def on_codes(lane: Lane, train: Array, heldout: Array, *labels: Array) -> tuple[Array, Array]:
-        train, heldout = (encode(lane.params, x, lanes.config, lane.hyper.k) for x in (train, heldout))
+        train, heldout = (encode(lane.params, x, lane.settings) for x in (train, heldout))
         return classify(train, heldout, *labels)
 
     samples = (lanes.data.train, lanes.data.heldout, labels, heldout_labels)

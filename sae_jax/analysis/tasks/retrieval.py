@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, labels_of
-from sae_jax.models.autoencoder import encode
-from sae_jax.models.types import Codes
+from sae_jax.models.base import Codes
+from sae_jax.training.evaluation import encode
 
 SCORE = "retrieval_map"
 SHOWN = 8
@@ -35,7 +35,7 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return jnp.mean(relevant[:, :k], dtype=jnp.float32), average_precision(relevant), order[:, :SHOWN]
 
     def by_codes(lane: Lane, queries: Array, database: Array, same: Array) -> tuple[Array, Array, Array]:
-        queries, database = (encode(lane.params, x, lanes.config, lane.hyper.k) for x in (queries, database))
+        queries, database = (encode(lane.params, x, lane.settings) for x in (queries, database))
         return search(queries, database, same)
 
     precision, mean_average, nearest = lanes.map(by_codes, queries, database, same)

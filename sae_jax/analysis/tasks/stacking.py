@@ -28,7 +28,7 @@ WEIGHT_BYTES = 4 * 2 * 4
 def measure(lanes: Lanes, options: TaskConfig) -> Findings:
     """Held-out accuracy of every lane's stack, before and after fine-tuning."""
     labels, heldout_labels, classes = labels_of(lanes.data, "stacked")
-    sizes = (lanes.config.d_hidden, *options.layers)
+    sizes = (lanes.lanes.settings.model.d_hidden, *options.layers)
     needed = WEIGHT_BYTES * sum(inputs * units for inputs, units in itertools.pairwise(sizes))
     available = memory_budget(lanes.devices[:1], 0)
     if needed > available:
@@ -38,12 +38,12 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         )
 
     def stack(lane: Lane, train: Array, heldout: Array, labels: Array, expected: Array) -> tuple[Array, Array]:
-        config, k, key = lanes.config, lane.hyper.k, jax.random.key(lane.seed)
-        layers = pretrain(config, lane.params, options.layers, train, heldout, lane.hyper, key)
-        codes = encode_stack(layers, train, config, k)
+        settings, key = lane.settings, jax.random.key(lane.seed)
+        layers = pretrain(settings, lane.params, options.layers, train, heldout, key)
+        codes = encode_stack(layers, train, settings)
         probe = fit_probe(codes, labels, len(classes), options.decay, options.iterations)
-        tuned = fine_tune(layers, probe, train, labels, config, k, options.decay, options.fine_tuning)
-        before, after = (accuracy(stack_logits(*net, heldout, config, k), expected) for net in ((layers, probe), tuned))
+        tuned = fine_tune(layers, probe, train, labels, settings, options.decay, options.fine_tuning)
+        before, after = (accuracy(stack_logits(*net, heldout, settings), expected) for net in ((layers, probe), tuned))
         return before, after
 
     before, after = lanes.map(stack, lanes.data.train, lanes.data.heldout, labels, heldout_labels)

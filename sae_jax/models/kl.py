@@ -1,4 +1,4 @@
-"""Penalties on codes and weights, each a pure function."""
+"""The KL sparsity penalty, with its gradient injected at the codes by a `jax.custom_vjp`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.models.activations import ACTIVATIONS, dropped
-from sae_jax.models.types import EPSILON, Codes, Params, Scalar, UnitMeans
+from sae_jax.models.base import Codes, Scalar, UnitMeans
+
+# Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence goes on along its tangent.
+EPSILON = 1e-6
 
 
 def kl_divergence(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_hidden"]:
@@ -91,40 +93,3 @@ def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Arr
 
 
 kl_penalty.defvjp(_kl_penalty_fwd, _kl_penalty_bwd)
-
-
-def l1_penalty(codes: Codes) -> Float[Array, ""]:
-    """Mean over the batch of the codes' L1 norm, mean_i sum_j |h_ij|.
-
-    Source: Bricken et al. 2023, "Towards monosemanticity", appendix "Advice for training sparse autoencoders".
-    """
-    return jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
-
-
-def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bool = False) -> Float[Array, ""]:
-    """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
-
-        mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_jk^2)
-
-    Args:
-        params: encoder_weight is read.
-        codes: codes of the batch, [batch, d_hidden]; sigma' is a function of them.
-        activation: name of the codes' activation.
-        top_k: whether only the k largest codes of a sample were kept.
-
-    Source: Rifai et al. 2011, "Contractive auto-encoders", section 3.
-    """
-    slopes = ACTIVATIONS[activation].slope(codes)
-    if top_k:
-        slopes = jnp.where(dropped(codes), 0, slopes)
-    slopes = jnp.mean(jnp.square(slopes), axis=0)
-    return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=1))
-
-
-def weight_decay(params: Params) -> Float[Array, ""]:
-    """Half the squared norm of the weights, (1/2) sum ||W||^2, biases exempt; tied weights count once.
-
-    Source: Ng, CS294A notes, section 2.
-    """
-    squares = [jnp.sum(jnp.square(params[name])) for name in ("encoder_weight", "decoder_weight") if name in params]
-    return 0.5 * jnp.sum(jnp.stack(squares))

@@ -1,0 +1,93 @@
+"""Where the batches of a training come from: pure functions of a seed's key and the step.
+
+Nothing is carried between steps, so that a resumed run needs no position in its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sae_jax.data.batches import batch_indices, device_rows
+from sae_jax.models.base import Key, Scalar
+
+# What a block of batches from the host may take of a device's memory.
+HOST_BLOCK_BYTES = 2**26
+
+
+class Feed(NamedTuple):
+    """A source of batches.
+
+    Attributes:
+        draw: (block, key of the seed's batches, step, batch_size, axis_name) -> batch [batch, d_in]: traced, and this
+            device's share of the batch where it is split over a named axis.
+        block: (first step, batch_size) -> pytree of arrays that `draw` reads from that step on, for `steps` of them.
+        steps: (batch_size) -> how many steps a block serves; None where one block serves all.
+    """
+
+    draw: Callable[[Any, Key, Scalar | Array, int, str | None], Array]
+    block: Callable[[int, int], Any]
+    steps: Callable[[int], int | None] = lambda batch_size: None
+
+
+class HostBlock(NamedTuple):
+    """Batches of some steps: the first step, int32, and [steps, batch, d_in]."""
+
+    first: Any
+    batches: Any
+
+
+def resident(rows: Float[np.ndarray | Array, "samples d_in"]) -> Feed:
+    """Minibatches of an array that lies on the device, by a fresh permutation each epoch and seed."""
+    return Feed(_draw_resident, lambda first, batch_size: rows)
+
+
+def _draw_resident(rows: Array, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
+    return rows[device_rows(batch_indices(key, step, rows.shape[0], batch_size), axis_name)]
+
+
+def draw_whole(rows: Array, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
+    """All rows of a resident array at every step: what a full-batch optimizer takes."""
+    return rows
+
+
+def generated(generate: Callable[[Key, int], Array]) -> Feed:
+    """Endless samples drawn inside the step.
+
+    Args:
+        generate: (key, batch_size) -> batch [batch, d_in], pure; it gets another key for every seed and step.
+    """
+
+    def draw(block: Any, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
+        # Every device draws the whole batch and takes its share, so that samples do not depend on their number.
+        return device_rows(generate(jax.random.fold_in(key, step), batch_size), axis_name)
+
+    return Feed(draw, lambda first, batch_size: ())
+
+
+def from_host(read: Callable[[int, int], np.ndarray], d_in: int) -> Feed:
+    """Batches that the host reads, a block of steps at a time; all lanes share what is read once.
+
+    Args:
+        read: (step, batch_size) -> batch [batch, d_in] float32; the same for the same step.
+        d_in: values of a sample.
+    """
+
+    def steps(batch_size: int) -> int:
+        return max(1, HOST_BLOCK_BYTES // (4 * batch_size * d_in))
+
+    def block(first: int, batch_size: int) -> HostBlock:
+        batches = [read(first + i, batch_size) for i in range(steps(batch_size))]
+        return HostBlock(np.int32(first), np.stack(batches).astype(np.float32, copy=False))
+
+    return Feed(_draw_from_host, block, steps)
+
+
+def _draw_from_host(block: HostBlock, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
+    batch = jax.lax.dynamic_index_in_dim(block.batches, jnp.asarray(step) - block.first, keepdims=False)
+    return device_rows(batch, axis_name)

@@ -1,0 +1,187 @@
+"""What a model is to the engine that trains it: a record of pure functions, and the types that they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sae_jax.settings import AT_LEAST_ONE, static
+
+# Parameters by name. A flat dict, so that it is at once a pytree and a safetensors file.
+Params: TypeAlias = dict[str, Array]
+Key: TypeAlias = PRNGKeyArray
+Scalar: TypeAlias = Float[Array, ""] | float
+Batch: TypeAlias = Float[Array | np.ndarray, "batch d_in"]
+Codes: TypeAlias = Float[Array | np.ndarray, "batch d_hidden"]
+UnitMeans: TypeAlias = Float[Array | np.ndarray, " d_hidden"]
+Tree = TypeVar("Tree")
+
+
+@struct.dataclass
+class Settings:
+    """What every model has; each extends it in its own file. A declaration is a flag, a range, a help and an axis."""
+
+    d_hidden: int = static(49, AT_LEAST_ONE, "number of hidden units")
+
+
+class Parameter(NamedTuple):
+    """An array that a finished lane holds: its dimensions among "unit" and "input" (none for a scalar), its label."""
+
+    dims: tuple[str, ...]
+    label: str
+
+
+class Term(NamedTuple):
+    """A term of the loss: label and units of its curve."""
+
+    label: str
+    units: str
+
+
+class Evaluated(NamedTuple):
+    """A trained lane on held-out data, as its measures receive it.
+
+    Attributes:
+        params: parameters of the finished lane.
+        x: held-out samples, [batch, d_in].
+        codes: [batch, d_hidden].
+        active: which units fire on which sample, booleans [batch, d_hidden].
+        reconstruction: x_hat, [batch, d_in].
+        settings: the model's settings.
+    """
+
+    params: Params
+    x: Array
+    codes: Array
+    active: Array
+    reconstruction: Array
+    settings: Any
+
+
+class Measure(NamedTuple):
+    """A measure of a trained lane on held-out data; it becomes the variable eval_NAME.
+
+    Attributes:
+        compute: Evaluated -> array.
+        label, units: of the variable.
+        dims: its dimensions beside the lanes', such as ("unit",).
+    """
+
+    compute: Callable[[Evaluated], Array]
+    label: str
+    units: str = "1"
+    dims: tuple[str, ...] = ()
+
+
+class Across(NamedTuple):
+    """Statistics of a whole batch, over however many devices it is split: the only way to a collective.
+
+    No gradient passes: differentiating through a collective means different things under vmap, shard_map and pmap.
+
+    Attributes:
+        axis: named axis over which the batch is split; None where it lies whole on one device.
+    """
+
+    axis: str | None = None
+
+    def mean(self, tree: Tree) -> Tree:
+        """Mean over the devices of what each has computed of its equal share."""
+        return self._over(jax.lax.pmean, tree)
+
+    def sum(self, tree: Tree) -> Tree:
+        """Sum over the devices."""
+        return self._over(jax.lax.psum, tree)
+
+    def max(self, tree: Tree) -> Tree:
+        """Maximum over the devices."""
+        return self._over(jax.lax.pmax, tree)
+
+    def _over(self, collective: Callable[..., Any], tree: Any) -> Any:
+        tree = jax.lax.stop_gradient(tree)
+        return tree if self.axis is None else collective(tree, self.axis)
+
+
+class Step(NamedTuple):
+    """What a step gives a model beside its parameters and its memory.
+
+    Attributes:
+        x: what the encoder sees, [batch, d_in]; this device's share of the batch.
+        target: what is to be reconstructed, [batch, d_in].
+        number: of the step t, from 0; None where every schedule is taken to have ended.
+        steps: of the whole training T.
+        across: statistics of the whole batch.
+    """
+
+    x: Batch
+    target: Batch
+    number: Scalar | Array | None = None
+    steps: int = 1
+    across: Across = Across()
+
+    def ramp(self, fraction: Scalar) -> Float[Array, ""] | float:
+        """How far a linear schedule over a fraction of all steps is, min(1, (t + 1) / (fraction T)); 1 at its end."""
+        return 1.0 if self.number is None else ramp(self.number, self.steps, fraction)
+
+
+def ramp(number: Scalar | Array, steps: int, fraction: Scalar) -> Float[Array, ""]:
+    """Linear rise over a fraction w of all T steps: min(1, (t + 1) / (w T)), 1 throughout where w is 0."""
+    return jnp.minimum(1.0, (number + 1) / jnp.maximum(fraction * steps, 1.0))
+
+
+def _unchanged(value: Any, *_: Any) -> Any:
+    return value
+
+
+class Model(NamedTuple):
+    """An architecture, as pure functions of its parameters and settings; see `sae_jax.models.classic` for one.
+
+    Attributes:
+        name: by which `--model`, files and tables know it.
+        Settings: its settings, a pytree: statics in its structure, swept values as leaves, unused ones None.
+        parameters: settings -> {name: Parameter}, what a finished lane holds.
+        terms: settings -> {name: Term} of its loss; each becomes the curve loss_NAME.
+        init: (key, d_in, settings) -> parameters.
+        encode: (parameters, x, settings) -> codes, sample by sample, as at inference.
+        decode: (parameters, codes, settings) -> reconstruction.
+        active: (codes, settings) -> booleans, which units count as active.
+        active_rule: settings -> the same rule in words, for labels.
+        loss: (parameters, memory, Step, settings) -> ({name: value} of the terms, whose sum is the loss; what `update`
+            is to see of the batch). Where memory is None, held-out data are judged by statistics of their own.
+        memory: settings -> what is carried from step to step beside the parameters, a small pytree.
+        update: (memory, what was seen, settings) -> memory.
+        finish: (parameters, memory, settings) -> parameters of the finished lane.
+        gradient: (parameters, gradient) -> gradient, before the optimizer.
+        constrain: parameters -> parameters, after it.
+        measures: settings -> {name: Measure} beside those that every model has.
+        ramp: settings -> fraction of the steps over which the loss still changes by schedules.
+        exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
+        check: settings -> None; raises UserError where values do not go together.
+        check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
+    """
+
+    name: str
+    Settings: type[Settings]
+    parameters: Callable[[Any], dict[str, Parameter]]
+    terms: Callable[[Any], dict[str, Term]]
+    init: Callable[[Key, int, Any], Params]
+    encode: Callable[[Params, Batch, Any], Array]
+    decode: Callable[[Params, Codes, Any], Array]
+    active: Callable[[Codes, Any], Array]
+    active_rule: Callable[[Any], str]
+    loss: Callable[[Params, Any, Step, Any], tuple[dict[str, Array], Any]]
+    memory: Callable[[Any], Any] = lambda settings: ()
+    update: Callable[[Any, Any, Any], Any] = _unchanged
+    finish: Callable[[Params, Any, Any], Params] = _unchanged
+    gradient: Callable[[Params, Params], Params] = lambda params, gradient: gradient
+    constrain: Callable[[Params], Params] = _unchanged
+    measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
+    ramp: Callable[[Any], Scalar] = lambda settings: 0.0
+    exact: Callable[[Any], dict[str, Any]] = lambda settings: {}
+    check: Callable[[Any], None] = lambda settings: None
+    check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None

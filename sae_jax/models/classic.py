@@ -1,0 +1,329 @@
+"""The classic sparse autoencoder and its family.
+
+    z = x We^T + be,  h = sigma(z),  x_hat = tau(h Wd + bd)
+    loss = R(x, x_hat) + beta sum_j KL(rho || rho_hat_j) + (weight_decay / 2) ||W||^2
+           + l1 mean_i ||h_i||_1 + contractive mean_i ||dh_i / dx||_F^2
+
+with rho_hat a running average (`SparsityState`) or the batch's own mean; with `k` only the k largest pre-activations of
+a sample are kept; with `tied` Wd is We.
+
+Source: Ng, CS294A notes, "Sparse autoencoder"; Makhzani and Frey 2013 (k); Rifai et al. 2011 (contractive).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from sae_jax.models import base, memory
+from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
+from sae_jax.models.base import Batch, Codes, Evaluated, Key, Measure, Model, Parameter, Params, Scalar, Step, Term
+from sae_jax.models.kl import EPSILON, kl_penalty
+from sae_jax.models.linear import decoder_product, encoder_product
+from sae_jax.models.memory import SparsityState
+from sae_jax.models.selection import dropped, largest
+from sae_jax.models.terms import (
+    RECONSTRUCTION_LOSSES,
+    contractive_penalty,
+    l1_penalty,
+    reconstruction_loss,
+    weight_decay,
+)
+from sae_jax.settings import (
+    CLOSED_UNIT,
+    HALF_OPEN_UNIT,
+    NON_NEGATIVE,
+    TRUE_OR_FALSE,
+    Range,
+    UserError,
+    one_of,
+    static,
+    swept,
+)
+
+
+@struct.dataclass
+class Settings(base.Settings):
+    """Settings of the classic family."""
+
+    rho: Any = swept(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
+    beta: Any = swept(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
+    beta_warmup: Any = swept(0.2, CLOSED_UNIT, "fraction of the steps over which beta rises linearly from 0")
+    ema_decay: Any = swept(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
+    weight_decay: Any = swept(1e-3, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
+    l1: Any = swept(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units", off=0.0)
+    contractive: Any = swept(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian", off=0.0)
+    k: Any = swept(
+        0, NON_NEGATIVE, "units kept on each sample, those of largest pre-activation; 0 is all", "unit", off=0.0
+    )
+    k_warmup: Any = swept(0.5, CLOSED_UNIT, "fraction of the steps over which k falls linearly from all units")
+    activation: str = static("sigmoid", one_of(ACTIVATIONS), "activation of the codes")
+    output: str = static("sigmoid", one_of(OUTPUTS), "activation of the reconstruction")
+    tied: bool = static(False, TRUE_OR_FALSE, "the decoder weight is the encoder's")
+    reconstruction_loss: str = static("squared_error", one_of(RECONSTRUCTION_LOSSES), "reconstruction loss")
+    estimator: str = static(
+        "ema", one_of(("ema", "batch")), "rho_hat in the penalty: the running mean, or this batch's own mean"
+    )
+    ema_start: str = static(
+        "rho", one_of(("rho", "zero")), "the running mean starts at rho, or at 0 and is corrected for it"
+    )
+    products: str = static(
+        "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
+    )
+
+
+def parameters(s: Settings) -> dict[str, Parameter]:
+    """What a finished lane holds; tied weights are stored twice."""
+    return {
+        "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
+        "encoder_bias": Parameter(("unit",), "encoder bias be"),
+        "decoder_weight": Parameter(("unit", "input"), "decoder rows Wd (the encoder's where tied)"),
+        "decoder_bias": Parameter(("input",), "decoder bias bd"),
+    }
+
+
+def terms(s: Settings) -> dict[str, Term]:
+    """The terms of `loss`, in its order; those that are off are not there."""
+    units = RECONSTRUCTION_LOSSES[s.reconstruction_loss]
+    everything = {
+        "reconstruction": Term("reconstruction term", units),
+        "kl": Term("beta * sum_j KL(rho || rho_hat_j)", "nat"),
+        "weight_decay": Term("(weight_decay / 2) * ||W||^2", units),
+        "l1": Term("l1 * mean ||h||_1", units),
+        "contractive": Term("contractive * mean ||dh / dx||_F^2", units),
+    }
+    return {name: term for name, term in everything.items() if getattr(s, name, 0) is not None}
+
+
+def init(key: Key, d_in: int, s: Settings) -> Params:
+    """Draw initial parameters: weights ~ U(-r, r) with r = sqrt(6 / (d_in + d_hidden + 1)), biases 0.
+
+    Args:
+        key: PRNG key; lanes of one seed receive the same one.
+        d_in: number of inputs.
+        s: d_hidden and tied are read.
+
+    Returns:
+        encoder_weight [d_hidden, d_in], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
+        decoder_weight [d_hidden, d_in], float32.
+
+    Source: Ng, UFLDL exercise "Sparse Autoencoder", step 1.
+    """
+    limit = (6.0 / (d_in + s.d_hidden + 1)) ** 0.5
+    encoder_key, decoder_key = jax.random.split(key)
+    params = {
+        "encoder_weight": jax.random.uniform(
+            encoder_key, (d_in, s.d_hidden), jnp.float32, minval=-limit, maxval=limit
+        ).T,
+        "encoder_bias": jnp.zeros(s.d_hidden, jnp.float32),
+        "decoder_bias": jnp.zeros(d_in, jnp.float32),
+    }
+    if not s.tied:
+        shape = (s.d_hidden, d_in)
+        params["decoder_weight"] = jax.random.uniform(decoder_key, shape, jnp.float32, minval=-limit, maxval=limit)
+    return params
+
+
+def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """Codes of a batch: h = sigma(x We^T + be), and 0 but for the k largest pre-activations of a sample.
+
+    Args:
+        params: encoder_weight and encoder_bias are read.
+        x: samples, [batch, d_in].
+        s: activation, products and k, where 0 and None keep all, are read.
+
+    Returns:
+        Codes, [batch, d_hidden].
+
+    Encoding and decoding state their own gradients, so they are differentiated in reverse (`jax.grad`, `jax.vjp`,
+    `jax.jacrev`), not forward.
+
+    Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
+    """
+    return _codes_by_unit(params, x, s, s.k).T
+
+
+def _codes_by_unit(params: Params, x: Batch, s: Settings, k: Scalar | Array | None) -> Float[Array, "d_hidden batch"]:
+    pre_activations = encoder_product(params["encoder_weight"], x, s.products) + params["encoder_bias"][:, None]
+    codes = ACTIVATIONS[s.activation].apply(pre_activations)
+    if k is None:
+        return codes
+    return jnp.where(largest(pre_activations.T, jnp.where(k > 0, k, len(codes))).T, codes, 0)
+
+
+def decode(params: Params, codes: Codes, s: Settings) -> Float[Array, "batch d_in"]:
+    """Reconstruction from codes: x_hat = tau(h Wd + bd), [batch, d_in]."""
+    return OUTPUTS[s.output](_logits(params, jnp.asarray(codes).T, s))
+
+
+def _logits(params: Params, by_unit: Float[Array, "d_hidden batch"], s: Settings) -> Float[Array, "batch d_in"]:
+    rows = params.get("decoder_weight", params["encoder_weight"])
+    return decoder_product(by_unit, rows, s.products) + params["decoder_bias"][None, :]
+
+
+def activity(codes: Codes, s: Settings) -> Codes:
+    """Codes on the penalty's scale, [0, 1] where they are bounded.
+
+    0 where only the k largest are kept and this is none of them, which is not what 0 stands for on every scale.
+    """
+    values = ACTIVATIONS[s.activation].activity(codes)
+    return values if s.k is None else jnp.where(dropped(codes), 0, values)
+
+
+def active(codes: Codes, s: Settings) -> Array:
+    """Which codes count as active, by `active_rule`; none that the choice of the k largest left out."""
+    exceeds = ACTIVATIONS[s.activation].is_active(codes)
+    return exceeds if s.k is None else exceeds & ~dropped(codes)
+
+
+def active_rule(s: Settings) -> str:
+    """What `active` is, in words."""
+    return f"{ACTIVATIONS[s.activation].active_rule} for {s.activation} codes"
+
+
+def loss(params: Params, state: SparsityState | None, step: Step, s: Settings) -> tuple[dict[str, Array], Array]:
+    """The terms of the training loss, and the batch's mean activity.
+
+    Args:
+        params: as `init` returns them.
+        state: the running mean; None takes the batch's own mean activity, as estimator batch does.
+        step: batch, schedules, and statistics of the whole batch.
+        s: settings; those that are None leave their term out.
+
+    Returns:
+        ({name: value} of the terms, this device's; mean activity of each unit over the whole batch, [d_hidden]).
+    """
+    k = None if s.k is None else units_at(step, s)
+    by_unit = _codes_by_unit(params, step.x, s, k)
+    codes = by_unit.T
+    scaled = activity(codes, s)
+    batch_mean = step.across.mean(jnp.mean(scaled, axis=0))
+    mean_activation = batch_mean
+    if s.estimator == "ema" and state is not None:
+        mean_activation = memory.estimate(state, s.rho)
+    values = {
+        "reconstruction": reconstruction_loss(
+            _logits(params, by_unit, s), step.target, s.reconstruction_loss, s.output
+        ),
+        "kl": kl_penalty(scaled, mean_activation, s.rho, s.beta * step.ramp(s.beta_warmup)),
+        "weight_decay": s.weight_decay * weight_decay(params),
+    }
+    if s.l1 is not None:
+        values["l1"] = s.l1 * l1_penalty(codes)
+    if s.contractive is not None:
+        values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, s.k is not None)
+    return values, batch_mean
+
+
+def units_at(step: Step, s: Settings) -> Float[Array, ""]:
+    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
+
+    From the first step on, a small k would leave alive only the units that happened to start large.
+
+    Args:
+        step: its ramp is read.
+        s: d_hidden n, k, where 0 is n, and k_warmup w are read.
+
+    Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
+    """
+    return jnp.round(s.d_hidden + jnp.where(s.k > 0, s.k - s.d_hidden, 0) * step.ramp(s.k_warmup))
+
+
+def start_memory(s: Settings) -> SparsityState:
+    """The running mean activation before the first batch."""
+    return memory.start(s.rho, s.d_hidden, s.ema_start)
+
+
+def update_memory(state: SparsityState, batch_mean: Array, s: Settings) -> SparsityState:
+    """rho_hat <- lambda rho_hat + (1 - lambda) mean_i h_i."""
+    return memory.update(state, batch_mean, s.ema_decay)
+
+
+def finish(params: Params, state: SparsityState, s: Settings) -> Params:
+    """Parameters with the decoder's rows by their own name, also where the weights are tied."""
+    return {"decoder_weight": params["encoder_weight"], **params}
+
+
+def measures(s: Settings) -> dict[str, Measure]:
+    """The training loss's own reconstruction term on held-out data, and mean and largest activity of every unit."""
+
+    def reconstruction(lane: Evaluated) -> Array:
+        logits = _logits(lane.params, lane.codes.T, lane.settings)
+        return reconstruction_loss(logits, lane.x, s.reconstruction_loss, s.output)
+
+    scale = "on held-out data (tanh codes as (h + 1) / 2)"
+    units = RECONSTRUCTION_LOSSES[s.reconstruction_loss]
+    return {
+        "reconstruction": Measure(
+            reconstruction, f"reconstruction loss ({s.reconstruction_loss}) on held-out data", units
+        ),
+        "mean_activation": Measure(
+            lambda lane: jnp.mean(activity(lane.codes, lane.settings), axis=0), f"mean activity {scale}", dims=("unit",)
+        ),
+        "max_activation": Measure(
+            lambda lane: jnp.max(activity(lane.codes, lane.settings), axis=0),
+            f"largest activity {scale}",
+            dims=("unit",),
+        ),
+    }
+
+
+def longest_ramp(s: Settings) -> Scalar | Array:
+    """Until when the loss changes by schedules: the warm-ups of beta and, where codes are chosen, of k."""
+    if s.k is None:
+        return s.beta_warmup
+    return jnp.maximum(s.beta_warmup, jnp.where(s.k > 0, s.k_warmup, 0))
+
+
+def check(s: Settings) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        UserError: the Bernoulli loss without probabilities, or a k above the number of units.
+    """
+    if s.reconstruction_loss == "bernoulli" and s.output != "sigmoid":
+        raise UserError(f"reconstruction_loss bernoulli needs probabilities: got output {s.output}; use output sigmoid")
+    highest = 0 if s.k is None else float(np.max(s.k))
+    if highest > s.d_hidden:
+        raise UserError(f"k must be at most d_hidden: got {highest:g} of {s.d_hidden}; use a smaller k, or 0 for all")
+
+
+def check_data(s: Settings, low: float, high: float) -> None:
+    """Refuse data that a sigmoid output cannot reach.
+
+    Raises:
+        UserError: there are values outside [0, 1].
+    """
+    if s.output == "sigmoid" and (low < 0 or high > 1):
+        raise UserError(
+            f"output sigmoid needs data in [0, 1]: got values from {low:.3g} to {high:.3g}; "
+            "use output linear, or normalize ufldl"
+        )
+
+
+CLASSIC = Model(
+    name="classic",
+    Settings=Settings,
+    parameters=parameters,
+    terms=terms,
+    init=init,
+    encode=encode,
+    decode=decode,
+    active=active,
+    active_rule=active_rule,
+    loss=loss,
+    memory=start_memory,
+    update=update_memory,
+    finish=finish,
+    measures=measures,
+    ramp=longest_ramp,
+    # L-BFGS learns the curvature of one fixed loss, which a running mean or rounded products would take away.
+    exact=lambda s: {"estimator": "batch", "products": "float32"},
+    check=check,
+    check_data=check_data,
+)

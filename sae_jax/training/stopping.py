@@ -1,0 +1,79 @@
+"""Early stopping: a lane stops where the loss on held-out data no longer falls, and stands for its best parameters."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from sae_jax.models.base import Batch, Params, Scalar, Step
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.optimizers import OPTIMIZERS
+from sae_jax.training.step import TrainState
+
+
+@struct.dataclass
+class Stopping:
+    """What early stopping carries.
+
+    Attributes:
+        best_params: parameters of the best logged point; None where patience is 0.
+        best_loss: held-out loss there.
+        waited: logged points since.
+        stopped_at: step at which patience ran out, int32; -1 where it did not.
+    """
+
+    best_params: Params | None
+    best_loss: Array
+    waited: Array
+    stopped_at: Array
+
+    @property
+    def running(self) -> Array:
+        """Whether the lane goes on."""
+        return self.stopped_at < 0
+
+
+def start(params: Params, settings: LaneSettings) -> Stopping:
+    """Before the first step."""
+    best = params if settings.training.patience else None
+    return Stopping(best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
+
+
+def heldout_loss(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, ""]:
+    """The loss on clean held-out data, every schedule at its end, statistics such as rho_hat measured there."""
+    terms, _ = settings.architecture.loss(params, None, Step(x, x, steps=settings.training.steps), settings.model)
+    return functools.reduce(operator.add, terms.values())
+
+
+def schedules_ended(step: Scalar | Array, settings: LaneSettings) -> Bool[Array, ""]:
+    """Whether the warm-ups of the learning rate and of the model have ended.
+
+    Before that, the loss rises with beta and falls with the learning rate, whatever the lane does.
+    """
+    training = settings.training
+    if OPTIMIZERS[training.optimizer].full_batch:
+        return jnp.bool_(True)
+    return step >= training.steps * jnp.maximum(training.warmup, settings.architecture.ramp(settings.model))
+
+
+def watch(stopping: Stopping, state: TrainState, heldout: Batch, settings: LaneSettings) -> Stopping:
+    """Judge a logged point on held-out data; patience above 0."""
+    loss = heldout_loss(state.params, heldout, settings)
+    watched = stopping.running & schedules_ended(state.step, settings) & (state.diverged_at < 0)
+    better = watched & (loss < stopping.best_loss)
+    waited = jnp.where(better, 0, stopping.waited + watched)
+    out_of_patience = watched & (waited >= settings.training.patience)
+    # Until something is watched, and where nothing was, a lane stands for its last parameters.
+    newest = better | jnp.isinf(stopping.best_loss)
+    best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, stopping.best_params)
+    return Stopping(
+        best_params=best,
+        best_loss=jnp.where(better, loss, stopping.best_loss),
+        waited=waited,
+        stopped_at=jnp.where(out_of_patience, state.step, stopping.stopped_at),
+    )
