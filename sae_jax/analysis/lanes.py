@@ -87,7 +87,7 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     recorded = _recorded(dataset, "config", dict)
     if not isinstance(recorded.get("seeds"), list):
         raise UserError("results must name the seeds they were trained with: got none; train them again")
-    seeds, dims = recorded.pop("seeds"), list(map(str, dataset["eval_reconstruction"].dims))
+    seeds, dims = recorded.pop("seeds"), [*_recorded(dataset, "axes", list), "seed"]
     axes = [dim for dim in dims if dim in recorded]
     # The axes first, in the order of the dimensions: JSON keeps settings in another order.
     ordered = {name: recorded[name] for name in [*axes, *(name for name in recorded if name not in axes)]}
@@ -99,9 +99,9 @@ def grid_of(dataset: xr.Dataset) -> Grid:
             f"got {', '.join(dims)}, or other values along them; train them again"
         )
     units = max(config.d_hidden for _, config, _ in grid.programs())
-    if dataset.sizes["unit"] != units:
+    if dataset.sizes.get("unit", 0) != units:
         raise UserError(
-            f"results must have as many units as their own settings, {units}: got {dataset.sizes['unit']}; "
+            f"results must have as many units as their own settings, {units}: got {dataset.sizes.get('unit', 0)}; "
             "train them again"
         )
     return grid
@@ -138,14 +138,15 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0) -> 
             )
         part = dataset.sel(point)
         check_k(config, hyper)
-        if dataset.sizes["input"] < samples.train.shape[1]:
+        if dataset.sizes.get("input", 0) < samples.train.shape[1]:
             raise UserError(
                 f"results must have as many inputs as their samples, {samples.train.shape[1]}: "
-                f"got {dataset.sizes['input']}; train them again"
+                f"got {dataset.sizes.get('input', 0)}; train them again"
             )
-        params = _params(part, config, samples.train.shape[1])
+        lane_dims = (*grid.lane_axes, "seed")
+        params = _params(part, lane_dims, config, samples.train.shape[1])
         flat = {name: values.reshape(-1, *values.shape[len(shape) :]) for name, values in params.items()}
-        diverged = part["diverged_at"].values.ravel() >= 0
+        diverged = _variable(part, "diverged_at", lane_dims).values.ravel() >= 0
         _check_finite(flat, diverged)
         # A lane's codes of all samples, and as much again while they are worked on.
         lane_bytes = 8 * (len(samples.train) + len(samples.heldout)) * (samples.train.shape[1] + config.d_hidden)
@@ -175,11 +176,19 @@ def _alike(found: list[float], expected: Any) -> bool:
     return numbers and len(expected) == len(found) and bool(np.allclose(found, expected, rtol=1e-4, atol=1e-6))
 
 
-def _params(dataset: xr.Dataset, config: Config, d_in: int) -> dict[str, Any]:
+def _variable(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataArray:
+    """A variable that is needed, over the dimensions that are needed."""
+    if name not in dataset.data_vars or dataset[name].dims != dims:
+        got = ", ".join(map(str, dataset[name].dims)) or "a single number" if name in dataset.data_vars else "none"
+        raise UserError(f"results must hold {name} over {', '.join(dims)}: got {got}; train them again")
+    return dataset[name]
+
+
+def _params(dataset: xr.Dataset, lane_dims: tuple[str, ...], config: Config, d_in: int) -> dict[str, Any]:
     """Parameters without the NaN that fills up where other programs have more units or inputs."""
     names = [name for name in PARAMETERS if not (config.tied and name == "decoder_weight")]
     sizes = {"unit": slice(config.d_hidden), "input": slice(d_in)}
-    parts = {name: dataset[name] for name in names}
+    parts = {name: _variable(dataset, name, (*lane_dims, *PARAMETERS[name][0])) for name in names}
     return {
         name: part.isel({dim: rows for dim, rows in sizes.items() if dim in part.dims}).values.astype(np.float32)
         for name, part in parts.items()

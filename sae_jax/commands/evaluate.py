@@ -21,7 +21,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sae_jax.analysis.cells import MEASURE, by_cell, cell_count, in_double_precision, short
+from sae_jax.analysis.cells import by_cell, cell_count, in_double_precision, short
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
 from sae_jax.commands.environment import draw_to_files, set_up
 from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
@@ -80,7 +80,7 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{task}{over_seeds(dataset)}", title_justify="left")
     total = cell_count(dataset)
-    cells = by_cell(dataset[[MEASURE, *lanes]], chosen=range(min(total, MOST_ROWS)))
+    cells = by_cell(dataset[lanes], chosen=range(min(total, MOST_ROWS)))
     for name in [*cells[0][0], *(_heading(dataset[name], task) for name in lanes)]:
         table.add_column(name, justify="right")
     for point, single in cells:

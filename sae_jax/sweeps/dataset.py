@@ -12,12 +12,10 @@ import xarray as xr
 from sae_jax.models.activations import ACTIVATIONS
 from sae_jax.settings import as_json
 from sae_jax.storage.arrays import Opener
+from sae_jax.storage.description import FORMAT
 from sae_jax.sweeps.grid import ALL_SETTINGS, Grid
 from sae_jax.training.config import Config
 from sae_jax.training.lane import windows
-
-# Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
-FORMAT = 2
 
 PARAMETERS = {
     "encoder_weight": (("unit", "input"), "encoder rows We"),
@@ -117,53 +115,67 @@ def to_dataset(frame: Frame, data: Sequence[Sequence[float]]) -> xr.Dataset:
     """
     grid, described = frame.grid, [_described(program.config) for program in frame.programs]
     variables: dict[str, Any] = {}
-    for name, (dims, _, _) in described[0].items():
+    for name, (dims, _, _, kind) in described[0].items():
         # Programs may label a variable differently, such as by what counts as active: all of it is said.
-        said = [" / ".join(dict.fromkeys(words)) for words in zip(*(one[name][1:] for one in described), strict=True)]
-        variables[name] = ((*grid.axes, "seed", *dims), frame.array(name), labels(*said))
+        said = [" / ".join(dict.fromkeys(words)) for words in zip(*(one[name][1:3] for one in described), strict=True)]
+        variables[name] = ((*grid.axes, "seed", *dims), frame.array(name), labels(*said) | {"kind": kind})
     for i, name in enumerate(("image_height", "image_width")):
         sides = [program.image[i] if program.image else 0 for program in frame.programs]
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
         shape = tuple(map(len, grid.program_axes.values()))
-        variables[name] = (tuple(grid.program_axes), np.asarray(sides, np.int32).reshape(shape), labels(text, "pixel"))
+        attributes = labels(text, "pixel") | {"kind": "status"}
+        variables[name] = (tuple(grid.program_axes), np.asarray(sides, np.int32).reshape(shape), attributes)
     coordinates: dict[str, Any] = {name: coordinate(name, values) for name, values in grid.axes.items()}
     coordinates |= lane_coordinates(grid)
     coordinates["step"] = ("step", frame.steps, labels("training steps taken", "step"))
     coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
     coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
-    recorded = {"config": json.dumps(settings_json(grid)), "data": json.dumps(data)}
-    return xr.Dataset(variables, coordinates, {"title": "sparse autoencoder sweep", "format": FORMAT} | recorded)
+    about: dict[str, Any] = {
+        "title": "sparse autoencoder sweep",
+        "format": FORMAT,
+        "axes": json.dumps(list(grid.axes)),
+        "config": json.dumps(settings_json(grid)),
+        "data": json.dumps(data),
+    }
+    return xr.Dataset(variables, coordinates, about)
 
 
-def dimensions() -> dict[str, tuple[str, ...]]:
-    """Dimensions beside the lanes', of every variable that a Dataset must have."""
-    return {name: dims for name, (dims, _, _) in _described(Config()).items()}
-
-
-def _described(config: Config) -> dict[str, tuple[tuple[str, ...], str, str]]:
-    """Dimensions beside the lanes', label and units of every variable."""
+def _described(config: Config) -> dict[str, tuple[tuple[str, ...], str, str, str]]:
+    """Dimensions beside the lanes', label, units and kind of every variable."""
     active = f"{ACTIVATIONS[config.activation].active_rule} for {config.activation} codes"
     units = {"mean_squared_error": "squared input units", "bernoulli": "nat"}.get(
         config.reconstruction_loss, "squared input units per sample"
     )
     window = "mean since the step logged before"
-    return {
+    curves = {
         "loss": (("step",), f"training loss, {window}", units),
         "reconstruction": (("step",), f"reconstruction term, {window}", units),
         "penalty": (("step",), f"beta * sum_j KL(rho || rho_hat_j), {window}", "nat"),
+    }
+    measures = {
         "eval_reconstruction": ((), f"reconstruction loss ({config.reconstruction_loss}) on held-out data", units),
         "eval_explained_variance": ((), "explained variance on held-out data; 0 is predicting the mean", "1"),
         "eval_l0": ((), f"mean number of active units per held-out sample; active: {active}", "unit"),
         "eval_dead_fraction": ((), f"share of units active on no held-out sample; active: {active}", "1"),
         "eval_mean_activation": (("unit",), "mean activity on held-out data (tanh codes as (h + 1) / 2)", "1"),
         "eval_max_activation": (("unit",), "largest activity on held-out data (tanh codes as (h + 1) / 2)", "1"),
+    }
+    statuses = {
         "diverged_at": ((), "step at which the lane turned non-finite and was frozen; -1 where it did not", "step"),
         "stopped_at": ((), "step at which early stopping ended the lane; -1 where it did not", "step"),
-    } | {name: (dims, label, "1") for name, (dims, label) in PARAMETERS.items()}
+    }
+    parameters = {name: (dims, label, "1") for name, (dims, label) in PARAMETERS.items()}
+    kinds: dict[str, dict[str, Any]] = {
+        "curve": curves,
+        "measure": measures,
+        "status": statuses,
+        "parameter": parameters,
+    }
+    return {name: (*described, kind) for kind, group in kinds.items() for name, described in group.items()}
 
 
 def labels(long_name: str, units: str) -> dict[str, str]:
-    """The two attributes that every variable carries."""
+    """The two attributes that every variable and coordinate carries."""
     return {"long_name": long_name, "units": units}
 
 

@@ -57,6 +57,7 @@ def apply(
     findings = [module.measure(lanes, options) for lanes in programs]
     parts = [_labelled(lanes, found) for lanes, found in zip(programs, findings, strict=True)]
     found = side_by_side(grid_of(dataset), [(lanes.point, part) for lanes, part in zip(programs, parts, strict=True)])
+    found = found.assign_attrs(axes=dataset.attrs["axes"])
     best = _best(module.SCORE, programs, findings)
     with matplotlib.rc_context(STYLE):
         figure = module.draw(found, best)
@@ -75,7 +76,7 @@ def _labelled(lanes: Lanes, findings: Findings) -> xr.Dataset:
             values = np.where(lanes.diverged.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
             values = values.reshape(*lanes.shape, *values.shape[1:])
         dims = (*lanes.dims, *found.dims) if found.of_lanes else found.dims
-        variables[name] = (dims, values, labels(found.label, found.units))
+        variables[name] = (dims, values, labels(found.label, found.units) | {"kind": "task"})
     coordinates = {name: (name, values, labels(*text)) for name, (values, *text) in findings.coordinates.items()}
     return xr.Dataset(variables, lanes.coordinates | coordinates)
 
