@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-MEASURE = "eval_reconstruction"
+from sae_jax.storage.description import axes_of
 
 
 def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
     """The Dataset with its floats as float64, in which sums over the parameters of a diverged lane stay finite."""
-    return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
+    return dataset.map(
+        lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable, keep_attrs=True
+    )
 
 
-def cell_axes(dataset: xr.Dataset, measure: str = MEASURE) -> list[str]:
-    """The swept settings of a Dataset, in order: the dimensions of a variable of its lanes that stand before seed."""
-    dims = [str(dim) for dim in dataset[measure].dims]
-    return dims[: dims.index("seed")] if "seed" in dims else []
+def cell_axes(dataset: xr.Dataset) -> list[str]:
+    """The swept settings of a Dataset, those of which a single value was selected left out."""
+    return [axis for axis in axes_of(dataset) if axis in dataset.dims]
 
 
-def cell_count(dataset: xr.Dataset, measure: str = MEASURE) -> int:
+def cell_count(dataset: xr.Dataset) -> int:
     """The number of cells of a sweep."""
-    return math.prod(dataset.sizes[axis] for axis in cell_axes(dataset, measure))
+    return math.prod(dataset.sizes[axis] for axis in cell_axes(dataset))
 
 
 def evenly(total: int, most: int) -> list[int]:
@@ -34,14 +35,12 @@ def evenly(total: int, most: int) -> list[int]:
     return [int(place) for place in np.unique(np.linspace(0, total - 1, min(total, most)).round())]
 
 
-def by_cell(
-    dataset: xr.Dataset, measure: str = MEASURE, chosen: Iterable[int] | None = None
-) -> list[tuple[dict[str, Any], xr.Dataset]]:
+def by_cell(dataset: xr.Dataset, chosen: Iterable[int] | None = None) -> list[tuple[dict[str, Any], xr.Dataset]]:
     """Cells of a sweep, each with its settings and its part of the Dataset: all, or those at the chosen positions."""
-    axes = cell_axes(dataset, measure)
+    axes = cell_axes(dataset)
     shape = [dataset.sizes[axis] for axis in axes]
     cells = []
-    for place in range(cell_count(dataset, measure)) if chosen is None else chosen:
+    for place in range(cell_count(dataset)) if chosen is None else chosen:
         index = np.unravel_index(place, shape) if shape else ()
         cell = dataset.isel(dict(zip(axes, index, strict=True)))
         cells.append(({axis: cell[axis].item() for axis in axes}, cell))

@@ -15,17 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from sae_jax.analysis.cells import (
-    MEASURE,
-    by_cell,
-    cell_axes,
-    cell_count,
-    evenly,
-    in_double_precision,
-    name_of,
-    short,
-    target,
-)
+from sae_jax.analysis.cells import by_cell, cell_axes, cell_count, evenly, in_double_precision, name_of, short, target
+from sae_jax.storage.description import names_of_kind
+from sae_jax.storage.results import save_figure
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -42,25 +34,31 @@ STYLE: dict[Any, Any] = {
 MOST_PANELS, MOST_LINES, MOST_POINTS, MOST_ROOM = 25, 60, 100, 40
 FAINT = 0.25
 LINE_STYLES = ("-", "--", ":", "-.")
+HEATMAPS = {
+    "eval_reconstruction": "reconstruction error",
+    "eval_explained_variance": "explained variance",
+    "eval_mean_activation": "mean activation / rho",
+    "eval_dead_fraction": "dead fraction",
+}
 
 
 def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
-    """Draw every figure of a sweep into a folder, those that compare cells where there are several; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Callable[[xr.Dataset], Figure]] = {
-        "curves": curves,
-        "filters_best": filters_best,
-        "filters": filters,
-        "mean_activation": mean_activation,
+    """Draw every figure whose variables a sweep holds into a folder, comparisons where it has several cells; paths."""
+    names, several = set(dataset.data_vars), cell_count(dataset) > 1
+    figures: dict[str, tuple[Callable[[xr.Dataset], Figure], bool]] = {
+        "curves": (curves, bool(names_of_kind(dataset, "curve"))),
+        "filters_best": (filters_best, {"decoder_weight", "eval_explained_variance"} <= names),
+        "filters": (filters, "decoder_weight" in names),
+        "mean_activation": (mean_activation, "eval_mean_activation" in names),
+        "heatmaps": (heatmaps, several and bool(HEATMAPS.keys() & names)),
+        "tradeoff": (tradeoff, several and {"eval_reconstruction", "eval_mean_activation"} <= names),
     }
-    if cell_count(dataset) > 1:
-        figures |= {"heatmaps": heatmaps, "tradeoff": tradeoff}
     paths = []
     with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):
-        for name, draw in figures.items():
-            figure = draw(dataset)
+        for name in [name for name, (_, drawable) in figures.items() if drawable]:
+            figure = figures[name][0](dataset)
             paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1])
+            save_figure(figure, paths[-1])
             plt.close(figure)
     return paths
 
@@ -69,17 +67,17 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
     """Held-out measures over the first two swept settings, averaged over seeds and the other settings."""
     dataset, axes = _measures(dataset), cell_axes(dataset)
     rows, columns = (axes[0] if axes else None), (axes[1] if len(axes) > 1 else None)
-    measures = {
-        "reconstruction error": dataset["eval_reconstruction"],
-        "explained variance": dataset["eval_explained_variance"],
-        "mean activation / rho": dataset["eval_mean_activation"].mean("unit") / target(dataset),
-        "dead fraction": dataset["eval_dead_fraction"],
-    }
+    measures = {title: dataset[name] for name, title in HEATMAPS.items() if name in dataset}
+    if "eval_mean_activation" in dataset:
+        measures["mean activation / rho"] = dataset["eval_mean_activation"].mean("unit") / target(dataset)
     kept = [axis for axis in (rows, columns) if axis]
     shape = tuple(dataset.sizes[axis] for axis in kept) + (1,) * (2 - len(kept))
     width, height = 1.4 + 0.62 * min(shape[1], MOST_ROOM), 1.2 + 0.45 * min(shape[0], MOST_ROOM)
-    figure, panels = plt.subplots(1, 4, figsize=(4 * max(width, 2.6), max(height, 2.2)), layout="constrained")
-    for panel, (title, measure) in zip(panels, measures.items(), strict=True):
+    count = len(measures)
+    figure, panels = plt.subplots(
+        1, count, figsize=(count * max(width, 2.6), max(height, 2.2)), layout="constrained", squeeze=False
+    )
+    for panel, (title, measure) in zip(panels.flat, measures.items(), strict=True):
         values = measure.mean([dim for dim in measure.dims if dim not in kept]).values.reshape(shape)
         image = panel.imshow(values, cmap="viridis", aspect="auto")
         _write_values(panel, values)
@@ -100,21 +98,21 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
 
 def curves(dataset: xr.Dataset) -> Figure:
     """Training curves of at most 60 cells, mean and range over seeds; colour is the first swept setting."""
-    axes = cell_axes(dataset)
-    titles = {"loss": "loss", "loss_reconstruction": "reconstruction term", "loss_kl": "KL penalty, beta * sum KL"}
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    axes, names = cell_axes(dataset), names_of_kind(dataset, "curve")
+    figure, row = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), layout="constrained", squeeze=False)
+    panels = row[0]
     total = cell_count(dataset)
-    cells = by_cell(dataset[[MEASURE, *titles]], chosen=evenly(total, MOST_LINES))
+    cells = by_cell(dataset[names], chosen=evenly(total, MOST_LINES))
     for point, single in cells:
         cell = in_double_precision(single)
         colour, style = _look(dataset, axes, point)
-        for panel, name in zip(panels, titles, strict=True):
+        for panel, name in zip(panels, names, strict=True):
             curve = cell[name].dropna("step", how="all")
             panel.plot(curve["step"], curve.mean("seed"), style, color=colour, lw=1.2, label=name_of(point))
             panel.fill_between(curve["step"], curve.min("seed"), curve.max("seed"), color=colour, alpha=0.15, lw=0)
-    for panel, title in zip(panels, titles.values(), strict=True):
-        panel.set(title=title, xlabel="step")
-        if title != titles["loss_reconstruction"] and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
+    for panel, name in zip(panels, names, strict=True):
+        panel.set(title=dataset[name].attrs["long_name"].partition(",")[0], xlabel="step")
+        if not name.endswith("reconstruction") and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
             panel.set_yscale("log")
             panel.yaxis.set_minor_formatter(NullFormatter())
     if len(cells) < total:
@@ -155,8 +153,9 @@ def filters(dataset: xr.Dataset) -> Figure:
     for panel, (point, cell) in zip(panels.flat, chosen, strict=False):
         lane = in_double_precision(cell.isel(seed=0))
         _draw_filters(panel, lane)
+        score = lane.get("eval_explained_variance")
         panel.set_title(
-            f"{name_of(point)}\nexplained variance {float(lane['eval_explained_variance']):.2f}", fontsize=8
+            name_of(point) + (f"\nexplained variance {float(score):.2f}" if score is not None else ""), fontsize=8
         )
     figure.suptitle(
         f"decoder rows, seed {dataset['seed'].values[0]} (faint: dead units)"
@@ -259,13 +258,14 @@ def tile(weights: np.ndarray, shape: tuple[int, int], contrast: np.ndarray | Non
 def _draw_filters(panel: Axes, lane: xr.Dataset) -> None:
     """Decoder rows of a lane; those of dead units, which reconstruct nothing but a constant, are faint."""
     weights = lane["decoder_weight"].dropna("unit", how="all").dropna("input", how="all").values
-    shape = (int(lane["image_height"]), int(lane["image_width"]))
+    shape = (int(lane.get("image_height", 0)), int(lane.get("image_width", 0)))
     panel.axis("off")
     if min(shape) > 0 and weights.size:
         # A dead unit's largest activity is below every living one's, so their number tells which they are.
-        order = np.argsort(lane["eval_max_activation"].values[: len(weights)])
         contrast = np.ones(len(weights))
-        contrast[order[: round(float(lane["eval_dead_fraction"]) * len(weights))]] = FAINT
+        if "eval_max_activation" in lane and "eval_dead_fraction" in lane:
+            order = np.argsort(lane["eval_max_activation"].values[: len(weights)])
+            contrast[order[: round(float(lane["eval_dead_fraction"]) * len(weights))]] = FAINT
         panel.imshow(tile(weights, shape, contrast), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     elif weights.size:
         limit = max(float(np.abs(weights).max()), 1e-12)

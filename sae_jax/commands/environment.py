@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from sae_jax.settings import UserError
+from sae_jax.storage.atomic import temporary_path, unwritable, write_file, writing
 
 
 def set_up() -> None:
@@ -46,10 +47,10 @@ def check_writable(folder: Path, flag: str) -> None:
     Raises:
         UserError: it, or what it would be made in, is no folder or is read-only.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = "is read-only" if there.is_dir() else "is no folder"
-        raise UserError(f"{flag} must be writable: got {folder}: {there} {reason}; choose another")
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is read-only" if existing.is_dir() else "is no folder"
+        raise unwritable(folder, f"{existing} {reason}", flag, "choose another")
 
 
 def check_file(path: Path, flag: str) -> None:
@@ -61,7 +62,7 @@ def check_file(path: Path, flag: str) -> None:
     try:
         if os.path.isdir(path):
             raise IsADirectoryError
-        temporary = path.with_name(f".{path.name}.partial")
+        temporary = temporary_path(path)
         temporary.unlink(missing_ok=True)
         temporary.touch()
         temporary.unlink()
@@ -75,13 +76,6 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with writing(path, flag, "choose another"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{flag} must be writable: got {path}: {error.strerror}; choose another") from None
+        write_file(path, content)

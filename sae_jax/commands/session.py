@@ -22,9 +22,10 @@ from sae_jax.settings import as_json, settings_of
 from sae_jax.storage import record as records
 from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
-from sae_jax.storage.arrays import in_folder, nowhere
+from sae_jax.storage.arrays import in_folder, no_storage
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.chunk import Reporter
+from sae_jax.sweeps.devices import machine_description
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.processes import together
 from sae_jax.sweeps.recovery import Checkpoints, Interrupted
@@ -129,7 +130,7 @@ def follow(ready: Callable[[Reporter], Study]) -> None:
     with heard("interrupted") as interrupts:
         checkpoints = together(lambda: Checkpoints(None, asked_to_end=interrupts.asked))
         try:
-            train(together(lambda: packed_as(study, sizes)) if sizes else study, quiet, nowhere, checkpoints)
+            train(together(lambda: packed_as(study, sizes)) if sizes else study, quiet, no_storage, checkpoints)
         except Interrupted as error:
             error.number = interrupts.number
             raise
@@ -145,7 +146,11 @@ def _resolved(
 
     def begun() -> list[str]:
         folder = _resumed(said[0])
-        return records.words_of(runs.recorded(folder), f"experiments.{command}") if distributed.leads() else []
+        return (
+            records.arguments_of(runs.unfinished_record(folder), f"experiments.{command}")
+            if distributed.leads()
+            else []
+        )
 
     before = together(begun)
     kept = without(json.loads(distributed.told(json.dumps(before))), argv, OF_THE_PROCESS)
@@ -163,6 +168,7 @@ def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) ->
         study.devices,
         [program.data.summary for program in study.programs],
         packing(study),
+        machine_description(study.devices),
     )
 
 

@@ -23,6 +23,13 @@ MOST_ROWS = 40
 STUCK = 0.1
 # A lane that explains less variance than this has learned next to nothing.
 LEARNED = 0.05
+# Held-out measures in the table, with title and digits; those of units as their mean.
+COLUMNS = {
+    "eval_reconstruction": ("reconstruction error", 3),
+    "eval_explained_variance": ("explained variance", 3),
+    "eval_mean_activation": ("mean activation", 4),
+    "eval_dead_fraction": ("dead fraction", 2),
+}
 
 
 class TimeLeft(ProgressColumn):
@@ -98,28 +105,24 @@ class ConsoleReporter(chunks.Reporter):
 def print_table(console: Console, dataset: xr.Dataset) -> None:
     """Print a row for every cell: its settings and its held-out measures, mean +- standard deviation over seeds."""
     total = cell_count(dataset)
-    shown = [name for name in dataset.data_vars if str(name).startswith("eval_")]
-    cells = by_cell(dataset[[*shown, "diverged_at"]], chosen=range(min(total, MOST_ROWS)))
+    measures = {name: column for name, column in COLUMNS.items() if name in dataset}
+    cells = by_cell(dataset[[*measures, "diverged_at"]], chosen=range(min(total, MOST_ROWS)))
     axes = cell_axes(dataset)
     if "rho" not in axes:
         axes, cells = ["rho", *axes], [({"rho": target(dataset).item(), **point}, cell) for point, cell in cells]
     table = Table(title=f"held-out data{over_seeds(dataset)}", title_justify="left")
     for name in axes:
         table.add_column(name, justify="right")
-    for name in ("reconstruction error", "explained variance", "mean activation", "dead fraction"):
-        table.add_column(name, justify="right")
+    for title, _ in measures.values():
+        table.add_column(title, justify="right")
     diverged = dataset["diverged_at"] >= 0
     if bool(diverged.any()):
         table.add_column("diverged", justify="right", style="red")
     for point, single in cells:
         cell = in_double_precision(single)
         row = [short(value) for value in point.values()]
-        row += [
-            spread(cell["eval_reconstruction"].values),
-            spread(cell["eval_explained_variance"].values),
-            spread(cell["eval_mean_activation"].mean("unit").values, 4),
-            spread(cell["eval_dead_fraction"].values, 2),
-        ]
+        for name, (_, digits) in measures.items():
+            row.append(spread(cell[name].mean([dim for dim in cell[name].dims if dim != "seed"]).values, digits))
         if bool(diverged.any()):
             row.append(f"{int((cell['diverged_at'] >= 0).sum())} of {cell.sizes['seed']}")
         table.add_row(*row)
@@ -138,12 +141,14 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
             f"warning: {diverged} of {total} lanes turned non-finite and were frozen with their last finite "
             "parameters; try a lower learning_rate, or clip_norm 1"
         )
-    nothing = int((dataset["eval_explained_variance"] < LEARNED).sum())
+    nothing = int((dataset["eval_explained_variance"] < LEARNED).sum()) if "eval_explained_variance" in dataset else 0
     if nothing:
         lines.append(
             f"warning: {nothing} of {total} lanes explain less than {LEARNED:.0%} of the held-out variance, next to "
             "nothing; try more steps, a larger rho, or a lower beta or weight_decay"
         )
+    if "eval_mean_activation" not in dataset or "eval_max_activation" not in dataset:
+        return lines
     rho = target(dataset)
     mean = dataset["eval_mean_activation"]
     bounded = dataset["eval_max_activation"].max("unit") <= 1

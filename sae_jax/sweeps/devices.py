@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +56,11 @@ def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
 def cpu_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_description(devices: list[jax.Device]) -> str:
+    """Processor, cores and kind of device, in words."""
+    return f"{platform.machine()}, {cpu_cores()} cores, {devices[0].device_kind}"
 
 
 def lane_mesh(devices: list[jax.Device], data_parallel: int = 1) -> Mesh:

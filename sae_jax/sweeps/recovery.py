@@ -15,8 +15,16 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.arrays import unwritable
-from sae_jax.storage.checkpoints import Arrays, Broken, Position, arrays_of, checked, remove, write
+from sae_jax.storage.atomic import writing
+from sae_jax.storage.checkpoints import (
+    Arrays,
+    BrokenCheckpoint,
+    Position,
+    read_arrays,
+    read_position,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import from_leader
 from sae_jax.sweeps.plan import count
@@ -131,22 +139,20 @@ class Checkpoints:
         for path in (folder.parent, folder, folder / "states", folder / "lanes"):
             if path.is_symlink():
                 raise UserError(f"checkpoints must lie in the run's own folder: got {path}, a link; remove it")
-        try:
+        with writing(folder):
             for kind in ("states", "lanes"):
                 (folder / kind).mkdir(parents=True, exist_ok=True)
             for partial in folder.glob("*/*.partial"):
-                remove(partial)
-        except OSError as error:
-            raise unwritable(folder, error.strerror) from None
+                remove_checkpoint(partial)
 
     def _look_for_a_state(self, folder: Path) -> None:
         states, reasons = self._states(), []
         self._number = int(states[-1].name) + 1 if states else 0
         for path in reversed(states):
             try:
-                self.state = path, checked(path, self.run)
+                self.state = path, read_position(path, self.run)
                 break
-            except Broken as error:
+            except BrokenCheckpoint as error:
                 self._broken.append(path)
                 reasons.append(f"{path}: {error}")
         for reason in reasons if self.state else []:
@@ -189,7 +195,7 @@ class Checkpoints:
 
     def write_lanes(self, path: Path, position: Position, found: Arrays) -> None:
         """Write what was found of finished lanes, beside the training."""
-        self._writing.append(self._writer.submit(write, path, self.run, position, found))
+        self._writing.append(self._writer.submit(write_checkpoint, path, self.run, position, found))
 
     def check(self) -> None:
         """Forget about what has been written.
@@ -209,13 +215,11 @@ class Checkpoints:
         self._writing = []
 
     def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
-        write(path, self.run, position, arrays)
+        write_checkpoint(path, self.run, position, arrays)
         good = [one for one in self._states() if one not in self._broken]
-        try:
+        with writing(path.parent):
             for old in [*self._broken, *good[:-KEPT]]:
-                remove(old)
-        except OSError as error:
-            raise unwritable(path.parent, error.strerror) from None
+                remove_checkpoint(old)
         self._broken = []
 
     def _states(self) -> list[Path]:
@@ -242,11 +246,11 @@ class ProgramCheckpoints(Keeper):
         self._path = self._lanes(first)
         if os.path.lexists(self._path):
             try:
-                position = checked(self._path, self._all.run)
+                position = read_position(self._path, self._all.run)
                 if position[:2] != (self._number, first) or not position.finished:
-                    raise Broken("it is one of other lanes")
+                    raise BrokenCheckpoint("it is one of other lanes")
                 return position
-            except Broken as error:
+            except BrokenCheckpoint as error:
                 self._all.say(
                     f"warning: finished lanes must be as they were saved: got {self._path}: {error}; "
                     "they are trained again"
@@ -259,7 +263,7 @@ class ProgramCheckpoints(Keeper):
     def read(self, position: Position, expected: Expected) -> Arrays:
         def ours() -> Arrays:
             assert self._path is not None
-            return arrays_of(self._path, expected)
+            return read_arrays(self._path, expected)
 
         return from_leader(ours, expected)
 
@@ -285,7 +289,7 @@ class ProgramCheckpoints(Keeper):
             self._all.check()
             if self._all.folder is None or first in self._found:
                 return self._found.pop(first, None)
-            return arrays_of(self._lanes(first), expected())
+            return read_arrays(self._lanes(first), expected())
 
         return distributed.together(ours)
 

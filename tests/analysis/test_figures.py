@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sae_jax import Config, DataConfig, sweep
+from sae_jax import Config, DataConfig, UserError, sweep
 from sae_jax.analysis.figures import curves, filters, heatmaps, mean_activation, save_all, tile, tradeoff
 
 matplotlib.use("Agg")
@@ -37,6 +37,16 @@ def test_all_figures_of_any_sweep(tmp_path, axes):
     for path in paths:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 100 and pixels[..., :3].std() > 0.01
+
+
+def test_figures_that_cannot_be_written_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match=r"must be writable: got .*: No space left on device; make room and repeat"):
+        save_all(dataset, tmp_path / "figures")
+    assert not list((tmp_path / "figures").iterdir())
 
 
 def test_a_large_grid_is_drawn_in_part(tmp_path):

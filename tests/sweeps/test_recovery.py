@@ -9,12 +9,11 @@ import pytest
 
 from sae_jax import UserError
 from sae_jax.storage import checkpoints
-from sae_jax.storage.checkpoints import Position
-from sae_jax.storage.checkpoints import checked as checked_of
+from sae_jax.storage.checkpoints import Position, read_position
 from sae_jax.sweeps import recovery as keepers
 from sae_jax.sweeps.recovery import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
 
-checked = functools.partial(checked_of, run="")
+position_of = functools.partial(read_position, run="")
 SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
 EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
 
@@ -47,7 +46,7 @@ def again(folder):
 
 def test_the_last_two_states_are_kept(kept):
     assert sorted(path.name for path in (kept / "states").iterdir()) == ["000000001", "000000002"]
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
 
 
 def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept):
@@ -61,7 +60,7 @@ def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(ke
     assert made.of_program(1).at(4) is None
     keeper.save(state(40, first=4), value(40))
     made.wait()
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
 
 
 def broken(path):
@@ -147,7 +146,7 @@ def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
     made, _ = again(kept)
     made.of_program(0).save(state(40, first=4), value(40))
     made.wait()
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
 
 
 def test_what_others_have_put_there_is_left_alone(kept):

@@ -57,6 +57,7 @@ def apply(
     findings = [module.measure(lanes, options) for lanes in programs]
     parts = [_labelled(lanes, found) for lanes, found in zip(programs, findings, strict=True)]
     found = side_by_side(grid_of(dataset), [(lanes.point, part) for lanes, part in zip(programs, parts, strict=True)])
+    found = found.assign_attrs(axes=dataset.attrs["axes"])
     best = _best(module.SCORE, programs, findings)
     with matplotlib.rc_context(STYLE):
         figure = module.draw(found, best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -144,7 +145,8 @@ def dots(panel: Axes, variable: xr.DataArray, baseline: float | None = None, bas
         variable: [axes..., seed].
         baseline: a value to draw as a line, named `baseline_name`.
     """
-    cells = by_cell(variable.to_dataset(name="score"), "score")
+    axes = [dim for dim in variable.dims if dim != "seed"]
+    cells = by_cell(variable.to_dataset(name="score").assign_attrs(axes=json.dumps(axes)))
     found = [(name_of(point), np.atleast_1d(cell["score"].values)) for point, cell in cells]
     found = sorted(found, key=lambda cell: np.nan_to_num(np.mean(cell[1]), nan=-np.inf))[-MOST_DOTS:]
     for place, (_, values) in enumerate(found):

@@ -54,7 +54,7 @@ def draw(found: xr.Dataset, best: Best) -> Figure:
     figure, panels = plt.subplots(1, 1 + bool(shape), figsize=(13 if shape else 6.5, 4.2), layout="constrained")
     curves, *pictures = np.atleast_1d(panels)
     levels = found[LEVEL].values
-    cells = sorted(by_cell(found, SCORE), key=lambda cell: -float(cell[1][SCORE].mean()))
+    cells = sorted(by_cell(found), key=lambda cell: -float(cell[1][SCORE].mean()))
     for place, (point, cell) in enumerate(cells[:MOST_LINES]):
         colour = plt.get_cmap("viridis")(0.9 * place / max(len(cells[:MOST_LINES]) - 1, 1))
         curves.plot(levels, cell[SCORE].mean("seed"), "o-", ms=3, color=colour, label=name_of(point))
