@@ -25,7 +25,7 @@ from sae_jax.storage.arrays import sync, unwritable
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
 # Of what is kept of a lane. Another one's arrays may have the same names and shapes, and mean something else.
-FORMAT = 3
+FORMAT = 4
 
 
 class Broken(Exception):

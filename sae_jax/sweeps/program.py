@@ -80,7 +80,7 @@ def plan_lanes(
     lane_bytes = 2 * state_bytes + row_bytes * max(batch, watched)
     shared_bytes = data.train.nbytes + data.heldout.nbytes + row_bytes * len(data.heldout)
     # Every process must make the same plan.
-    budget = distributed.least(memory_budget(own_devices(devices), shared_bytes))
+    budget = min(distributed.gather("load the data", lambda: memory_budget(own_devices(devices), shared_bytes)))
     # In step with others, a lane's line search waits for the longest one.
     widest = 1 if config.optimizer == "lbfgs" and devices[0].platform == "cpu" else 0
     return make_plan(len(hyper.rho), len(seeds), devices, lane_bytes, budget, engine, widest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,13 +18,14 @@ from sae_jax.models.types import Hyperparameters
 from sae_jax.settings import UserError, as_json
 from sae_jax.storage.arrays import Opener, in_memory
 from sae_jax.sweeps import processes as distributed
-from sae_jax.sweeps.chunk import Job, Reporter, run_lanes
+from sae_jax.sweeps.chunk import place_lanes, run_lanes
 from sae_jax.sweeps.dataset import Frame, Shape, put, settings_json, to_dataset
-from sae_jax.sweeps.devices import choose_devices
+from sae_jax.sweeps.devices import choose_devices, reserve_cpu_devices
 from sae_jax.sweeps.grid import DATA, Grid, make_grid
+from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine, Plan, count, repacked
 from sae_jax.sweeps.program import plan_lanes
-from sae_jax.sweeps.recovery import Checkpoints, Keeper
+from sae_jax.sweeps.recovery import Recovery
 from sae_jax.training.config import Config
 
 
@@ -56,7 +56,7 @@ def sweep(
     lanes_per_chunk: int = 0,
     cells_per_block: int = 0,
     blocks: str = "auto",
-    reporter: Reporter | None = None,
+    observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> xr.Dataset:
     """Train a grid of autoencoders, every cell with every seed, and measure them on held-out data.
@@ -70,7 +70,7 @@ def sweep(
         lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
-        reporter: is told the plan and the progress.
+        observers: receive lines, progress and the points of the curves while lanes are trained; see `Observer`.
         settings: any field of Hyperparameters, Config or DataConfig: a value, or a sequence of values for an axis.
 
     Returns:
@@ -81,7 +81,6 @@ def sweep(
     Raises:
         UserError: a setting or the data break a rule.
     """
-    reporter = reporter or Reporter()
     engine = Engine(
         devices=devices,
         data_parallel=data_parallel,
@@ -89,8 +88,10 @@ def sweep(
         cells_per_block=cells_per_block,
         blocks=blocks,
     )
-    study = prepare(config, data, seeds=seeds, engine=engine, reporter=reporter, **settings)
-    return train(study, reporter, in_memory())
+    reserve_cpu_devices(engine.devices)
+    observer = Observers(observers if distributed.leads() else ())
+    study = prepare(config, data, seeds=seeds, engine=engine, observer=observer, **settings)
+    return train(study, observer, in_memory())
 
 
 def prepare(
@@ -99,7 +100,7 @@ def prepare(
     *,
     seeds: int | Sequence[int],
     engine: Engine,
-    reporter: Reporter,
+    observer: Observer,
     **settings: Any,
 ) -> Study:
     """Check everything that `sweep` was given, load the data and plan the lanes; arguments and errors are its own."""
@@ -110,7 +111,7 @@ def prepare(
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(config, source, seeds, settings)
     hyper = grid.cells()
-    distributed.agree("command line", json.dumps([settings_json(grid), list(grid.axes), as_json(engine)]))
+    distributed.agree("load the data", "command line", [settings_json(grid), list(grid.axes), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
@@ -121,9 +122,9 @@ def prepare(
     for point, program_config, data_config in grid.programs():
         if data_config not in loaded:
             loaded[data_config] = ready or sources.load(data_config)
-            reporter.line(f"data: {loaded[data_config].description}")
+            observer.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
-        distributed.agree("samples", json.dumps(samples.summary))
+        distributed.agree("load the data", "samples", samples.summary)
         check_data(program_config, samples)
         check_k(program_config, hyper)
         check_levels(program_config.corruption, hyper.noise)
@@ -141,8 +142,8 @@ def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
     """The same study with its lanes packed as `packing` said before."""
     if len(sizes) != len(study.programs):
         raise UserError(
-            f"what a run is gone on with must be packed for its {count(len(study.programs), 'program')}: "
-            f"got {len(sizes)}; choose another --name"
+            f"cannot resume: the run has {count(len(sizes), 'program')}, this sweep needs {len(study.programs)}; "
+            "choose another --name"
         )
     programs = [
         program._replace(plan=repacked(program.plan, *size))
@@ -151,31 +152,30 @@ def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
     return study._replace(programs=programs)
 
 
-def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpoints | None = None) -> xr.Dataset:
+def train(study: Study, observer: Observer, opened: Opener, recovery: Recovery | None = None) -> xr.Dataset:
     """Train and measure every lane of a study, one program after another.
 
     Args:
         study: what to train.
-        reporter: is told the plan and the progress.
+        observer: receives the plan, the progress and the points.
         opened: where the arrays of all lanes are held; see `arrays`.
-        checkpoints: keep what is trained; None keeps it in memory.
+        recovery: saves lanes while they are trained and afterwards; None saves nothing.
 
     Returns:
         What `sweep` does.
 
     Raises:
-        Interrupted: the checkpoints were asked to end.
+        Interrupted: the recovery was asked to end.
         UserError: a checkpoint cannot be written or read, or memory does not suffice.
     """
-    grid, hyper = study.grid, study.grid.cells()
+    grid = study.grid
     shapes = [Shape(point, config, data.train.shape[1], data.image_shape) for point, config, data, _ in study.programs]
     frame = Frame(grid, shapes, opened)
     for number, (shape, (point, config, data, plan)) in enumerate(zip(shapes, study.programs, strict=True)):
         where = "".join(f"{name} {value}, " for name, value in point.items())
-        reporter.line(f"plan: {where}{plan}")
-        job = Job(config, data, hyper, grid.seeds, study.devices)
-        keeper = checkpoints.of_program(number) if checkpoints else Keeper()
-        run_lanes(job, plan, keeper, functools.partial(put, frame, shape), reporter)
+        observer.line(f"plan: {where}{plan}")
+        lanes = place_lanes(number, grid, point, config, data, study.devices, plan)
+        run_lanes(lanes, plan, functools.partial(put, frame, shape), observer, recovery)
     return to_dataset(frame, [program.data.summary for program in study.programs])
 
 
