@@ -10,7 +10,6 @@ that falls as rho falls.
 
 from __future__ import annotations
 
-from sae_jax.commands.cluster import launch
 from sae_jax.commands.flags import one_line_errors, parse
 from sae_jax.commands.session import run_study
 
@@ -21,7 +20,6 @@ def main(argv: list[str]) -> None:
     """Parse, sweep, save, draw."""
     description = (__doc__ or "").partition("\n")[0]
     with one_line_errors():
-        launch(argv)
         run_study(
             "sweep",
             argv,

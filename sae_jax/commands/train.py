@@ -7,7 +7,6 @@ About 15 seconds on 2 cores. The lane equals the one with the same settings and 
 
 from __future__ import annotations
 
-from sae_jax.commands.cluster import launch
 from sae_jax.commands.flags import one_line_errors, parse
 from sae_jax.commands.session import run_study
 
@@ -16,7 +15,6 @@ def main(argv: list[str]) -> None:
     """Parse, train, save, draw."""
     description = (__doc__ or "").partition("\n")[0]
     with one_line_errors():
-        launch(argv)
         run_study(
             "train", argv, lambda words: parse(words, "python -m experiments.train", description, {}, several=False)
         )

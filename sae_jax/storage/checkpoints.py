@@ -25,7 +25,7 @@ from sae_jax.storage.atomic import reason_of, sync, unwritable, write_file
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
 # One more where the arrays of an earlier checkpoint, of the same names and shapes, mean something else.
-FORMAT = 3
+FORMAT = 4
 
 
 class BrokenCheckpoint(Exception):
