@@ -15,7 +15,7 @@ from sae_jax.settings import UserError
 
 def set_up() -> None:
     """Keep compiled programs in the user's cache, unless JAX was told of another place."""
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

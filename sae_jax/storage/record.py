@@ -52,7 +52,7 @@ def content_of(
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     versions |= {
         "sae_jax": _own_version(),
-        "random numbers": jax.config.jax_default_prng_impl,  # type: ignore[attr-defined]
+        "random numbers": jax.config.values["jax_default_prng_impl"],
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "machine": f"{platform.machine()}, {cpu_cores()} cores, {devices[0].device_kind}",
     }

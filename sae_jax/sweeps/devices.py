@@ -35,7 +35,7 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
     if wanted < 0:
         raise UserError(f"devices must be >= 0: got {wanted}; 0 is all")
     with contextlib.suppress(RuntimeError):  # JAX has computed something already.
-        chosen_before = max(jax.config.jax_num_cpu_devices, 0)  # type: ignore[attr-defined]
+        chosen_before = max(jax.config.values["jax_num_cpu_devices"], 0)
         jax.config.update("jax_num_cpu_devices", max(wanted or 1, chosen_before or cpu_cores()))
     available = jax.local_devices()
     if wanted > len(available):
