@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 
 import jax
@@ -18,6 +19,11 @@ def set_up() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def call(command: str) -> str:
+    """How a command is called the way that this process was: sae-jax COMMAND, or from a clone's scripts."""
+    return f"sae-jax {command}" if Path(sys.argv[0]).stem == "sae-jax" else f"python -m experiments.{command}"
 
 
 def draw_to_files() -> None:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from sae_jax import Config, DataConfig
 from sae_jax.commands.cluster import Launch
-from sae_jax.commands.environment import draw_to_files, set_up
+from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
 from sae_jax.commands.signals import heard
 from sae_jax.commands.terminal import ConsoleReporter, print_table, warnings_of
@@ -93,7 +93,7 @@ def _trained(
     """Hold a run's folder until the stack is left, and train what is left of the study: its lanes, and the time."""
     before = together(lambda: stack.enter_context(runs.claim(folder, content)))
     distributed.told(json.dumps(before and before["packing"]))
-    go_on = f"python -m experiments.{command} --resume {shlex.quote(str(folder))}"
+    go_on = f"{call(command)} --resume {shlex.quote(str(folder))}"
     go_on += " with the --distributed flags of each process" if distributed.started() else ""
     last_words = f"interrupted before it could save; to go on from what was saved before, if anything: {go_on}"
     interrupts, unfinished = stack.enter_context(heard(last_words)), folder / runs.UNFINISHED
@@ -146,7 +146,7 @@ def _resolved(
 
     def begun() -> list[str]:
         folder = _resumed(said[0])
-        return records.words_of(runs.recorded(folder), f"experiments.{command}") if distributed.leads() else []
+        return records.words_of(runs.recorded(folder), call(command)) if distributed.leads() else []
 
     before = together(begun)
     kept = without(json.loads(distributed.told(json.dumps(before))), argv, OF_THE_PROCESS)
@@ -157,7 +157,7 @@ def _content(command: str, argv: Sequence[str], run: RunConfig, study: Study) ->
     """What config.json says of a run."""
     engine = {name: value for name, value in as_json(run).items() if name in settings_of(Engine) and name != "devices"}
     return records.content_of(
-        f"python -m experiments.{command} {shlex.join(without(argv, [], ('resume',)))}".rstrip(),
+        f"{call(command)} {shlex.join(without(argv, [], ('resume',)))}".rstrip(),
         settings_json(study.grid),
         list(study.grid.axes),
         engine,

@@ -127,8 +127,8 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
         UserError: something differs.
     """
     changed = differences(before, now)
-    if module_of(before) != module_of(now):
-        changed.insert(0, f"command {module_of(before)} -> {module_of(now)}")
+    if command_name(before["command"]) != command_name(now["command"]):
+        changed.insert(0, f"command {call_of(before['command'])} -> {call_of(now['command'])}")
     if not changed:
         return
     fix = f"repeat {before['command']}"
@@ -146,21 +146,32 @@ def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [f"{name} {one.get(name)} -> {other[name]}" for name in other if one.get(name) != other[name]]
 
 
-def words_of(content: Mapping[str, Any], module: str) -> list[str]:
-    """The words of the command that began a run, without its module.
+def words_of(content: Mapping[str, Any], call: str) -> list[str]:
+    """The words of the command that began a run, without its call.
+
+    Args:
+        content: the run's record.
+        call: how the command that goes on with it was called, see `call_of`; it may differ from how the run began.
 
     Raises:
-        UserError: it is another module.
+        UserError: it is another command.
     """
-    begun = module_of(content)
-    if begun != f"python -m {module}":
-        raise UserError(f"a run must be gone on with by the command that began it: got python -m {module}; use {begun}")
-    return shlex.split(content["command"])[3:]
+    line, name = content["command"], command_name(call)
+    if command_name(line) != name:
+        fix = call.removesuffix(name) + command_name(line)
+        raise UserError(f"a run must be gone on with by the command that began it: got {call}; use {fix}")
+    return shlex.split(line)[len(call_of(line).split()) :]
 
 
-def module_of(content: Mapping[str, Any]) -> str:
-    """The beginning of the command that began a run: python -m MODULE."""
-    return " ".join(content["command"].split()[:3])
+def call_of(line: str) -> str:
+    """The beginning of a command line: python -m experiments.NAME, or sae-jax NAME."""
+    words = line.split()
+    return " ".join(words[: 2 if words[:1] == ["sae-jax"] else 3])
+
+
+def command_name(line: str) -> str:
+    """The NAME of a command line's call, which says what was run in whichever way."""
+    return call_of(line).rpartition(" ")[2].removeprefix("experiments.")
 
 
 def _short(value: Any) -> str:
