@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 
 import jax
@@ -16,9 +17,14 @@ from sae_jax.storage.atomic import temporary_path, unwritable, write_file, writi
 
 def set_up() -> None:
     """Keep compiled programs in the user's cache, unless JAX was told of another place."""
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def call(command: str) -> str:
+    """How a command is called the way that this process was: sae-jax COMMAND, or from a clone's scripts."""
+    return f"sae-jax {command}" if Path(sys.argv[0]).stem == "sae-jax" else f"python -m experiments.{command}"
 
 
 def draw_to_files() -> None:

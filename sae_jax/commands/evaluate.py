@@ -23,7 +23,7 @@ from rich.table import Table
 
 from sae_jax.analysis.cells import by_cell, cell_count, in_double_precision, short
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
-from sae_jax.commands.environment import draw_to_files, set_up
+from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
 from sae_jax.commands.terminal import over_seeds, spread
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
             ],
             "settings": options_of(TaskConfig),
         }
-        words = read(argv, "python -m experiments.evaluate", (__doc__ or "").partition("\n")[0], groups)
+        words = read(argv, call("evaluate"), (__doc__ or "").partition("\n")[0], groups)
         if len(words["run"]) != 1 or not words["run"][0]:
             given = " ".join(words["run"]) or "none"
             raise UserError(f"evaluate needs the folder of one finished run, before its flags: got {given}; see runs/")

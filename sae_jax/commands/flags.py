@@ -133,6 +133,11 @@ def read(
     return words
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for the list of flags and for nothing else."""
+    return "--help" in argv or "-h" in argv
+
+
 def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
     """The words of a command line but for some options with their values: those named, and those that argv gives."""
     left_out = {flag(name) for name in names} | {_flag_of(word) for word in argv if word.startswith("--")}

@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from sae_jax.commands.cluster import Launch, launch
-from sae_jax.commands.environment import draw_to_files, set_up
+from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
 from sae_jax.commands.signals import Interrupts, heard
 from sae_jax.commands.terminal import Terminal, print_table, warnings_of
@@ -63,7 +63,7 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
         folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, stack))
         [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
         study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
-        go_on = f"python -m experiments.{command} --resume {shlex.quote(str(folder))}"
+        go_on = f"{call(command)} --resume {shlex.quote(str(folder))}"
         go_on += " with the --distributed flags of each process" if started() else ""
         last_words = f"interrupted before it could save; to go on from what was saved before, if anything: {go_on}"
         interrupts = stack.enter_context(heard(last_words if folder else "interrupted"))
@@ -103,7 +103,7 @@ def _read_command(command: str, argv: Sequence[str], parse: Parse) -> tuple[Sequ
 
 def _recorded_words(command: str, run: RunConfig) -> list[str]:
     """The words of the command that began the run to resume."""
-    return records.arguments_of(runs.unfinished_record(_resumed_folder(run)), f"experiments.{command}")
+    return records.arguments_of(runs.unfinished_record(_resumed_folder(run)), call(command))
 
 
 def _resumed_words(argv: Sequence[str], recorded: Sequence[str]) -> list[str]:
@@ -151,7 +151,7 @@ def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -
     """What config.json says of a run."""
     engine = {name: value for name, value in as_json(run).items() if name in settings_of(Engine) and name != "devices"}
     return records.content_of(
-        f"python -m experiments.{command} {shlex.join(without(words, [], ('resume',)))}".rstrip(),
+        f"{call(command)} {shlex.join(without(words, [], ('resume',)))}".rstrip(),
         study.grid.as_json(),
         list(study.grid.axes),
         engine,

@@ -54,7 +54,7 @@ def content_of(
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     versions |= {
         "sae_jax": _source_digest(),
-        "random numbers": jax.config.jax_default_prng_impl,  # type: ignore[attr-defined]
+        "random numbers": jax.config.values["jax_default_prng_impl"],
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "machine": machine,
     }
@@ -131,8 +131,8 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
         UserError: something differs.
     """
     changes = differences(before, now)
-    if module_of(before) != module_of(now):
-        changes.insert(0, f"command {module_of(before)} -> {module_of(now)}")
+    if command_name(before["command"]) != command_name(now["command"]):
+        changes.insert(0, f"command {call_of(before['command'])} -> {call_of(now['command'])}")
     if not changes:
         return
     fix = f"repeat {before['command']}"
@@ -150,23 +150,32 @@ def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
 
 
-def arguments_of(content: Mapping[str, Any], module: str) -> list[str]:
+def arguments_of(content: Mapping[str, Any], call: str) -> list[str]:
     """The arguments of the command that started a run.
 
+    Args:
+        content: the run's record.
+        call: how the command that resumes it was called, see `call_of`; the run may have been started in the other way.
+
     Raises:
-        UserError: it is another module.
+        UserError: it is another command.
     """
-    command = module_of(content)
-    if command != f"python -m {module}":
-        raise UserError(
-            f"cannot resume: the command must be the one that started the run: got python -m {module}; use {command}"
-        )
-    return shlex.split(content["command"])[3:]
+    line, name = content["command"], command_name(call)
+    if command_name(line) != name:
+        fix = call.removesuffix(name) + command_name(line)
+        raise UserError(f"cannot resume: the command must be the one that started the run: got {call}; use {fix}")
+    return shlex.split(line)[len(call_of(line).split()) :]
 
 
-def module_of(content: Mapping[str, Any]) -> str:
-    """The command that started a run, without its arguments: python -m MODULE."""
-    return " ".join(content["command"].split()[:3])
+def call_of(line: str) -> str:
+    """The beginning of a command line: python -m experiments.NAME, or sae-jax NAME."""
+    words = line.split()
+    return " ".join(words[: 2 if words[:1] == ["sae-jax"] else 3])
+
+
+def command_name(line: str) -> str:
+    """The NAME of a command line's call, which says what was run in whichever way."""
+    return call_of(line).rpartition(" ")[2].removeprefix("experiments.")
 
 
 def _short(value: Any) -> str:

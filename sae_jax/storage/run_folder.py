@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import unwritable, write_file, writing
-from sae_jax.storage.record import CONFIG_FILE, check_same, differences, module_of, read_record
+from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import RESULTS_FILE
 
 LOCK_FILE, UNFINISHED, REMOVED, CHECKPOINTS = ".lock", "unfinished", ".removed", "checkpoints"
@@ -78,7 +78,8 @@ def find_unfinished(runs: Path, content: Mapping[str, Any]) -> Path | None:
         for folder in runs.iterdir():
             with contextlib.suppress(UserError, OSError):
                 before = unfinished_record(folder)
-                if module_of(before) == module_of(content) and not differences(before, content):
+                same = command_name(before["command"]) == command_name(content["command"])
+                if same and not differences(before, content):
                     candidates.append(((folder / CONFIG_FILE).stat().st_mtime, folder))
     return next((folder for _, folder in sorted(candidates, reverse=True) if not _is_locked(folder)), None)
 

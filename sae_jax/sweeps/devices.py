@@ -49,7 +49,7 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
 def reserve_cpu_devices(wanted: int = 0) -> None:
     """Have JAX make at least so many CPU devices, or one per core, unless it has made them already."""
     with contextlib.suppress(RuntimeError):  # JAX has computed something already.
-        chosen_before = max(jax.config.jax_num_cpu_devices, 0)  # type: ignore[attr-defined]
+        chosen_before = max(jax.config.values["jax_num_cpu_devices"], 0)
         jax.config.update("jax_num_cpu_devices", max(wanted or 1, chosen_before or cpu_cores()))
 
 

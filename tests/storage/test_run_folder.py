@@ -45,11 +45,14 @@ def test_config_json_holds_settings_versions_and_the_command(tmp_path):
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored == content() and stored["settings"] == SETTINGS and stored["devices"] == "2 cpu"
     assert {"python", "jax", "optax", "flax", "h5netcdf", "orbax-checkpoint"} <= set(stored["versions"])
-    assert arguments_of(stored, "experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
-    with pytest.raises(
-        UserError, match=r"cannot resume: .*: got python -m experiments.train; use python -m experiments.sweep"
-    ):
-        arguments_of(stored, "experiments.train")
+    assert arguments_of(stored, "python -m experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
+    with pytest.raises(UserError, match=r"cannot resume: .*: got python -m experiments.train; use python -m experiments.sweep"):
+        arguments_of(stored, "python -m experiments.train")
+    assert arguments_of(stored, "sae-jax sweep") == ["--rho", ".05", ".1", "--name", "a b"]
+    with pytest.raises(UserError, match=r"got sae-jax train; use sae-jax sweep"):
+        arguments_of(stored, "sae-jax train")
+    installed = content("sae-jax sweep --rho .05 .1")
+    assert arguments_of(installed, "python -m experiments.sweep") == ["--rho", ".05", ".1"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "results.nc"]
 
 
@@ -179,6 +182,7 @@ def test_the_newest_run_of_the_same_command_is_found(tmp_path):
     ):
         left(tmp_path / name, made)
         os.utime(tmp_path / name / "config.json", (10**9 - age, 10**9 - age))
+    assert find_unfinished(tmp_path, content("sae-jax sweep")) == tmp_path / "new"
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     (tmp_path / "file").touch()
