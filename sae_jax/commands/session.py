@@ -129,7 +129,7 @@ def _load_data(parsed: Parsed, observer: Observer) -> Study:
     folder = _named_folder(run)
     if leads() and folder:
         runs.check_claimable(folder)
-    return prepare(DataConfig(), "classic", seeds=seeds, engine=run, observer=observer, **settings)
+    return prepare(DataConfig(), seeds=seeds, engine=run, observer=observer, **settings)
 
 
 def _claim_folder(

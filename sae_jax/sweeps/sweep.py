@@ -86,7 +86,7 @@ def sweep(
 
 def prepare(
     data: Data | np.ndarray | DataConfig,
-    model: Model | str,
+    model: Model | str = "classic",
     *,
     seeds: int | Sequence[int],
     engine: Engine,
