@@ -131,7 +131,8 @@ def test_every_task_fills_every_lane_of_every_program(digits_run, task):
     lanes = [name for name in added if "seed" in found[name].dims]
     assert lanes and all(found[name].dims[:3] == ("k", "d_hidden", "seed") for name in lanes)
     for name in added:
-        assert np.all(np.isfinite(found[name])) and set(found[name].attrs) == {"long_name", "units"}
+        assert np.all(np.isfinite(found[name])) and found[name].attrs["kind"] == "task"
+        assert set(found[name].attrs) == {"long_name", "units", "kind"}
     for name in digits_run.data_vars:
         np.testing.assert_array_equal(found[name], digits_run[name])
 
