@@ -68,7 +68,7 @@ def test_no_result_and_no_gradient_is_rounded_to_bfloat16():
 
 @pytest.mark.parametrize("factors", ["float32", "bfloat16"])
 def test_lanes_beside_each_other_compute_what_each_does_alone(factors):
-    weights = np.stack([WEIGHT, 2 * WEIGHT, -WEIGHT])
+    weights = jnp.stack([WEIGHT, 2 * WEIGHT, -WEIGHT])
 
     def through(weight):
         return decoder_product(encoder_product(weight, X, factors), weight, factors)

@@ -118,5 +118,5 @@ def test_every_variable_says_what_it_is(model):
 
 def test_models_are_known_by_their_names():
     assert model_of("classic") is CLASSIC and all(MODELS[name].name == name for name in MODELS)
-    with pytest.raises(UserError, match="unknown model clasic: did you mean classic?"):
+    with pytest.raises(UserError, match=r"unknown model clasic: did you mean classic\?"):
         lane_settings("clasic")

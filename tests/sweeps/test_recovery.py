@@ -138,13 +138,8 @@ def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
         raise FileNotFoundError(2, "No such file or directory", path)
 
     made, _ = again(kept)
-<<<<<<< HEAD
-    monkeypatch.setattr(keepers, "remove", vanished)
-    made.save(state(40, first=4), value(40))
-=======
     monkeypatch.setattr(keepers, "remove_checkpoint", vanished)
-    made.of_program(0).save(state(40, first=4), value(40))
->>>>>>> storage
+    made.save(state(40, first=4), value(40))
     with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
         made.wait()
 
@@ -184,18 +179,10 @@ def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
         writing.set()
         assert go_on.wait(30)
 
-<<<<<<< HEAD
-    monkeypatch.setattr("sae_jax.sweeps.recovery.write", slow)
+    monkeypatch.setattr("sae_jax.sweeps.recovery.write_checkpoint", slow)
     made = Recovery(tmp_path, every=0)
     assert made.next_call(FIRST_CALL, None).save
     made.save(state(1), value(1))
-=======
-    monkeypatch.setattr("sae_jax.sweeps.recovery.write_checkpoint", slow)
-    made = Checkpoints(tmp_path, every=0)
-    keeper = made.of_program(0)
-    assert keeper.consult(None).save
-    keeper.save(state(1), value(1))
->>>>>>> storage
     assert writing.wait(30)
     assert not made.next_call(FIRST_CALL, 0.1).save  # One at a time.
     go_on.set()
