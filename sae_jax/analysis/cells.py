@@ -10,23 +10,47 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-MEASURE = "eval_reconstruction"
+MEAN_ACTIVATION = "eval_mean_activation"
 
 
 def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
     """The Dataset with its floats as float64, in which sums over the parameters of a diverged lane stay finite."""
-    return dataset.map(lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable)
+    return dataset.map(
+        lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable, keep_attrs=True
+    )
 
 
-def cell_axes(dataset: xr.Dataset, measure: str = MEASURE) -> list[str]:
-    """The swept settings of a Dataset, in order: the dimensions of a variable of its lanes that stand before seed."""
-    dims = [str(dim) for dim in dataset[measure].dims]
-    return dims[: dims.index("seed")] if "seed" in dims else []
+def names_of_kind(dataset: xr.Dataset, kind: str) -> list[str]:
+    """Names of the variables that call themselves of a kind (curve, measure, parameter, ...), in their order."""
+    return [str(name) for name, variable in dataset.data_vars.items() if variable.attrs.get("kind") == kind]
 
 
-def cell_count(dataset: xr.Dataset, measure: str = MEASURE) -> int:
+def lane_measures(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The held-out measures of whole lanes by name, and the mean activation over units where a Dataset holds it."""
+    lanes = (*cell_axes(dataset), "seed")
+    names = names_of_kind(dataset, "measure")
+    double = in_double_precision(dataset[names])
+    measures = {name: double[name] for name in names if double[name].dims == lanes}
+    return measures | ({MEAN_ACTIVATION: over_units(double[MEAN_ACTIVATION])} if MEAN_ACTIVATION in double else {})
+
+
+def over_units(measure: xr.DataArray) -> xr.DataArray:
+    """A measure of every unit as its mean over units; one of a whole lane as it is."""
+    if "unit" not in measure.dims:
+        return measure
+    label = f"{measure.attrs.get('long_name', measure.name)}, mean over units"
+    return measure.mean("unit").assign_attrs(measure.attrs | {"long_name": label})
+
+
+def cell_axes(dataset: xr.Dataset) -> list[str]:
+    """The swept settings of a Dataset, in order: the dimensions of its lanes' variables that stand before seed."""
+    lanes = next((variable.dims for variable in dataset.data_vars.values() if "seed" in variable.dims), ("seed",))
+    return [str(dim) for dim in lanes[: lanes.index("seed")]]
+
+
+def cell_count(dataset: xr.Dataset) -> int:
     """The number of cells of a sweep."""
-    return math.prod(dataset.sizes[axis] for axis in cell_axes(dataset, measure))
+    return math.prod(dataset.sizes[axis] for axis in cell_axes(dataset))
 
 
 def evenly(total: int, most: int) -> list[int]:
@@ -34,14 +58,12 @@ def evenly(total: int, most: int) -> list[int]:
     return [int(place) for place in np.unique(np.linspace(0, total - 1, min(total, most)).round())]
 
 
-def by_cell(
-    dataset: xr.Dataset, measure: str = MEASURE, chosen: Iterable[int] | None = None
-) -> list[tuple[dict[str, Any], xr.Dataset]]:
+def by_cell(dataset: xr.Dataset, chosen: Iterable[int] | None = None) -> list[tuple[dict[str, Any], xr.Dataset]]:
     """Cells of a sweep, each with its settings and its part of the Dataset: all, or those at the chosen positions."""
-    axes = cell_axes(dataset, measure)
+    axes = cell_axes(dataset)
     shape = [dataset.sizes[axis] for axis in axes]
     cells = []
-    for place in range(cell_count(dataset, measure)) if chosen is None else chosen:
+    for place in range(cell_count(dataset)) if chosen is None else chosen:
         index = np.unravel_index(place, shape) if shape else ()
         cell = dataset.isel(dict(zip(axes, index, strict=True)))
         cells.append(({axis: cell[axis].item() for axis in axes}, cell))
@@ -53,9 +75,12 @@ def name_of(point: dict[str, Any]) -> str:
     return "  ".join(f"{name}={short(value)}" for name, value in point.items()) or "the only cell"
 
 
-def target(dataset: xr.Dataset) -> xr.DataArray:
-    """rho: along its axis where it was swept, else the one value."""
-    return dataset["rho"] if "rho" in dataset.dims else xr.DataArray(float(json.loads(dataset.attrs["config"])["rho"]))
+def target(dataset: xr.Dataset) -> xr.DataArray | None:
+    """rho: along its axis where it was swept, else the one value; None where the model has no such setting."""
+    if "rho" in dataset.coords:
+        return dataset["rho"]
+    rho = json.loads(dataset.attrs.get("config", "{}")).get("rho")
+    return None if rho is None else xr.DataArray(float(rho))
 
 
 def short(value: Any) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 import xarray as xr
 
+from sae_jax.analysis.report import print_table, warnings_of
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.environment import draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
 from sae_jax.commands.signals import heard
-from sae_jax.commands.terminal import ConsoleReporter, print_table, warnings_of
+from sae_jax.commands.terminal import ConsoleReporter
 from sae_jax.data import DataConfig
 from sae_jax.settings import as_json, settings_of
 from sae_jax.storage import record as records
