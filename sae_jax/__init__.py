@@ -1,43 +1,53 @@
-"""Sparse autoencoders in JAX: a whole ablation study is one program."""
+"""Sparse autoencoders in JAX: a whole ablation study is one program.
 
-from sae_jax.data import Data, DataConfig, as_data, load
-from sae_jax.data.batches import batch_indices
-from sae_jax.models import CLASSIC, MODELS, Measure, Model, Parameter, Step, Term
-from sae_jax.models.kl import kl_divergence, kl_penalty
-from sae_jax.models.memory import SparsityState
-from sae_jax.settings import UserError
-from sae_jax.sweeps.sweep import sweep
-from sae_jax.training.config import LaneSettings, lane_settings
-from sae_jax.training.evaluation import decode, encode, evaluate
-from sae_jax.training.lane import fit
-from sae_jax.training.step import TrainState, init_state, keys_of, train_step
+What is exported stands in __init__.pyi, one line a name. A name's module is imported when the name is first used
+(PEP 562), so that `import sae_jax` and `--help` wait for no library that they do not need.
+"""
 
-__all__ = [
-    "CLASSIC",
-    "MODELS",
-    "Data",
-    "DataConfig",
-    "LaneSettings",
-    "Measure",
-    "Model",
-    "Parameter",
-    "SparsityState",
-    "Step",
-    "Term",
-    "TrainState",
-    "UserError",
-    "as_data",
-    "batch_indices",
-    "decode",
-    "encode",
-    "evaluate",
-    "fit",
-    "init_state",
-    "keys_of",
-    "kl_divergence",
-    "kl_penalty",
-    "lane_settings",
-    "load",
-    "sweep",
-    "train_step",
-]
+import ast
+import contextlib
+import importlib
+from pathlib import Path
+
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+# name -> module that it is imported from
+_EXPORTS = {alias.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Import an exported name; later uses find it in the module's namespace.
+
+    Raises:
+        AttributeError: the name is not exported.
+    """
+    if name == "__version__":
+        value: object = _version()
+    elif name in _EXPORTS:
+        module = _EXPORTS[name]
+        owner = importlib.import_module(module)
+        is_attribute = module != __name__ and hasattr(owner, name)
+        value = getattr(owner, name) if is_attribute else importlib.import_module(f"{module}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """The version of the installed distribution; in a clone that is not installed, that of its pyproject.toml."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("sae-jax")
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        with contextlib.suppress(OSError):
+            project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+            return str(project["project"]["version"])
+        return "unknown"

@@ -196,11 +196,13 @@ def settings(**values):
     return stored(change)
 
 
-def put(name, values):
+def put(name, values, **attributes):
     def change(file):
         if name in file:
             del file[name]
         file[name] = values
+        if attributes:
+            file[name].attrs.update(attributes)
 
     return stored(change)
 

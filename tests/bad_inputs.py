@@ -67,11 +67,15 @@ FLAGS = [
     (["--name", "/tmp/outside"], "name must be that of a folder inside --runs: got /tmp/outside", "pass it to --runs"),
     (
         ["--resume", "nowhere"],
-        "a run to go on with must be unfinished: got nowhere, which does not exist",
+        "cannot resume: the run must be unfinished: got nowhere, which does not exist",
         "see --runs",
     ),
-    (["--resume", "n" * 300], "a run to go on with must be unfinished: got nnn", "see --runs"),
-    (["--resume", "good.npy"], "a run to go on with must be unfinished: got good.npy, which holds none", "see --runs"),
+    (["--resume", "n" * 300], "cannot resume: the run must be unfinished: got nnn", "see --runs"),
+    (
+        ["--resume", "good.npy"],
+        "cannot resume: the run must be unfinished: got good.npy, which holds no run",
+        "see --runs",
+    ),
     (["--resume", "RUN"], "must be unfinished: got run, which holds a finished run", "see --runs"),
     (["--resume", "a", "--name", "b"], "name must be left out beside resume: got b and a", "use one of them"),
     (["--checkpoint-every", "-1"], "checkpoint_every must be >= 0: got -1", "the default is 60"),

@@ -1,4 +1,6 @@
-"""Bad input of the commands that read what was trained or measured, as in `bad_inputs`; RUN is a finished run."""
+"""Bad input of the command that reads a finished run, as in `bad_inputs`; RUN is that run."""
+
+import json
 
 import h5py
 import numpy as np
@@ -22,10 +24,10 @@ BIG = "9" * 30
 NC, PARAMS = "results.nc", "params.safetensors"
 READABLE = "a finished run's files must be readable: "
 AGAIN = "train it again"
-VERSION = "the file is damaged or of another version: train the run again"
 NAMES = "results must name the settings they were trained with: got an attribute "
 AXES = "results must have the axes of their own settings, "
 WEIGHT = "encoder_weight"
+LABELS = ("long_name", "units", "kind")
 OFFSETS = "invalid offset for tensor"
 
 EVALUATE = [
@@ -73,6 +75,54 @@ def without(name):
     return stored(lambda file: file.__delitem__(name))
 
 
+def labelled_as(name, **attributes):
+    """A run whose variable has other attributes; None takes one away."""
+
+    def change(file):
+        for key, value in attributes.items():
+            del file[name].attrs[key]
+            if value is not None:
+                file[name].attrs[key] = value
+
+    return stored(change)
+
+
+def put_alike(name, value):
+    """A run whose variable of the same dimensions and attributes is filled with a value of another kind."""
+
+    def change(file):
+        before = file[name]
+        scales, attributes = [dim[0] for dim in before.dims], {key: before.attrs[key] for key in LABELS}
+        shape = before.shape
+        del file[name]
+        file[name] = np.full(shape, value)
+        for dim, scale in zip(file[name].dims, scales, strict=True):
+            dim.attach_scale(scale)
+        file[name].attrs.update(attributes)
+
+    return stored(change)
+
+
+def rename(old, new):
+    """Another name for a tensor, in the header and in its description."""
+
+    def change(header):
+        header[new] = header.pop(old)
+        header["__metadata__"][new] = header["__metadata__"].pop(old)
+
+    return change
+
+
+def declared(text):
+    """A run whose encoder's weight is described by another text."""
+    return tensors(lambda header: header["__metadata__"].update({WEIGHT: text}))
+
+
+def dims_of(dims):
+    """A run whose encoder's weight is said to be over other dimensions."""
+    return declared(json.dumps({"dims": dims, "long_name": "x", "units": "1"}))
+
+
 # By what was done to a run: how, what is said, the fix.
 DAMAGES = {
     "results are a folder": (
@@ -88,15 +138,42 @@ DAMAGES = {
     "results cut short": (cut(NC, 3000), READABLE + "run: got Unable", AGAIN),
     "no checksums": (add_without_checksums, "/x without checksums", AGAIN),
     "another format": (
-        attribute("format", 2),
-        "must be of format 1: got 2",
+        attribute("format", 3),
+        "must be of format 2 or an earlier one: got 3",
         "use the version of sae_jax that wrote them",
     ),
-    "no lanes": (without("eval_reconstruction"), "must hold eval_reconstruction over settings", VERSION),
-    "no divergence": (without("diverged_at"), "must hold numbers diverged_at over rho, seed: got none", VERSION),
-    "no activity": (without("eval_max_activation"), "must hold numbers eval_max_activation", VERSION),
-    "words for numbers": (put("diverged_at", np.full((2, 2), b"a")), "diverged_at over rho, seed: got |S1", VERSION),
-    "one lane's numbers": (put("diverged_at", np.int32(3)), "got int32 over nothing", VERSION),
+    "a format of words": (attribute("format", "new"), "got format 'new', which is no number of a format", AGAIN),
+    "no axes": (
+        stored(lambda file: file.attrs.__delitem__("axes")),
+        "an attribute axes that is no list of settings",
+        AGAIN,
+    ),
+    "axes that end": (attribute("axes", "["), READABLE, AGAIN),
+    "axes without end": (attribute("axes", "[" * 50_000), READABLE, AGAIN),
+    "axes of numbers": (attribute("axes", "[1]"), "an attribute axes that is no list of settings", AGAIN),
+    "an axis twice": (attribute("axes", '["rho", "rho"]'), "an attribute axes that is no list of settings", AGAIN),
+    "an unknown axis": (attribute("axes", '["rh0"]'), "got no coordinate rh0", AGAIN),
+    "fewer axes": (attribute("axes", "[]"), "over rho, seed, step, not over seed first", AGAIN),
+    "no coordinate": (without("seed"), READABLE, AGAIN),
+    "no divergence": (
+        without("diverged_at"),
+        "results must hold diverged_at over rho, seed: got none",
+        "train them again",
+    ),
+    "no kind": (labelled_as("diverged_at", kind=None), "diverged_at without an attribute kind", AGAIN),
+    "a kind that is a number": (labelled_as("diverged_at", kind=3), "diverged_at without an attribute kind", AGAIN),
+    "words for numbers": (put_alike("diverged_at", b"a"), "diverged_at of |S1, which are no numbers", AGAIN),
+    "one lane's numbers": (
+        put("diverged_at", np.int32(3), long_name="x", units="1", kind="status"),
+        "results must hold diverged_at over rho, seed: got a single number",
+        "train them again",
+    ),
+    "a curve without steps": (labelled_as("diverged_at", kind="curve"), "a curve, over rho, seed without step", AGAIN),
+    "a parameter twice": (
+        put(WEIGHT, np.int32(3), long_name="x", units="1", kind="task"),
+        f"{WEIGHT} in both results.nc and params.safetensors",
+        AGAIN,
+    ),
     "a group": (stored(lambda file: file.create_group("x/y")), "x is no variable", AGAIN),
     "a link within": (put("x", h5py.SoftLink("/rho")), "x points to another place", AGAIN),
     "a link to a file": (put("x", h5py.ExternalLink("/etc/passwd", "/")), "x points to another place", AGAIN),
@@ -157,12 +234,40 @@ DAMAGES = {
     "a larger shape": (tensor(WEIGHT, shape=[2, 2, 64, 4]), "invalid shape", AGAIN),
     "a shape beyond all memory": (tensor(WEIGHT, shape=[2**40, 2**40, 64, 3]), "overflow computing buffer size", AGAIN),
     "a negative shape": (tensor(WEIGHT, shape=[-2, -2, 64, 3]), "invalid value: integer `-2`", AGAIN),
-    "swapped axes": (tensor(WEIGHT, shape=[2, 2, 3, 64]), "conflicting sizes for dimension", AGAIN),
-    "no axes": (tensor(WEIGHT, shape=[768]), READABLE, AGAIN),
+    "swapped axes": (tensor(WEIGHT, shape=[2, 2, 64, 3]), "conflicting sizes for dimension", AGAIN),
+    "one axis": (tensor(WEIGHT, shape=[768]), READABLE, AGAIN),
     "another type": (tensor(WEIGHT, dtype="F64", shape=[384]), "encoder_weight must be F32: got F64", AGAIN),
     "an unknown type": (tensor(WEIGHT, dtype="O"), "unknown variant `O`", AGAIN),
     "a longer file": (tensors(change_body=lambda body: body + b"tail"), "file not fully covered", AGAIN),
-    "another name": (tensors(lambda header: header.update({"../x": header.pop(WEIGHT)})), ", '../x'", AGAIN),
+    "another name": (
+        tensors(lambda header: header.update({"../x": header.pop(WEIGHT)})),
+        "got '../x', which params.safetensors does not describe",
+        AGAIN,
+    ),
+    "no parameter of the model": (
+        tensors(rename(WEIGHT, "weight")),
+        "results must hold encoder_weight over rho, seed, unit, input: got none",
+        "train them again",
+    ),
+    "no description": (tensors(lambda header: header.pop("__metadata__")), "does not describe", AGAIN),
+    "a description of another kind": (declared("[3]"), READABLE, AGAIN),
+    "a description that ends": (declared("{"), READABLE, AGAIN),
+    "a description without end": (declared('{"dims":' * 50_000), READABLE, AGAIN),
+    "a description without dimensions": (declared('{"long_name": "x", "units": "1"}'), "got 'dims'", AGAIN),
+    "dimensions of numbers": (dims_of([1, 2, 3, 4]), "encoder_weight over [1, 2, 3, 4], which are no", AGAIN),
+    "a dimension twice": (dims_of(["rho", "seed", "unit", "unit"]), "'unit'], which are no dimensions", AGAIN),
+    "fewer dimensions": (dims_of(["rho", "seed"]), READABLE, AGAIN),
+    "swapped lanes": (dims_of(["seed", "rho", "unit", "input"]), "not over rho, seed first", AGAIN),
+    "a dimension without a coordinate": (
+        dims_of(["rho", "seed", "unit", "inputs"]),
+        "over inputs, which has no coordinate",
+        AGAIN,
+    ),
+    "a label that is a number": (
+        declared('{"dims": ["rho", "seed", "unit", "input"], "long_name": 3, "units": "1"}'),
+        "encoder_weight without an attribute long_name",
+        AGAIN,
+    ),
     "deep metadata": (tensors(lambda h: h.update(__metadata__={"a": {"b": "c"}})), "invalid type: map", AGAIN),
     "parameters of NaN": (
         tensors(change_body=lambda body: np.full(len(body) // 4, np.nan, "<f4").tobytes()),
@@ -176,64 +281,3 @@ DAMAGES = {
     ),
     "figures a file": (written("figures", b""), "the run's folder must be writable: got run/figures", "choose another"),
 }
-
-REPRODUCE = [
-    ([], "name one reproduction, or pass --all, --list or --table: got none", "known are kl-curve"),
-    ([""], "name one reproduction, or pass --all, --list or --table: got none", "known are kl-curve"),
-    (["kl-curv"], "unknown reproduction kl-curv", "did you mean kl-curve?"),
-    (["../kl-curve"], "unknown reproduction ../kl-curve", "did you mean kl-curve?"),
-    (["kl-curve", "pca"], "unknown reproduction kl-curve pca", "did you mean kl-curve?"),
-    (["kl-curve", "--all"], "got --all, kl-curve", "known are kl-curve"),
-    (["--list", "--table"], "got --list, --table", "known are kl-curve"),
-    (["--quick", "kl-curve"], "quick must be True or False: got 'kl-curve'", "the default is False"),
-    (["kl-curve", "--quik"], "unknown flag --quik", "did you mean --quick?"),
-    (["kl-curve", "--quick", "--quick"], "--quick must be given once: got it twice", "follow one flag"),
-    (["kl-curve", "--out"], "--out needs a value: got none", "see --help"),
-    (["kl-curve", "--out", "a", "b"], "--out takes one value: got 2 (a b)", "leave one"),
-    (["kl-curve", "--out", "text.npy"], "--out must be writable: got text.npy", "choose another"),
-    (["kl-curve", "--out", "text.npy/inner"], "text.npy is no folder", "choose another"),
-    (
-        ["kl-curve", "--images", "good.npy"],
-        "--images is read by ufldl-patches alone: got it beside kl-curve",
-        "leave it",
-    ),
-    (["ufldl-patches", "--images", "nowhere.npy"], "needs a file that exists: got nowhere.npy", "check the path"),
-    (["ufldl-patches", "--images", "bomb.npy"], "of plain numbers: got the magic string", "write it with numpy.save"),
-    (["ufldl-patches", "--images", "nan_images.npy"], "must be finite in single precision: got 1 NaN", "drop those"),
-    (["ufldl-patches", "--images", "good.npy"], "must be an array [n, height, width]: got shape [40, 6]", "reshape it"),
-    (["ufldl-mnist", "--data-dir", "text.npy"], "tfds:mnist must be prepared", "or run: python"),
-    (["--tyro-write-completion", "bash", "x"], "unknown flag --tyro-write-completion", "known: --all"),
-    (["--table", "--out", "no_json.json.d"], "got no_json.json.d/no_json.json: ", "reproduce it again"),
-    (["--table", "--out", "list.json.d"], "got list.json.d/list.json: ", "reproduce it again"),
-    (["--table", "--out", "deep.json.d"], "got deep.json.d/deep.json: ", "reproduce it again"),
-    (["--table", "--out", "pickle.json.d"], "got pickle.json.d/pickle.json: ", "reproduce it again"),
-]
-SAVED = "--table must name a file written by --json: got "
-BENCHMARK = [
-    (["--table", "nowhere.json"], SAVED + "nowhere.json", "write one"),
-    (["--table", "folder.json"], SAVED + "folder.json", "write one"),
-    (["--table", "empty.npy"], SAVED + "empty.npy", "write one"),
-    (["--table", "no_json.json"], SAVED + "no_json.json", "write one"),
-    (["--table", "list.json"], SAVED + "list.json", "write one"),
-    (["--table", "words.json"], SAVED + "words.json", "write one"),
-    (["--table", "deep.json"], SAVED + "deep.json", "write one"),
-    (["--table", "latin.json"], SAVED + "latin.json", "write one"),
-    (["--table", "pickle.json"], SAVED + "pickle.json", "write one"),
-    (["--table"], "--table needs a value: got none", "see --help"),
-    (["--table", "list.json", "--quick"], "--table measures nothing: got it beside --quick", "leave one"),
-    (["--table", "list.json", "--json", "x.json"], "--table measures nothing: got it beside --json", "leave one"),
-    (["--json", "folder.json"], "--json must name a file that can be written: got folder.json", "choose another"),
-    (["--json", "no/such.json"], "--json must name a file that can be written: got no/such.json", "choose another"),
-    (
-        ["--json", "text.npy/x.json"],
-        "--json must name a file that can be written: got text.npy/x.json",
-        "choose another",
-    ),
-    (["--json", "n" * 300], "--json must", "choose another"),
-    (["--json", "a", "b"], "--json takes one value: got 2 (a b)", "leave one"),
-    (["--json", "/proc/x.json"], "--json must", "choose another"),
-    (["--quick", "perhaps"], "quick must be True or False: got 'perhaps'", "the default is False"),
-    (["--jsn", "a"], "unknown flag --jsn", "did you mean --json?"),
-    (["x"], "every value needs a flag before it: got 'x'", "see --help"),
-    (["--tyro-print-completion", "bash"], "unknown flag --tyro-print-completion", "known: --json"),
-]

@@ -105,7 +105,7 @@ def run(options: Options) -> Report:
             Check(
                 "L1: fall of log activation with log coefficient, steepest over flattest",
                 "no target",
-                float(used.max() / used.min()),
+                float(np.max(used) / np.min(used)),
                 low=2,
             )
         )

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sae_jax.storage.description import names_of_kind
+
 MEAN_ACTIVATION = "eval_mean_activation"
 
 
@@ -18,11 +20,6 @@ def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.map(
         lambda variable: variable.astype(float) if variable.dtype.kind == "f" else variable, keep_attrs=True
     )
-
-
-def names_of_kind(dataset: xr.Dataset, kind: str) -> list[str]:
-    """Names of the variables that call themselves of a kind (curve, measure, parameter, ...), in their order."""
-    return [str(name) for name, variable in dataset.data_vars.items() if variable.attrs.get("kind") == kind]
 
 
 def lane_measures(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -24,12 +24,13 @@ from sae_jax.analysis.cells import (
     in_double_precision,
     lane_measures,
     name_of,
-    names_of_kind,
     over_units,
     short,
     target,
 )
 from sae_jax.analysis.filters import ROWS, filters, filters_best
+from sae_jax.storage.description import names_of_kind
+from sae_jax.storage.results import save_figure
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -64,7 +65,6 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
 
     One that needs a variable that the run does not hold, or several cells where there is one, is left out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "curves": Drawing(curves, lambda dataset: bool(_shown_curves(dataset))),
         "filters_best": Drawing(filters_best, lambda dataset: ROWS in dataset),
@@ -81,7 +81,7 @@ def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
             if drawing.possible(dataset) and (several or not drawing.compares):
                 figure = drawing.draw(dataset)
                 paths.append(folder / f"{name}.png")
-                figure.savefig(paths[-1])
+                save_figure(figure, paths[-1])
                 plt.close(figure)
     return paths
 

@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 
 from sae_jax import data as sources
-from sae_jax.analysis.cells import cell_axes
 from sae_jax.data import Data
 from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
 from sae_jax.models.base import Params
 from sae_jax.settings import UserError
+from sae_jax.storage.description import axes_of
 from sae_jax.sweeps.dataset import lane_coordinates
 from sae_jax.sweeps.devices import choose_devices, map_lanes
 from sae_jax.sweeps.grid import Grid, make_grid
@@ -93,9 +93,9 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
     name = settings.pop("model", "classic")  # Before models had names there was one.
     if not isinstance(settings.get("seeds"), list):
         raise UserError("results must name the seeds they were trained with: got none; train them again")
-    seeds, axes = settings.pop("seeds"), cell_axes(dataset)
+    seeds, axes = settings.pop("seeds"), axes_of(dataset)
     # The axes first, in the order of the dimensions: JSON keeps settings in another order.
-    ordered = {name: settings[name] for name in [*axes, *(name for name in settings if name not in axes)]}
+    ordered = {name: settings[name] for name in axes if name in settings} | settings
     grid = make_grid(model or name, DataConfig(), seeds, ordered)
     lanes = [*axes, "seed"]
     values = {name: dataset[name].values.tolist() if name in dataset.coords else [] for name in lanes}
@@ -105,9 +105,9 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             f"got {', '.join(lanes)}, or other values along them; train them again"
         )
     units = max(program.model.d_hidden for _, program, _ in grid.programs())
-    if dataset.sizes["unit"] != units:
+    if dataset.sizes.get("unit", 0) != units:
         raise UserError(
-            f"results must have as many units as their own settings, {units}: got {dataset.sizes['unit']}; "
+            f"results must have as many units as their own settings, {units}: got {dataset.sizes.get('unit', 0)}; "
             "train them again"
         )
     return grid
@@ -140,15 +140,15 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
                 f"{samples.config.dataset} must hold the samples that the run was trained on: it has changed since; "
                 "train again"
             )
-        part = dataset.sel(point)
-        if dataset.sizes["input"] < samples.train.shape[1]:
+        part, lane_dims = dataset.sel(point), (*grid.lane_axes, "seed")
+        if dataset.sizes.get("input", 0) < samples.train.shape[1]:
             raise UserError(
                 f"results must have as many inputs as their samples, {samples.train.shape[1]}: "
-                f"got {dataset.sizes['input']}; train them again"
+                f"got {dataset.sizes.get('input', 0)}; train them again"
             )
-        params = _params(part, settings, samples.train.shape[1])
+        params = _params(part, lane_dims, settings, samples.train.shape[1])
         flat = {name: values.reshape(-1, *values.shape[len(shape) :]) for name, values in params.items()}
-        diverged = part["diverged_at"].values.ravel() >= 0
+        diverged = _variable(part, "diverged_at", lane_dims).values.ravel() >= 0
         _check_finite(flat, diverged)
         # A lane's codes of all samples, and as much again while they are worked on.
         lane_bytes = (
@@ -182,21 +182,20 @@ def _alike(summary: list[float], expected: Any) -> bool:
     return numbers and len(expected) == len(summary) and bool(np.allclose(summary, expected, rtol=1e-4, atol=1e-6))
 
 
-def _params(dataset: xr.Dataset, settings: LaneSettings, d_in: int) -> dict[str, Any]:
-    """Parameters without the NaN that fills up where other programs have more units or inputs.
+def _variable(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataArray:
+    """A variable that is needed, over the dimensions that are needed."""
+    if name not in dataset.data_vars or dataset[name].dims != dims:
+        got = ", ".join(map(str, dataset[name].dims)) or "a single number" if name in dataset.data_vars else "none"
+        raise UserError(f"results must hold {name} over {', '.join(dims)}: got {got}; train them again")
+    return dataset[name]
 
-    Raises:
-        UserError: the Dataset lacks one.
-    """
+
+def _params(dataset: xr.Dataset, lane_dims: tuple[str, ...], settings: LaneSettings, d_in: int) -> dict[str, Any]:
+    """Parameters without the NaN that fills up where other programs have more units or inputs."""
     sizes = {"unit": slice(settings.model.d_hidden), "input": slice(d_in)}
     params = {}
-    for name in settings.architecture.parameters(settings.model):
-        if name not in dataset:
-            raise UserError(
-                f"results must hold the parameters of model {settings.architecture.name}: got no {name}; "
-                "train them again"
-            )
-        part = dataset[name]
+    for name, parameter in settings.architecture.parameters(settings.model).items():
+        part = _variable(dataset, name, (*lane_dims, *parameter.dims))
         rows = {dim: rows for dim, rows in sizes.items() if dim in part.dims}
         params[name] = part.isel(rows).values.astype(np.float32)
     return params

@@ -9,13 +9,14 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax.errors import JaxRuntimeError
 
 from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
 from sae_jax.sweeps import processes as distributed
+from sae_jax.sweeps.devices import reserve_cpu_devices
 from sae_jax.sweeps.recovery import Interrupted
 
 LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
@@ -65,11 +66,12 @@ class Launch:
             )
 
 
-def launch(argv: Sequence[str]) -> None:
-    """Join the other processes where a command line asks for it, before anything else of it is looked at.
+def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> None:
+    """Join the other processes where a command line asks for it, before anything else of it can be refused.
 
     Args:
         argv: the words of the command line.
+        cpu_devices: how many devices it asks for, which are made when processes join; 0 is one per CPU core.
 
     Raises:
         UserError: a flag of `Launch` breaks a rule, or the processes cannot find each other.
@@ -82,6 +84,7 @@ def launch(argv: Sequence[str]) -> None:
     wanted = Launch(**values)
     if wanted.distributed:
         _hear_the_runtime()
+        reserve_cpu_devices(cpu_devices())
         distributed.start(wanted.coordinator, wanted.processes, wanted.process_id)
     elif len(values) > ("distributed" in values):
         others = ", ".join(flag(name) for name in values if name != "distributed")
@@ -107,7 +110,7 @@ def end(error: BaseException, code: int, line: str = "") -> None:
         sys.exit(code)
     if line:
         _say(line)
-    elif isinstance(error, JaxRuntimeError) and PEERS.search(str(error)):
+    elif isinstance(error, JaxRuntimeError | ValueError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
     else:

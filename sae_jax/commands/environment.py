@@ -6,18 +6,25 @@ import contextlib
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 
 import jax
 
 from sae_jax.settings import UserError
+from sae_jax.storage.atomic import temporary_path, unwritable, write_file, writing
 
 
 def set_up() -> None:
     """Keep compiled programs in the user's cache, unless JAX was told of another place."""
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def call(command: str) -> str:
+    """How a command is called the way that this process was: sae-jax COMMAND, or from a clone's scripts."""
+    return f"sae-jax {command}" if Path(sys.argv[0]).stem == "sae-jax" else f"python -m experiments.{command}"
 
 
 def draw_to_files() -> None:
@@ -46,10 +53,10 @@ def check_writable(folder: Path, flag: str) -> None:
     Raises:
         UserError: it, or what it would be made in, is no folder or is read-only.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = "is read-only" if there.is_dir() else "is no folder"
-        raise UserError(f"{flag} must be writable: got {folder}: {there} {reason}; choose another")
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is read-only" if existing.is_dir() else "is no folder"
+        raise unwritable(folder, f"{existing} {reason}", flag, "choose another")
 
 
 def check_file(path: Path, flag: str) -> None:
@@ -61,7 +68,7 @@ def check_file(path: Path, flag: str) -> None:
     try:
         if os.path.isdir(path):
             raise IsADirectoryError
-        temporary = path.with_name(f".{path.name}.partial")
+        temporary = temporary_path(path)
         temporary.unlink(missing_ok=True)
         temporary.touch()
         temporary.unlink()
@@ -75,13 +82,6 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with writing(path, flag, "choose another"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{flag} must be writable: got {path}: {error.strerror}; choose another") from None
+        write_file(path, content)

@@ -24,7 +24,7 @@ from rich.table import Table
 from sae_jax.analysis.cells import by_cell, cell_axes, cell_count, in_double_precision, short
 from sae_jax.analysis.report import over_seeds, spread
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
-from sae_jax.commands.environment import draw_to_files, set_up
+from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
 from sae_jax.storage import results
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
             ],
             "settings": options_of(TaskConfig),
         }
-        words = read(argv, "python -m experiments.evaluate", (__doc__ or "").partition("\n")[0], groups)
+        words = read(argv, call("evaluate"), (__doc__ or "").partition("\n")[0], groups)
         if len(words["run"]) != 1 or not words["run"][0]:
             given = " ".join(words["run"]) or "none"
             raise UserError(f"evaluate needs the folder of one finished run, before its flags: got {given}; see runs/")
@@ -78,9 +78,9 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     lanes = [name for name in names if "seed" in dataset[name].dims]
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{task}{over_seeds(dataset)}", title_justify="left")
-    total = cell_count(dataset)
+    total, axes = cell_count(dataset), cell_axes(dataset)
     cells = by_cell(dataset[lanes], chosen=range(min(total, MOST_ROWS)))
-    for name in [*cells[0][0], *(_heading(dataset[name], task) for name in lanes)]:
+    for name in [*cells[0][0], *(_heading(dataset[name], task, axes) for name in lanes)]:
         table.add_column(name, justify="right")
     for point, single in cells:
         cell = in_double_precision(single)
@@ -97,9 +97,8 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
         console.print(f"warning: {diverged} lanes had turned non-finite in training; they are left out, as NaN")
 
 
-def _heading(variable: xr.DataArray, task: str) -> str:
+def _heading(variable: xr.DataArray, task: str, axes: list[str]) -> str:
     """A column's heading: the variable's name, and what it is averaged over beside seeds."""
-    axes = cell_axes(variable.to_dataset(name="variable"))
     over = [str(dim).replace("_", " ") for dim in variable.dims if dim != "seed" and dim not in axes]
     words = str(variable.name).removeprefix(f"{task}_").replace("_", " ")
     return f"{words}, mean over {', '.join(over)}" if over else words

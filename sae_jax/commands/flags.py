@@ -13,8 +13,9 @@ import tyro
 
 from sae_jax.commands.cluster import Launch, end
 from sae_jax.data.config import DataConfig
-from sae_jax.models import CLASSIC
-from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of, unknown
+from sae_jax.models import CLASSIC, MODELS
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, one_of, setting, settings_of, unknown
+from sae_jax.sweeps.grid import fields_of
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.training.config import TrainingSettings
@@ -42,13 +43,8 @@ class RunConfig(Engine):
             )
 
 
-GROUPS = {
-    "model": CLASSIC.Settings,
-    "training": TrainingSettings,
-    "data": DataConfig,
-    "run": RunConfig,
-    "processes": Launch,
-}
+MODEL = setting(CLASSIC.name, one_of(MODELS), "what is trained")
+GROUPS = {"training": TrainingSettings, "data": DataConfig, "run": RunConfig, "processes": Launch}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
 
@@ -64,8 +60,8 @@ def parse(
         several: whether a setting may take several values, and seeds be asked for by number.
 
     Returns:
-        (where the run goes, values of every setting of a sweep: a tuple where several were given, seeds:
-        their number or themselves).
+        (where the run goes, the model and values of its and every other setting of a sweep: a tuple where several
+        were given, seeds: their number or themselves).
 
     Raises:
         UserError: a flag is unknown, repeated, lacks its value or has one out of range.
@@ -75,7 +71,8 @@ def parse(
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
-    groups = {
+    groups = {"model": options_from({"model": MODEL}) + options_from(_model_fields(), defaults, several)}
+    groups |= {
         group: options_of(owner, defaults, several and group not in ("run", "processes"))
         for group, owner in GROUPS.items()
     }
@@ -84,15 +81,28 @@ def parse(
     seeds = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
-    settings = {}
-    for owner in (CLASSIC.Settings, TrainingSettings, DataConfig):
-        for name, field in settings_of(owner).items():
-            values = _checked(field, name, words[name], several)
-            settings[name] = values[0] if len(values) == 1 else values
-    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
     order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    [model] = _checked(MODEL, "model", words["model"], several=False)
+    fields = fields_of(MODELS[model])
+    for name in _model_fields():
+        if name in order and name not in fields:
+            raise UserError(f"{flag(name)} is no setting of model {model}: got it beside --model {model}; leave it out")
+    settings = {}
+    for name, field in fields.items():
+        values = _checked(field, name, words[name], several) if name in order or name in defaults else (field.default,)
+        settings[name] = values[0] if len(values) == 1 else values
+    # Swept settings come first, in the order of the command line, so that they are the axes in that order.
     ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
-    return run, {name: settings[name] for name in ordered}, seeds[0] if several and len(seeds) == 1 else seeds
+    settings = {"model": model} | {name: settings[name] for name in ordered}
+    return run, settings, seeds[0] if several and len(seeds) == 1 else seeds
+
+
+def _model_fields() -> dict[str, dataclasses.Field]:
+    """The settings that any model declares, by name; where several do, the help shows the first one's default."""
+    fields: dict[str, dataclasses.Field] = {}
+    for model in MODELS.values():
+        fields = settings_of(model.Settings) | fields
+    return fields
 
 
 def read(
@@ -133,6 +143,11 @@ def read(
     return words
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for the list of flags and for nothing else."""
+    return "--help" in argv or "-h" in argv
+
+
 def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
     """The words of a command line but for some options with their values: those named, and those that argv gives."""
     left_out = {flag(name) for name in names} | {_flag_of(word) for word in argv if word.startswith("--")}
@@ -161,15 +176,24 @@ def _seed(default: int) -> dataclasses.Field:
 
 
 def options_of(owner: Any, defaults: Mapping[str, tuple[Any, ...]] | None = None, several: bool = False) -> list[Any]:
-    """The options of a settings dataclass.
+    """The options of a settings dataclass; further arguments are those of `options_from`."""
+    return options_from(settings_of(owner), defaults, several)
+
+
+def options_from(
+    fields: Mapping[str, dataclasses.Field],
+    defaults: Mapping[str, tuple[Any, ...]] | None = None,
+    several: bool = False,
+) -> list[Any]:
+    """The options of some settings.
 
     Args:
-        owner: the dataclass.
+        fields: their declarations by name.
         defaults: values of settings whose default differs from their declaration.
         several: whether every setting takes several values; those with a tuple as default always do.
     """
     options = []
-    for name, field in settings_of(owner).items():
+    for name, field in fields.items():
         many = isinstance(field.default, tuple)
         declared: Any = field.default
         default = (defaults or {}).get(name, declared if many else (declared,))

@@ -10,9 +10,10 @@ that falls as rho falls.
 
 from __future__ import annotations
 
-from sae_jax.commands.cluster import launch
-from sae_jax.commands.flags import one_line_errors, parse
-from sae_jax.commands.session import run_study
+import functools
+
+from sae_jax.commands.environment import call
+from sae_jax.commands.flags import asks_for_help, one_line_errors, parse
 
 DEFAULT_AXES = {"rho": (0.05, 0.07, 0.1), "beta": (0.3, 1.0, 3.0)}
 
@@ -20,10 +21,10 @@ DEFAULT_AXES = {"rho": (0.05, 0.07, 0.1), "beta": (0.3, 1.0, 3.0)}
 def main(argv: list[str]) -> None:
     """Parse, sweep, save, draw."""
     description = (__doc__ or "").partition("\n")[0]
+    parsed = functools.partial(parse, prog=call("sweep"), description=description, defaults=DEFAULT_AXES, several=True)
     with one_line_errors():
-        launch(argv)
-        run_study(
-            "sweep",
-            argv,
-            lambda words: parse(words, "python -m experiments.sweep", description, DEFAULT_AXES, several=True),
-        )
+        if asks_for_help(argv):
+            parsed(argv)  # Prints and exits.
+        from sae_jax.commands.session import run_study  # Help need not wait for all that trains.
+
+        run_study("sweep", argv, parsed)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from sae_jax.sweeps import chunk as chunks
+from sae_jax.sweeps import observers
 from sae_jax.sweeps.plan import count
 
 
@@ -28,8 +28,8 @@ class TimeLeft(ProgressColumn):
         return Text(f"time left {left // 60}:{left % 60:02d}")
 
 
-class ConsoleReporter(chunks.Reporter):
-    """Reports a sweep on the terminal; where there is none, as a line at each quarter."""
+class Terminal(observers.Observer):
+    """Shows a sweep on the terminal; where there is none, as a line at each quarter."""
 
     def __init__(self) -> None:
         # Wide enough for the table where the output is a file, which has no width of its own.
@@ -46,7 +46,7 @@ class ConsoleReporter(chunks.Reporter):
         self._task: TaskID | None = None
         self._last = -1
 
-    def __enter__(self) -> ConsoleReporter:
+    def __enter__(self) -> Terminal:
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -62,12 +62,12 @@ class ConsoleReporter(chunks.Reporter):
         with contextlib.suppress(OSError):
             self.console.print(text, highlight=False, markup=False)
 
-    def progress(self, progress: chunks.Progress) -> None:
+    def progress(self, progress: observers.Progress) -> None:
         """Show where a program stands."""
         with contextlib.suppress(OSError):
             self._progress(progress)
 
-    def _progress(self, progress: chunks.Progress) -> None:
+    def _progress(self, progress: observers.Progress) -> None:
         if not self.console.is_terminal:
             quarter = -1 if progress.phase == "compiling" else 4 * progress.step // progress.steps
             if quarter != self._last or progress.phase == "compiling":

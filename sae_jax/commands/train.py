@@ -7,16 +7,19 @@ About 15 seconds on 2 cores. The lane equals the one with the same settings and 
 
 from __future__ import annotations
 
-from sae_jax.commands.cluster import launch
-from sae_jax.commands.flags import one_line_errors, parse
-from sae_jax.commands.session import run_study
+import functools
+
+from sae_jax.commands.environment import call
+from sae_jax.commands.flags import asks_for_help, one_line_errors, parse
 
 
 def main(argv: list[str]) -> None:
     """Parse, train, save, draw."""
     description = (__doc__ or "").partition("\n")[0]
+    parsed = functools.partial(parse, prog=call("train"), description=description, defaults={}, several=False)
     with one_line_errors():
-        launch(argv)
-        run_study(
-            "train", argv, lambda words: parse(words, "python -m experiments.train", description, {}, several=False)
-        )
+        if asks_for_help(argv):
+            parsed(argv)  # Prints and exits.
+        from sae_jax.commands.session import run_study  # Help need not wait for all that trains.
+
+        run_study("train", argv, parsed)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -24,7 +23,7 @@ from sae_jax.models import base, memory
 from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Evaluated, Key, Measure, Model, Parameter, Params, Scalar, Step, Term
 from sae_jax.models.kl import EPSILON, kl_penalty
-from sae_jax.models.linear import decoder_product, encoder_product
+from sae_jax.models.linear import TWO_LAYERS, decoder_product, encoder_product, uniform_weights
 from sae_jax.models.memory import SparsityState
 from sae_jax.models.selection import dropped, largest
 from sae_jax.models.terms import (
@@ -79,12 +78,7 @@ class Settings(base.Settings):
 
 def parameters(s: Settings) -> dict[str, Parameter]:
     """What a finished lane holds; tied weights are stored twice."""
-    return {
-        "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
-        "encoder_bias": Parameter(("unit",), "encoder bias be"),
-        "decoder_weight": Parameter(("unit", "input"), "decoder rows Wd (the encoder's where tied)"),
-        "decoder_bias": Parameter(("input",), "decoder bias bd"),
-    }
+    return TWO_LAYERS
 
 
 def terms(s: Settings) -> dict[str, Term]:
@@ -101,32 +95,8 @@ def terms(s: Settings) -> dict[str, Term]:
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
-    """Draw initial parameters: weights ~ U(-r, r) with r = sqrt(6 / (d_in + d_hidden + 1)), biases 0.
-
-    Args:
-        key: PRNG key; lanes of one seed receive the same one.
-        d_in: number of inputs.
-        s: d_hidden and tied are read.
-
-    Returns:
-        encoder_weight [d_hidden, d_in], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
-        decoder_weight [d_hidden, d_in], float32.
-
-    Source: Ng, UFLDL exercise "Sparse Autoencoder", step 1.
-    """
-    limit = (6.0 / (d_in + s.d_hidden + 1)) ** 0.5
-    encoder_key, decoder_key = jax.random.split(key)
-    params = {
-        "encoder_weight": jax.random.uniform(
-            encoder_key, (d_in, s.d_hidden), jnp.float32, minval=-limit, maxval=limit
-        ).T,
-        "encoder_bias": jnp.zeros(s.d_hidden, jnp.float32),
-        "decoder_bias": jnp.zeros(d_in, jnp.float32),
-    }
-    if not s.tied:
-        shape = (s.d_hidden, d_in)
-        params["decoder_weight"] = jax.random.uniform(decoder_key, shape, jnp.float32, minval=-limit, maxval=limit)
-    return params
+    """Uniform weights and zero biases; no decoder_weight where the weights are tied."""
+    return uniform_weights(key, d_in, s.d_hidden, s.tied)
 
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:

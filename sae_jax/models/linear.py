@@ -1,6 +1,6 @@
-"""Matrix products as a training step computes them: every trick of layout, with its reason.
+"""An encoder and a decoder of one matrix each: parameters, and products with every trick of layout and its reason.
 
-The plain forms stand beside them in the tests: x W^T, h^T W and what differentiation makes of them.
+The plain forms stand beside them in the tests: x W^T, h W and what differentiation makes of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.models.base import Batch
+from sae_jax.models.base import Batch, Key, Parameter, Params
+
+TWO_LAYERS = {
+    "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
+    "encoder_bias": Parameter(("unit",), "encoder bias be"),
+    "decoder_weight": Parameter(("unit", "input"), "decoder rows Wd (the encoder's where tied)"),
+    "decoder_bias": Parameter(("input",), "decoder bias bd"),
+}
+
+
+def uniform_weights(key: Key, d_in: int, d_hidden: int, tied: bool = False) -> Params:
+    """Draw initial parameters: weights ~ U(-r, r) with r = sqrt(6 / (d_in + d_hidden + 1)), biases 0.
+
+    Args:
+        key: PRNG key; lanes of one seed receive the same one.
+        d_in, d_hidden: numbers of inputs and of hidden units.
+        tied: whether the decoder's weight is the encoder's, and is left out.
+
+    Returns:
+        encoder_weight [d_hidden, d_in], encoder_bias [d_hidden], decoder_bias [d_in] and, unless the weights are tied,
+        decoder_weight [d_hidden, d_in], float32.
+
+    Source: Ng, UFLDL exercise "Sparse Autoencoder", step 1.
+    """
+    limit = (6.0 / (d_in + d_hidden + 1)) ** 0.5
+    encoder_key, decoder_key = jax.random.split(key)
+
+    def drawn(key: Key, *shape: int) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, minval=-limit, maxval=limit)
+
+    params = {
+        "encoder_weight": drawn(encoder_key, d_in, d_hidden).T,
+        "encoder_bias": jnp.zeros(d_hidden, jnp.float32),
+        "decoder_bias": jnp.zeros(d_in, jnp.float32),
+    }
+    return params if tied else params | {"decoder_weight": drawn(decoder_key, d_hidden, d_in)}
 
 
 def encoder_product(weight: Float[Array, "d_hidden d_in"], x: Batch, factors: str) -> Float[Array, "d_hidden batch"]:

@@ -3,54 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
-from sae_jax.settings import UserError
+from sae_jax.storage.atomic import writing
 
 # Finds an array by its name, or makes it: f(name, shape, dtype).
 Opener = Callable[[str, tuple[int, ...], Any], np.ndarray]
 PIECE_BYTES = 2**24
 
 
-def unwritable(folder: Path, reason: str | None) -> UserError:
-    """The error for a run's folder that cannot be written to."""
-    full = reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-    fix = "make room and repeat the command" if full else "choose another --name or --runs"
-    return UserError(f"the run's folder must be writable: got {folder}: {reason}; {fix}")
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def in_memory() -> Opener:
     """An opener whose arrays are held in RAM."""
-    held: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
 
-    def opened(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        if name not in held:
-            held[name] = np.empty(shape, dtype)
-        return held[name]
+    def array(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if name not in arrays:
+            arrays[name] = np.empty(shape, dtype)
+        return arrays[name]
 
-    return opened
+    return array
 
 
-def nowhere(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def no_storage(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An opener whose arrays keep nothing: each is one number, seen at every place."""
     return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape), writeable=True)
 
@@ -64,30 +45,28 @@ def in_folder(folder: Path) -> Iterator[Opener]:
     Raises:
         UserError: the folder cannot be written to, or has no room for an array.
     """
-    made: set[Path] = set()
+    names: set[str] = set()
 
-    def opened(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def array(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         path = folder / f"{name}.npy"
-        try:
-            if path in made:
+        with writing(folder):
+            if name in names:
                 return np.lib.format.open_memmap(path, "r+")
             folder.mkdir(exist_ok=True)
-            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-            made.add(path)
+            values = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            names.add(name)
             if hasattr(os, "posix_fallocate"):
                 # Writing to a map of a full disk would end the process with a signal.
                 with path.open("r+b") as stream:
                     os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-            return array
-        except OSError as error:
-            raise unwritable(folder, error.strerror) from None
+            return values
 
     # What a process has left that was killed is of no use: it may have been writing it.
     if folder.is_symlink():
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        yield opened
+        yield array
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -103,13 +82,13 @@ def pieces(values: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
     Returns:
         (index of the part, its values, contiguous) one after another.
     """
-    axis, below = values.ndim, values.itemsize
-    while axis and below * values.shape[axis - 1] <= PIECE_BYTES:
-        axis, below = axis - 1, below * values.shape[axis - 1]
+    axis, row_bytes = values.ndim, values.itemsize
+    while axis and row_bytes * values.shape[axis - 1] <= PIECE_BYTES:
+        axis, row_bytes = axis - 1, row_bytes * values.shape[axis - 1]
     if not axis:
         yield ..., np.ascontiguousarray(values)
         return
-    rows = max(1, PIECE_BYTES // below)
+    rows = max(1, PIECE_BYTES // row_bytes)
     for outer in np.ndindex(values.shape[: axis - 1]):
         for start in range(0, values.shape[axis - 1], rows):
             index = (*outer, slice(start, start + rows))
@@ -123,52 +102,3 @@ def _release(values: Any) -> None:
         values = values.base
     if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         values.madvise(mmap.MADV_DONTNEED)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays as float32 into a safetensors file, piece by piece; the library's own function holds all of them.
-
-    The format: the header's length as 8 little-endian bytes, the header as JSON, then the arrays in C order.
-
-    Args:
-        path: replaced where it exists.
-        tensors: arrays by name.
-        metadata: text by name.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, values in tensors.items():
-        start, end = end, end + 4 * values.size
-        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
-    words = json.dumps(header).encode()
-    words += b" " * (-len(words) % 8)
-    with path.open("wb") as stream:
-        stream.write(len(words).to_bytes(8, "little") + words)
-        for values in tensors.values():
-            for _, part in pieces(values):
-                stream.write(np.ascontiguousarray(part, "<f4").data)
-
-
-def map_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of a safetensors file, mapped: a part is read when it is used.
-
-    They cannot be written to; change a copy.
-
-    Raises:
-        SafetensorError, OSError: the file is not what its name says, or cannot be read.
-        ValueError: an array is not float32.
-    """
-    with safe_open(path, framework="numpy"):
-        pass  # The library has checked the header now: every array lies inside the file.
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-    tensors: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] != "F32":
-            raise ValueError(f"{name} must be F32: got {entry['dtype']}")
-        offset = 8 + size + entry["data_offsets"][0]
-        tensors[name] = np.memmap(path, "<f4", "r", offset, tuple(entry["shape"]))
-    return tensors

@@ -1,4 +1,4 @@
-"""What config.json records of a run, and what two records differ in."""
+"""The record of a run, in its config.json, and the differences between two records."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import jax
 
 from sae_jax.settings import UserError
-from sae_jax.sweeps.devices import cpu_cores
+from sae_jax.storage.atomic import reason_of
 
 CONFIG_FILE = "config.json"
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "h5netcdf", "safetensors", "orbax-checkpoint"),
     *("scikit-learn", "scikit-image", "tensorflow-datasets"),
 )
-# What the bits of a result depend on and a command says, or what it is run on; see `differences`.
+# Parts of a record on which the bits of a result depend, versions aside; see `differences`.
 COMPARED = ("settings", "axes", "run", "devices", "samples")
 
 
@@ -34,6 +34,7 @@ def content_of(
     devices: list[jax.Device],
     samples: Any,
     packing: Any,
+    machine: str,
 ) -> dict[str, Any]:
     """What config.json holds of a run.
 
@@ -43,18 +44,19 @@ def content_of(
         axes: those that vary, in order; lanes are numbered by it.
         run: how it was to be laid out.
         devices: what it is trained on.
-        samples: by what each program's samples are known again.
+        samples: a summary of each program's samples.
         packing: (cells_per_block, blocks_per_group) of each program.
+        machine: what it is trained on, in words.
 
     Returns:
         These, and the versions of the packages that the results depend on, as values of JSON.
     """
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     versions |= {
-        "sae_jax": _own_version(),
-        "random numbers": jax.config.jax_default_prng_impl,  # type: ignore[attr-defined]
+        "sae_jax": _source_digest(),
+        "random numbers": jax.config.values["jax_default_prng_impl"],
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "machine": f"{platform.machine()}, {cpu_cores()} cores, {devices[0].device_kind}",
+        "machine": machine,
     }
     content = {
         "command": command,
@@ -69,7 +71,7 @@ def content_of(
     return dict(json.loads(json.dumps(content)))
 
 
-def _own_version() -> str:
+def _source_digest() -> str:
     """The beginning of a digest of this package's source: it changes between releases, too."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -94,73 +96,86 @@ def read_record(path: Path) -> dict[str, Any]:
             if any(type(size) is not int or size < 1 for size in (cells_per_block, blocks_per_group)):
                 raise ValueError
     except OSError as error:
-        raise UserError(f"a run's {CONFIG_FILE} must be readable: got {path}: {error.strerror}") from None
+        raise UserError(
+            f"cannot resume: {CONFIG_FILE} must be readable: got {path}: {reason_of(error)}; check its permissions"
+        ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
-            f"a run's {CONFIG_FILE} must be what was written when it began: got {path}; choose another --name"
+            f"cannot resume: {CONFIG_FILE} must be as the run wrote it at its start: got {path}; choose another --name"
         ) from None
     return dict(content)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two runs of a command differ in, of all that the bits of their results depend on: NAME A -> B."""
-    found = []
+    """Settings and inputs, of those that the bits of a result depend on, that differ between records: NAME A -> B."""
+    changes = []
     for part in COMPARED:
-        one, other = before.get(part), now[part]
-        if not isinstance(one, dict) or not isinstance(other, dict):
-            one, other = {part: one}, {part: other}
-        for name in [*other, *(name for name in one if name not in other)]:
-            if one.get(name) != other.get(name):
-                values = "" if part == "samples" else f" {_short(one.get(name))} -> {_short(other.get(name))}"
-                found.append(f"{name}{values}")
-    return found
+        old, new = before.get(part), now[part]
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            old, new = {part: old}, {part: new}
+        for name in [*new, *(name for name in old if name not in new)]:
+            if old.get(name) != new.get(name):
+                values = "" if part == "samples" else f" {_short(old.get(name))} -> {_short(new.get(name))}"
+                changes.append(f"{name}{values}")
+    return changes
 
 
 def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run by another command, on other samples or devices.
+    """Refuse to resume a run by another command, or on other samples or devices.
 
     Args:
         folder: of the run.
-        before, now: its record, and that of the command that would go on with it.
+        before, now: its record, and that of the command that is to resume it.
 
     Raises:
         UserError: something differs.
     """
-    changed = differences(before, now)
-    if module_of(before) != module_of(now):
-        changed.insert(0, f"command {module_of(before)} -> {module_of(now)}")
-    if not changed:
+    changes = differences(before, now)
+    if command_name(before["command"]) != command_name(now["command"]):
+        changes.insert(0, f"command {call_of(before['command'])} -> {call_of(now['command'])}")
+    if not changes:
         return
     fix = f"repeat {before['command']}"
-    if [one.split()[0] for one in changed] == ["devices"]:
+    if [change.split()[0] for change in changes] == ["devices"]:
         fix = f"add --devices {str(before['devices']).partition(' ')[0]}"
     raise UserError(
-        f"a run must be gone on with as it was begun: got {folder} with {', '.join(changed)}; {fix}, "
-        "or choose another --name"
+        f"cannot resume: the command must be the one that started the run: got {folder} with {', '.join(changes)}; "
+        f"{fix}, or choose another --name"
     )
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The versions that have changed since a run began: NAME A -> B."""
-    one, other = before["versions"], now["versions"]
-    return [f"{name} {one.get(name)} -> {other[name]}" for name in other if one.get(name) != other[name]]
+    old, new = before["versions"], now["versions"]
+    return [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
 
 
-def words_of(content: Mapping[str, Any], module: str) -> list[str]:
-    """The words of the command that began a run, without its module.
+def arguments_of(content: Mapping[str, Any], call: str) -> list[str]:
+    """The arguments of the command that started a run.
+
+    Args:
+        content: the run's record.
+        call: how the command that resumes it was called, see `call_of`; the run may have been started in the other way.
 
     Raises:
-        UserError: it is another module.
+        UserError: it is another command.
     """
-    begun = module_of(content)
-    if begun != f"python -m {module}":
-        raise UserError(f"a run must be gone on with by the command that began it: got python -m {module}; use {begun}")
-    return shlex.split(content["command"])[3:]
+    line, name = content["command"], command_name(call)
+    if command_name(line) != name:
+        fix = call.removesuffix(name) + command_name(line)
+        raise UserError(f"cannot resume: the command must be the one that started the run: got {call}; use {fix}")
+    return shlex.split(line)[len(call_of(line).split()) :]
 
 
-def module_of(content: Mapping[str, Any]) -> str:
-    """The beginning of the command that began a run: python -m MODULE."""
-    return " ".join(content["command"].split()[:3])
+def call_of(line: str) -> str:
+    """The beginning of a command line: python -m experiments.NAME, or sae-jax NAME."""
+    words = line.split()
+    return " ".join(words[: 2 if words[:1] == ["sae-jax"] else 3])
+
+
+def command_name(line: str) -> str:
+    """The NAME of a command line's call, which says what was run in whichever way."""
+    return call_of(line).rpartition(" ")[2].removeprefix("experiments.")
 
 
 def _short(value: Any) -> str:

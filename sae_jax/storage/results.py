@@ -1,20 +1,20 @@
-"""A labelled xarray.Dataset <-> the files of a finished run."""
+"""A labelled xarray.Dataset <-> the files of a finished run, which describe themselves (see `description`)."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import h5netcdf
 import xarray as xr
 
 from sae_jax.settings import UserError, nearest
-from sae_jax.storage.arrays import PIECE_BYTES, map_tensors, pieces, save_tensors, sync, unwritable
-from sae_jax.storage.stored import read_results
-from sae_jax.sweeps.dataset import PARAMETERS, labels
+from sae_jax.storage.atomic import reason_of, unwritable, write_file, writing
+from sae_jax.storage.description import FORMAT, check_description, format_of, names_of_kind
+from sae_jax.storage.format1 import upgrade
+from sae_jax.storage.netcdf import read_netcdf, write_netcdf
+from sae_jax.storage.tensors import map_tensors, save_tensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ RESULTS_FILE, PARAMS_FILE = "results.nc", "params.safetensors"
 
 
 def save(dataset: xr.Dataset, folder: Path) -> None:
-    """Write a sweep: parameters to params.safetensors, the other variables to results.nc.
+    """Write a sweep: variables of kind parameter to params.safetensors, the others to results.nc.
 
     Args:
         dataset: what `sae_jax.sweep` returned.
@@ -31,63 +31,43 @@ def save(dataset: xr.Dataset, folder: Path) -> None:
 
     Raises:
         UserError: the folder cannot be written to.
+        ValueError: the Dataset does not describe itself; nothing is written.
     """
-    parameters = {name: dataset[name].values for name in PARAMETERS}
-    dims = {name: ",".join(map(str, dataset[name].dims)) for name in PARAMETERS}
-    with _writing(folder):
-        _replace(folder / PARAMS_FILE, lambda path: save_tensors(path, parameters, dims))
+    check_description(dataset)
+    parameters = {name: dataset[name] for name in names_of_kind(dataset, "parameter")}
+    tensors = {name: variable.values for name, variable in parameters.items()}
+    metadata = {name: _declared(variable) for name, variable in parameters.items()}
+    with writing(folder):
+        write_file(folder / PARAMS_FILE, lambda path: save_tensors(path, tensors, metadata))
     save_measures(dataset, folder)
 
 
 def save_measures(dataset: xr.Dataset, folder: Path) -> None:
     """Write results.nc alone: all variables but the parameters; arguments and errors are those of `save`."""
-    measures = dataset.drop_vars(list(PARAMETERS))
-    large = [name for name, values in measures.data_vars.items() if values.nbytes > PIECE_BYTES]
-
-    def write(path: Path) -> None:
-        measures.drop_vars(large).to_netcdf(path, engine="h5netcdf")
-        if large:
-            with h5netcdf.File(path, "a") as file:
-                for name in large:
-                    _append(file, str(name), measures[name])
-
-    with _writing(folder):
-        _replace(folder / RESULTS_FILE, write)
-
-
-def _append(file: h5netcdf.File, name: str, variable: xr.DataArray) -> None:
-    """Write a variable piece by piece, where xarray would hold all of it."""
-    for dim, size in variable.sizes.items():
-        if dim not in file.dimensions:
-            file.dimensions[str(dim)] = size
-    stored = file.create_variable(name, tuple(map(str, variable.dims)), variable.dtype)
-    stored.attrs.update(variable.attrs)
-    for index, part in pieces(variable.values):
-        stored[index] = part
+    check_description(dataset)
+    measures = dataset.drop_vars(names_of_kind(dataset, "parameter"))
+    with writing(folder):
+        write_file(folder / RESULTS_FILE, lambda path: write_netcdf(measures, path))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, its folder made where it is missing; errors are those of `save`."""
-    with _writing(path.parent):
+    """Write a figure, its folder made where it is missing.
+
+    Raises:
+        UserError: the folder cannot be written to, or is a link.
+    """
+    with writing(path.parent):
         if path.parent.is_symlink():
             raise unwritable(path.parent, "it is a link to another place")
-        path.parent.mkdir(exist_ok=True)
-        _replace(path, lambda temporary: figure.savefig(temporary, format="png"))
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(folder, error.strerror or str(error)) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
 def load(folder: str | Path) -> xr.Dataset:
-    """Read a run's folder back into the Dataset that `sae_jax.sweep` returned.
+    """Read a run's folder back into the Dataset that `sae_jax.sweep` returned; one of format 1 in today's.
 
     Raises:
-        UserError: the folder holds no finished run, or one whose files are damaged or of another version.
+        UserError: the folder holds no finished run, or one whose files are damaged or of a newer version.
     """
     folder = Path(folder)
     for name in (RESULTS_FILE, PARAMS_FILE):
@@ -95,27 +75,50 @@ def load(folder: str | Path) -> xr.Dataset:
             runs = [path.parent for path in folder.parent.glob(f"*/{PARAMS_FILE}") if path.parent != folder]
             raise UserError(f"a finished run's folder must hold {name}: got {folder}; {nearest(folder, runs)}")
     try:
-        dataset = read_results(folder / RESULTS_FILE)
-        tensors, lane_dims = map_tensors(folder / PARAMS_FILE), dataset["eval_reconstruction"].dims
-        if set(tensors) != set(PARAMETERS):
-            raise ValueError(f"{PARAMS_FILE} with {', '.join(map(repr, tensors)) or 'nothing'}")
-        for name, (dims, label) in PARAMETERS.items():
-            dataset[name] = ((*lane_dims, *dims), tensors[name], labels(label, "1"))
+        dataset = read_netcdf(folder / RESULTS_FILE)
+        if format_of(dataset) > FORMAT:
+            raise UserError(
+                f"a finished run's results must be of format {FORMAT} or an earlier one: got {format_of(dataset)}; "
+                "use the version of sae_jax that wrote them, or train the run again"
+            )
+        dataset, parameters = upgrade(dataset, _read_parameters(folder / PARAMS_FILE))
+        for name in parameters:
+            if name in dataset.variables:
+                raise ValueError(f"{name} in both {RESULTS_FILE} and {PARAMS_FILE}")
+        dataset = dataset.assign(parameters)
+        check_description(dataset)
     except UserError:
         raise
     except Exception as error:  # HDF5, netCDF and safetensors fail in as many ways as there are damaged files.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"a finished run's files must be readable: {folder}: got {reason}; train it again") from None
+        raise UserError(
+            f"a finished run's files must be readable: {folder}: got {reason_of(error)}; train it again"
+        ) from None
     return dataset
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.unlink(missing_ok=True)  # A link that somebody has left there would be written through.
-    try:
-        write(temporary)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _declared(variable: xr.DataArray) -> str:
+    """What params.safetensors says of a parameter: enough to label it without results.nc."""
+    labels = {name: variable.attrs[name] for name in ("long_name", "units")}
+    return json.dumps({"dims": list(map(str, variable.dims)), **labels})
+
+
+def _read_parameters(path: Path) -> dict[str, xr.Variable]:
+    """The parameters of a params.safetensors, labelled as it says; those of format 1 have no attributes.
+
+    Raises:
+        Exception: of whatever kind, the file is damaged or does not describe a tensor.
+    """
+    tensors, metadata = map_tensors(path)
+    parameters = {}
+    for name, values in tensors.items():
+        if name not in metadata:
+            raise ValueError(f"{name!r}, which {PARAMS_FILE} does not describe")
+        declared = json.loads(metadata[name]) if metadata[name].startswith("{") else None
+        dims = declared["dims"] if declared else metadata[name].split(",")
+        if not isinstance(dims, list) or any(not isinstance(dim, str) for dim in dims) or len(set(dims)) < len(dims):
+            raise ValueError(f"{name} over {dims}, which are no dimensions")
+        attributes = (
+            {"long_name": declared["long_name"], "units": declared["units"], "kind": "parameter"} if declared else {}
+        )
+        parameters[name] = xr.Variable(dims, values, attributes)
+    return parameters

@@ -14,258 +14,256 @@ from jaxtyping import Array
 
 from sae_jax.settings import UserError
 from sae_jax.storage.checkpoints import Arrays, Position
-from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import fetch, lane_mesh, place, place_keys
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.observers import Observer, Points, Progress, lane_coordinates
+from sae_jax.sweeps.pace import FIRST_CALL, NextCall
 from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
-from sae_jax.sweeps.program import Program, compiled
-from sae_jax.sweeps.recovery import Interrupted, Keeper, Wish
-from sae_jax.training.config import LaneSettings, lane_at
-from sae_jax.training.lane import curve_names, windows
-from sae_jax.training.step import Curves
+from sae_jax.sweeps.processes import started
+from sae_jax.sweeps.program import Compiled, Program, compiled
+from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.training.config import TrainingSettings, lane_at
+from sae_jax.training.lane import windows
 
 # Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among the cells and the seeds [lanes].
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
 
 
-class Progress(NamedTuple):
-    """Where a program stands: its phase (compiling, training, evaluating), steps over all chunks, lanes."""
+class Lanes(NamedTuple):
+    """All lanes of one program, with its samples on all of its devices.
 
-    phase: str
-    step: int
-    steps: int
-    lanes: int
+    Attributes:
+        number: of the program.
+        grid, program: the sweep, and its program.
+        block: what batches are drawn from, where that is the same at all steps; else None.
+        heldout: samples.
+        mesh: the devices.
+    """
 
-
-class Reporter:
-    """Somebody who is told how a sweep goes; this one ignores it."""
-
-    def line(self, text: str) -> None:
-        """Take one line of text."""
-
-    def progress(self, progress: Progress) -> None:
-        """Take where a program stands."""
-
-
-class Job(NamedTuple):
-    """All lanes of one program: the program, the seeds of every cell, and where the lanes go."""
-
+    number: int
+    grid: Grid
     program: Program
-    seeds: tuple[int, ...]
-    devices: list[jax.Device]
-
-
-class Samples(NamedTuple):
-    """A program's samples, on all of its devices: what batches are drawn from, and those held out."""
-
     block: Any
     heldout: Array
+    mesh: Mesh
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Settings of the training."""
+        return self.program.settings.training
 
 
-def run_lanes(
-    program: Program, seeds: tuple[int, ...], devices: list[jax.Device], keeper: Keeper, put: Put, reporter: Reporter
-) -> None:
+def place_lanes(number: int, grid: Grid, program: Program, devices: list[jax.Device]) -> Lanes:
+    """The lanes of a program, its samples copied to the devices; arguments as in `Lanes`."""
+    mesh, data = lane_mesh(devices, program.plan.data_parallel), program.data
+    lanes = Lanes(number, grid, program, None, place(data.heldout, mesh, split=False), mesh)
+    return lanes if _steps_per_block(lanes) else lanes._replace(block=_block(lanes, 0))
+
+
+def _steps_per_block(lanes: Lanes) -> int | None:
+    """How many steps a block of batches serves; None where one serves all."""
+    return lanes.program.data.feed.steps(lanes.training.batch_size)
+
+
+def _block(lanes: Lanes, step: int) -> Any:
+    """What batches are drawn from, from a step on, on all devices."""
+    return place(lanes.program.data.feed.block(step, lanes.training.batch_size), lanes.mesh, split=False)
+
+
+def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: Recovery | None = None) -> None:
     """Train and measure all lanes of a program.
 
     Args:
-        program: settings, samples and plan.
-        seeds: of every cell.
-        devices: where the lanes go.
-        keeper: keeps chunks while they are trained and afterwards, and knows of those kept before.
+        lanes: what is trained.
+        plan: how they are packed.
         put: takes a finished chunk's lanes, for good.
-        reporter: is told where the program stands.
+        observer: receives progress and points.
+        recovery: saves chunks while they are trained and afterwards, and knows those saved before; None keeps nothing.
 
     Raises:
-        Interrupted: the keeper wished an end.
-        UserError: not even one lane a device fits in memory, or what was kept is not of these lanes.
+        Interrupted: the recovery was asked to end.
+        UserError: not even one lane a device fits in memory, or what was saved is not of these lanes.
     """
-    job, plan = Job(program, seeds, devices), program.plan
-    reporter.progress(Progress("compiling", 0, program.settings.training.steps * plan.chunks, plan.lanes))
-    mesh, data = lane_mesh(devices, plan.data_parallel), program.data
-    block = data.feed.block(0, program.settings.training.batch_size)
-    samples = Samples(*(place(part, mesh, split=False) for part in (block, data.heldout)))
+    observer.progress(Progress("compiling", 0, lanes.training.steps * plan.chunks, plan.lanes))
     first = 0
     while first < plan.lanes:
-        began = keeper.at(first)
-        if began:
-            plan = repacked(plan, began.cells_per_block, began.blocks_per_group)
-        run = ChunkRun(job, samples, mesh, plan, first, keeper, reporter)
-        if began is None or not began.finished:
-            run = _trained(run, began)
-            plan = run.plan
-        chunk, found = run.chunk, keeper.found(first, run.expected)
-        if found is not None:
-            blocks = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
-            put(found, chunk.cells[chunk.real], blocks[chunk.real])
+        position = recovery.position(lanes.number, first) if recovery else None
+        if position:
+            plan = repacked(plan, position.cells_per_block, position.blocks_per_group)
+        measured: Arrays | None
+        if recovery and position and position.finished:
+            measured = recovery.read_measured(position, measured_shapes(lanes, plan, first))
+        else:
+            measured, plan = train_within_memory(lanes, plan, first, position, observer, recovery)
+            finished = _position(lanes, plan, first, lanes.training.steps, finished=True)
+            measured = recovery.finish(finished, measured) if recovery else measured
+        chunk = chunk_at(plan, first)
+        if measured is not None:
+            put(measured, *_indices(chunk))
         first = chunk.end
 
 
-def _trained(run: ChunkRun, began: Position | None) -> ChunkRun:
-    """Train a chunk, or one of half its size where memory does not hold it: the one that was trained."""
+def train_within_memory(
+    lanes: Lanes, plan: Plan, first: int, position: Position | None, observer: Observer, recovery: Recovery | None
+) -> tuple[Arrays, Plan]:
+    """`train_chunk`, or the same of a chunk of half the size where memory does not hold it; also returns its plan."""
     while True:
         try:
-            run.train(began)
-            return run
+            return train_chunk(lanes, plan, first, position, observer, recovery), plan
         except JaxRuntimeError as error:
             # Processes that train together may not all know that one of them has no memory left.
-            if "RESOURCE_EXHAUSTED" not in str(error) or distributed.started():
+            if "RESOURCE_EXHAUSTED" not in str(error) or started():
                 raise
-            reason, smaller = str(error).splitlines()[0], halved(run.plan)
+            reason, smaller = str(error).splitlines()[0], halved(plan)
         if smaller is None:
             raise UserError(
-                f"a lane per device must fit in memory: got {run.plan.lane_bytes / 2**20:,.0f} MiB a lane, "
+                f"a lane per device must fit in memory: got {plan.lane_bytes / 2**20:,.0f} MiB a lane, "
                 f"and {reason}; use a smaller d_hidden or batch_size, or fewer devices"
             )
-        line = f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size"
-        run.reporter.line(line)
-        run.reporter.line(f"plan: {smaller}")
-        run, began = run.packed_as(smaller), None
+        observer.line(f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size")
+        observer.line(f"plan: {smaller}")
+        plan, position = smaller, None
 
 
-class ChunkRun:
-    """A chunk in training."""
+def train_chunk(
+    lanes: Lanes, plan: Plan, first: int, position: Position | None, observer: Observer, recovery: Recovery | None
+) -> Arrays:
+    """Train a chunk from where it stood, and measure it.
 
-    def __init__(
-        self, job: Job, samples: Samples, mesh: Mesh, plan: Plan, first: int, keeper: Keeper, reporter: Reporter
-    ) -> None:
-        """Lay a chunk out, the one that begins with a lane; its lanes are not on the devices yet."""
-        self.job, self.samples, self.mesh, self.plan = job, samples, mesh, plan
-        self.keeper, self.reporter = keeper, reporter
-        self.chunk = chunk_at(plan, first)
-        self.settings = job.program.settings
-        self.steps, self.stops = self.settings.training.steps, windows(self.settings.training.steps)
-        data = job.program.data
-        self.program = compiled(data.feed.draw, data.train.shape[1], mesh, plan.sequential)
+    Args:
+        lanes, plan, observer, recovery: as in `run_lanes`.
+        first: number of its first lane.
+        position: where it stood; None at its start.
 
-    def packed_as(self, plan: Plan) -> ChunkRun:
-        """A chunk by another plan that begins with the same lane."""
-        return ChunkRun(self.job, self.samples, self.mesh, plan, self.chunk.first, self.keeper, self.reporter)
+    Returns:
+        Held-out measures, parameters and curves by variable name, [lanes, ...].
 
-    def train(self, began: Position | None) -> None:
-        """Train the chunk from where it stood, and give what is found of it to the keeper.
-
-        Raises:
-            Interrupted: the keeper wished an end.
-        """
-        own = self._own()
-        carry, step, points = self.program.start(*own), 0, _no_points(self.chunk, self.settings)
-        if began:
-            carry, step, points = self._restored(carry, points, began)
-        logged, in_flight, wish = [points], _InFlight(self), Wish()
-        while step < self.steps:
-            logged += in_flight.collected(left=int(wish.ahead))
-            wish = self.keeper.consult(in_flight.seconds_per_step)
-            if wish.save or wish.end:
-                logged += in_flight.collected(left=0)
-                points = _joined(logged)
-                state = _named({"lanes": fetch(carry, self.mesh), "points": points})
-                self.keeper.save(
-                    self._position(step, points, finished=False),
-                    # Arrays without numbers cannot be kept.
-                    {name: values for name, values in state.items() if values.size},
-                )
-                in_flight.began = time.monotonic()
-            if wish.end:
-                raise Interrupted
-            if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
-                break  # Every lane has stopped or diverged.
-            start, window = step, int(np.searchsorted(self.stops, step, side="right"))
-            step = min(int(self.stops[window]), start + wish.steps)
-            length = step - (int(self.stops[window - 1]) if window else 0) if step == self.stops[window] else 0
-            bounds = map(np.int32, (start, step, length))
-            carry, metrics = self.program.advance(*self.samples, *bounds, carry, *own)
-            in_flight.calls.append((start, step, metrics))
-        logged += in_flight.collected(left=0)
-        self.report("evaluating", self.steps)
-        found = fetch(self.program.measure(self.samples.heldout, carry[0], *own), self.mesh)
-        points = _joined(logged)
-        missing = [(0, 0), (0, 0), (0, len(self.stops) - points["loss"].shape[-1])]
-        for name, values in points.items():
-            found[name] = np.pad(values, missing, constant_values=np.nan)
-        real = {name: values[self.chunk.real] for name, values in found.items()}
-        self.keeper.finish(self._position(step, points, finished=True), real)
-
-    def expected(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of what is found of the chunk."""
-        own = self._own()
-        (lanes, _) = jax.eval_shape(self.program.start, *own)
-        shapes = jax.eval_shape(self.program.measure, self.samples.heldout, lanes, *own)
-        number = self.chunk.end - self.chunk.first
-        found = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
-        curve = jax.ShapeDtypeStruct((number, len(self.stops)), np.dtype(np.float32))
-        return found | dict.fromkeys(curve_names(self.settings), curve)
-
-    def _own(self) -> tuple[LaneSettings, Array]:
-        """What is a lane's own: its settings, [blocks, cells_per_block], and its block's key, [blocks]."""
-        here = np.maximum(self.chunk.cells, 0)
-        settings = place(lane_at(self.settings, here), self.mesh, split=True)
-        return settings, place_keys(np.asarray(self.job.seeds, np.uint32)[self.chunk.seeds], self.mesh)
-
-    def _restored(self, carry: Any, points: Curves, began: Position) -> tuple[Any, int, Curves]:
-        """Lanes, steps and logged points as they were saved; `carry` is what lanes are at the start."""
-        if began.step > self.steps or began.points != np.searchsorted(self.stops, began.step, side="right"):
-            raise UserError(
-                f"a checkpoint must hold the lanes of this run: got {began.points} points at step {began.step} of "
-                f"{self.steps}; remove it to train them again"
-            )
-        logged = jax.tree.map(lambda one: np.empty((*one.shape[:-1], began.points), one.dtype), points)
-        like = {"lanes": carry, "points": logged}
-        shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _named(like).items() if one.size}
-        arrays = self.keeper.read(began, shapes)
-        leaves = [arrays.get(name, one) for name, one in _named(like).items()]
-        saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return place(saved["lanes"], self.mesh, split=True), began.step, saved["points"]
-
-    def _position(self, step: int, points: Curves, finished: bool) -> Position:
-        sizes = self.plan.cells_per_block, self.plan.blocks_per_group
-        return Position(0, self.chunk.first, *sizes, step, points["loss"].shape[-1], finished)
-
-    def report(self, phase: str, step: int) -> None:
-        """Say how far the program is when this chunk has taken so many steps."""
-        chunk, plan = self.chunk, self.plan
-        done = plan.chunks * (chunk.first * self.steps + (chunk.end - chunk.first) * step) // plan.lanes
-        self.reporter.progress(Progress(phase, done, self.steps * plan.chunks, plan.lanes))
-
-
-class _InFlight:
-    """Calls whose results have not been fetched yet.
-
-    Attributes:
-        calls: first and last step of each, and its Curves.
-        began: when the first of them began to be computed, or later.
-        seconds_per_step: of the last one that was fetched; None before.
+    Raises:
+        Interrupted: the recovery was asked to end; the lanes are saved.
     """
+    chunk, program, inputs = chunk_at(plan, first), _program(lanes, plan), _inputs(lanes, chunk_at(plan, first))
+    steps, stops = lanes.training.steps, windows(lanes.training.steps)
+    carry, step = program.start(*inputs), 0
+    curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
+    if recovery and position:
+        carry, step, curves = _restored(lanes, carry, curves, position, recovery)
+    coordinates = lane_coordinates(lanes.grid, lanes.program.point, *_indices(chunk))
+    per_block = _steps_per_block(lanes)
+    block, block_end = lanes.block, step if per_block else steps
+    logged, next_call = [curves], FIRST_CALL
+    calls: list[tuple[int, int, Any]] = []  # First and last step, and the curves that are still being computed.
+    fetched_at = time.monotonic()
+    seconds_per_step: float | None = None
 
-    def __init__(self, run: ChunkRun) -> None:
-        self._run = run
-        self.calls: list[tuple[int, int, Curves]] = []
-        self.began = time.monotonic()
-        self.seconds_per_step: float | None = None
+    def collect(left: int) -> None:
+        """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
+        nonlocal fetched_at, seconds_per_step
+        while len(calls) > left:
+            start, stop, computed = calls.pop(0)
+            points = fetch(computed, lanes.mesh)
+            before, fetched_at = fetched_at, time.monotonic()
+            seconds_per_step = (fetched_at - before) / (stop - start)
+            observer.progress(_progress(lanes, plan, chunk, "training", stop))
+            if stop in stops:
+                logged.append({name: values[..., None] for name, values in points.items()})
+                real = {name: values[chunk.real] for name, values in points.items()}
+                observer.points(Points(stop, coordinates, real))
 
-    def collected(self, left: int) -> list[Curves]:
-        """Fetch all calls but so many, as soon as they are done: the points logged by them, [..., 1]."""
-        points = []
-        while len(self.calls) > left:
-            start, stop, metrics = self.calls.pop(0)
-            fetched = fetch(metrics, self._run.mesh)
-            now = time.monotonic()
-            self.seconds_per_step, self.began = (now - self.began) / (stop - start), now
-            self._run.report("training", stop)
-            if stop in self._run.stops:
-                points.append(jax.tree.map(lambda one: one[..., None], fetched))
-        return points
+    while step < steps:
+        collect(left=int(next_call.ahead))
+        next_call = recovery.next_call(next_call, seconds_per_step) if recovery else NextCall()
+        if recovery and (next_call.save or next_call.end):
+            collect(left=0)
+            state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged)})
+            # Arrays without numbers cannot be saved.
+            arrays = {name: values for name, values in state.items() if values.size}
+            recovery.save(_position(lanes, plan, first, step, finished=False), arrays)
+            fetched_at = time.monotonic()
+        if next_call.end:
+            raise Interrupted
+        if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
+            break  # Every lane has stopped or diverged.
+        start, window = step, int(np.searchsorted(stops, step, side="right"))
+        if per_block and step >= block_end:
+            block, block_end = _block(lanes, step), step + per_block
+        step = min(int(stops[window]), start + next_call.steps, block_end)
+        length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
+        bounds = map(np.int32, (start, step, length))
+        carry, curves_of_call = program.advance(block, lanes.heldout, *bounds, carry, *inputs)
+        calls.append((start, step, curves_of_call))
+    collect(left=0)
+    observer.progress(_progress(lanes, plan, chunk, "evaluating", steps))
+    measured = fetch(program.measure(lanes.heldout, carry[0], *inputs), lanes.mesh)
+    for name, values in _joined(logged).items():
+        missing = len(stops) - values.shape[-1]
+        measured[name] = np.pad(values, [(0, 0), (0, 0), (0, missing)], constant_values=np.nan)
+    return {name: values[chunk.real] for name, values in measured.items()}
 
 
-def _joined(points: list[Curves]) -> Curves:
+def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of what `train_chunk` returns."""
+    chunk, program, inputs = chunk_at(plan, first), _program(lanes, plan), _inputs(lanes, chunk_at(plan, first))
+    (state, sums) = jax.eval_shape(program.start, *inputs)
+    shapes = jax.eval_shape(program.measure, lanes.heldout, state, *inputs)
+    number = chunk.end - chunk.first
+    measured = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
+    curve = jax.ShapeDtypeStruct((number, len(windows(lanes.training.steps))), np.dtype(np.float32))
+    return measured | dict.fromkeys(sums, curve)
+
+
+def _program(lanes: Lanes, plan: Plan) -> Compiled:
+    return compiled(lanes.program.data.feed.draw, lanes.heldout.shape[1], lanes.mesh, plan.sequential)
+
+
+def _inputs(lanes: Lanes, chunk: Chunk) -> tuple[Any, Array]:
+    """A chunk's lanes on the devices: their settings, [blocks, cells_per_block], and their blocks' keys, [blocks]."""
+    cells = np.maximum(chunk.cells, 0)
+    settings = place(lane_at(lanes.program.settings, cells), lanes.mesh, split=True)
+    return settings, place_keys(np.asarray(lanes.grid.seeds, np.uint32)[chunk.seeds], lanes.mesh)
+
+
+def _indices(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a chunk's lanes among the cells and among the seeds, each [lanes]."""
+    seeds = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
+    return chunk.cells[chunk.real], seeds[chunk.real]
+
+
+def _restored(
+    lanes: Lanes, carry: Any, curves: Arrays, position: Position, recovery: Recovery
+) -> tuple[Any, int, Arrays]:
+    """Lanes, steps and curves as they were saved; `carry` and `curves` are those of a chunk at its start."""
+    stops = windows(lanes.training.steps)
+    if position.step > lanes.training.steps or position.points != np.searchsorted(stops, position.step, side="right"):
+        raise UserError(
+            f"cannot resume: the checkpoint has {position.points} logged points at step {position.step}, "
+            f"this sweep logs {len(stops)} in {lanes.training.steps} steps; remove it to train its lanes again"
+        )
+    points = {name: np.empty((*one.shape[:-1], position.points), one.dtype) for name, one in curves.items()}
+    like = {"lanes": carry, "points": points}
+    shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _by_path(like).items() if one.size}
+    arrays = recovery.read(position, shapes)
+    leaves = [arrays.get(name, one) for name, one in _by_path(like).items()]
+    saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return place(saved["lanes"], lanes.mesh, split=True), position.step, saved["points"]
+
+
+def _position(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:
+    points = int(np.searchsorted(windows(lanes.training.steps), step, side="right"))
+    return Position(lanes.number, first, plan.cells_per_block, plan.blocks_per_group, step, points, finished)
+
+
+def _progress(lanes: Lanes, plan: Plan, chunk: Chunk, phase: str, step: int) -> Progress:
+    """How far a program is when a chunk has taken so many steps, and all before it have ended."""
+    steps = lanes.training.steps
+    done = plan.chunks * (chunk.first * steps + (chunk.end - chunk.first) * step) // plan.lanes
+    return Progress(phase, done, steps * plan.chunks, plan.lanes)
+
+
+def _joined(logged: list[Arrays]) -> Arrays:
     """Curves one after another, as one."""
-    return jax.tree.map(lambda *curves: np.concatenate(curves, axis=-1), *points)
+    return {name: np.concatenate([points[name] for points in logged], axis=-1) for name in logged[0]}
 
 
-def _no_points(chunk: Chunk, settings: LaneSettings) -> Curves:
-    """Curves without a logged point, [blocks, cells_per_block, 0]."""
-    nothing: Any = np.zeros((*chunk.cells.shape, 0), np.float32)
-    return dict.fromkeys(curve_names(settings), nothing)
-
-
-def _named(tree: Any) -> dict[str, Any]:
+def _by_path(tree: Any) -> dict[str, Any]:
     """Leaves of a pytree by their paths."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

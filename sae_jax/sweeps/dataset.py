@@ -11,15 +11,13 @@ import xarray as xr
 
 from sae_jax.models.base import Term
 from sae_jax.storage.arrays import Opener
+from sae_jax.storage.description import FORMAT
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.program import Program
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.lane import windows
 from sae_jax.training.step import curves_of
-
-# Of what a Dataset holds, and how; one more where a reader of the earlier one would be wrong.
-FORMAT = 2
 
 
 class Variable(NamedTuple):
@@ -183,7 +181,7 @@ def to_dataset(frame: Frame) -> xr.Dataset:
 
 
 def labels(long_name: str, units: str) -> dict[str, str]:
-    """The two attributes that every variable carries."""
+    """The two attributes that every variable and coordinate carries."""
     return {"long_name": long_name, "units": units}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,9 +35,7 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
     """
     if wanted < 0:
         raise UserError(f"devices must be >= 0: got {wanted}; 0 is all")
-    with contextlib.suppress(RuntimeError):  # JAX has computed something already.
-        chosen_before = max(jax.config.jax_num_cpu_devices, 0)  # type: ignore[attr-defined]
-        jax.config.update("jax_num_cpu_devices", max(wanted or 1, chosen_before or cpu_cores()))
+    reserve_cpu_devices(wanted)
     available = jax.local_devices()
     if wanted > len(available):
         raise UserError(
@@ -47,6 +46,13 @@ def choose_devices(wanted: int = 0) -> list[jax.Device]:
     return [one for devices in by_process for one in devices[: wanted or None]]
 
 
+def reserve_cpu_devices(wanted: int = 0) -> None:
+    """Have JAX make at least so many CPU devices, or one per core, unless it has made them already."""
+    with contextlib.suppress(RuntimeError):  # JAX has computed something already.
+        chosen_before = max(jax.config.values["jax_num_cpu_devices"], 0)
+        jax.config.update("jax_num_cpu_devices", max(wanted or 1, chosen_before or cpu_cores()))
+
+
 def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
     """Those of the devices that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
@@ -55,6 +61,11 @@ def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
 def cpu_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_description(devices: list[jax.Device]) -> str:
+    """Processor, cores and kind of device, in words."""
+    return f"{platform.machine()}, {cpu_cores()} cores, {devices[0].device_kind}"
 
 
 def lane_mesh(devices: list[jax.Device], data_parallel: int = 1) -> Mesh:
@@ -182,16 +193,19 @@ def place_keys(seeds: np.ndarray, mesh: Mesh) -> Array:
 _keys_of = jax.vmap(jax.random.key)
 
 
-def from_leader(ours: Callable[[], dict[str, np.ndarray]], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def from_leader(
+    phase: distributed.Phase, ours: Callable[[], dict[str, np.ndarray]], expected: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Arrays that only the first process has, on every one; all must call it.
 
     Args:
+        phase: where the processes stand.
         ours: makes them, on the first process; where it refuses its input, it does so on all.
         expected: their shapes and dtypes by name.
     """
     if not distributed.started():
         return ours()
-    arrays = distributed.together(lambda: ours() if distributed.leads() else None)
+    arrays = distributed.together(phase, lambda: ours() if distributed.leads() else None)
     told = {
         name: np.array(arrays[name]) if arrays else np.empty(one.shape, one.dtype) for name, one in expected.items()
     }

@@ -229,8 +229,9 @@ def repacked(plan: Plan, cells_per_block: int, blocks_per_group: int) -> Plan:
     blocks = plan.seeds * math.ceil(plan.cells / cells_per_block)
     if cells_per_block > plan.cells or blocks_per_group > blocks:
         raise UserError(
-            f"what a run is gone on with must be packed like its {count(plan.cells, 'cell')} x "
-            f"{count(plan.seeds, 'seed')}: got {blocks_per_group} x {cells_per_block}; choose another --name"
+            f"cannot resume: the run has {count(blocks_per_group, 'block')} of {count(cells_per_block, 'cell')} "
+            f"on a device, this sweep has {count(blocks, 'block')} of {count(plan.cells, 'cell')} in all; "
+            "choose another --name"
         )
     chunks = math.ceil(blocks / (plan.groups * blocks_per_group))
     return plan._replace(cells_per_block=cells_per_block, blocks_per_group=blocks_per_group, chunks=chunks)

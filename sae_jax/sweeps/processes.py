@@ -1,23 +1,30 @@
-"""Many processes, on one machine or on many, that train one sweep together."""
+"""Many processes, on one machine or on many, that train one sweep together: one list of phases, run by all of them."""
 
 from __future__ import annotations
 
-import itertools
+import functools
+import json
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
-from jax._src.distributed import global_state
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sae_jax.settings import UserError
+
+# What a run goes through, in this order, on every process. Each exchange between processes names its phase.
+Phase = Literal[
+    "read the command", "load the data", "claim the folder", "open the checkpoints", "train", "write the results"
+]
 
 # A process that is silent for so long is taken for dead; one that ends is noticed at once by those that wait for it.
 HEARTBEAT_SECONDS = 20
 # The first process may read data or write results for long while the others wait.
-PATIENCE_SECONDS = 7 * 24 * 3600
-OK, REFUSED = "ok ", "no "
-# Exchanges are told apart by their number, which is the same on every process.
-_turns = itertools.count()
+WAIT_SECONDS = 7 * 24 * 3600
+# What most messages fit in, their length included.
+BLOCK_BYTES = 512
 
 T = TypeVar("T")
 
@@ -27,7 +34,7 @@ class Refused(UserError):
 
 
 def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> None:
-    """Join the other processes, before JAX computes anything; what is not given is found from the cluster.
+    """Join the other processes, before JAX computes anything; the number of CPU devices is fixed by it.
 
     Args:
         coordinator: HOST:PORT at which the first process can be reached; "" on SLURM, Kubernetes, Open MPI, TPU pods.
@@ -48,7 +55,7 @@ def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> No
             # Where everything is said, JAX need not warn that it cannot ask Kubernetes.
             cluster_detection_method="deactivate" if coordinator and processes and process_id >= 0 else None,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=PATIENCE_SECONDS,
+            shutdown_timeout_seconds=WAIT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -56,6 +63,23 @@ def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> No
             f"the other processes must be known: {reason}; start under SLURM, Kubernetes, Open MPI or on a TPU pod, "
             "or give --coordinator HOST:PORT, --processes and --process-id"
         ) from None
+    _make_devices()
+
+
+def _make_devices() -> None:
+    """Have JAX make its devices, with collectives on the CPU that wait for WAIT_SECONDS instead of half an hour.
+
+    XLA reads its flags once, when devices are made; afterwards they are put back, since a run records them.
+    """
+    flags = os.environ.get("XLA_FLAGS")
+    # The last of two equal flags counts: the user's.
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_collective_timeout_seconds={WAIT_SECONDS} {flags or ''}"
+    try:
+        jax.process_index()
+    finally:
+        del os.environ["XLA_FLAGS"]
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
 
 
 def started() -> bool:
@@ -65,75 +89,105 @@ def started() -> bool:
 
 def leads() -> bool:
     """Whether this process is the one that prints and writes; where there is only one, it is."""
-    # jax.process_index() would fix the number of CPU devices.
-    return not started() or global_state.process_id == 0
+    return not started() or jax.process_index() == 0
 
 
-def exchange(text: str) -> list[str]:
-    """What every process says, in the order of their numbers; all must call it.
+def gather(phase: Phase, action: Callable[[], Any]) -> list[Any]:
+    """What an action returns on every process, in the order of their numbers; all must call it, in the same phase.
 
-    Raises:
-        Refused: a process says that it has refused its input instead.
-    """
-    return _told(OK + text) if started() else [text]
-
-
-def told(text: str) -> str:
-    """What the first process says, whatever the others do."""
-    return exchange(text)[0]
-
-
-def least(number: int) -> int:
-    """The least of the numbers that the processes have."""
-    return min(int(word) for word in exchange(str(number)))
-
-
-def agree(what: str, text: str) -> None:
-    """Refuse to go on where the processes do not all say the same.
+    Args:
+        phase: where this process stands.
+        action: returns a value of JSON, or refuses its input.
 
     Raises:
-        UserError: they do not.
+        Refused: a process has refused its input, in its words; or processes are in different phases.
+        UserError: the only process has refused its input.
     """
-    said = exchange(text)
-    for process, words in enumerate(said):
-        if words != said[0]:
+    if not started():
+        return [action()]
+    value, refusal = None, ""
+    try:
+        value = action()
+    except Refused:
+        raise
+    except UserError as error:
+        refusal = str(error)
+    messages = [json.loads(text) for text in _exchange(json.dumps([phase, refusal, value]))]
+    first = messages[0][0]
+    for number, (other, _, _) in enumerate(messages):
+        if other != first:
+            raise Refused(
+                f"all processes must be in the same phase: process {number} is at '{other}', process 0 at '{first}'; "
+                "start all with the same command and the same version"
+            )
+    for _, words, _ in messages:
+        if words:
+            raise Refused(words)
+    return [returned for _, _, returned in messages]
+
+
+def together(phase: Phase, action: Callable[[], T]) -> T:
+    """Do something that may refuse its input on every process; where it does on one, it does on all.
+
+    Returns:
+        What the action does here, once it is done everywhere.
+
+    Raises:
+        UserError: as `gather`.
+    """
+    results: list[T] = []
+    gather(phase, lambda: results.append(action()))
+    return results[0]
+
+
+def agree(phase: Phase, what: str, value: Any) -> None:
+    """Refuse to go on where processes do not all have the same value of JSON.
+
+    Raises:
+        UserError: they do not; `what` says what differs.
+    """
+    values = gather(phase, lambda: json.dumps(value))
+    for process, other in enumerate(values):
+        if other != values[0]:
             raise UserError(
                 f"all processes must have the same {what}: process {process} differs from process 0; start all alike"
             )
 
 
-def together(action: Callable[[], T]) -> T:
-    """Do something that may refuse its input on every process; where it does on one, it does on all.
+def _exchange(text: str) -> list[str]:
+    """The texts of all processes.
 
-    Returns:
-        What the action does here.
-
-    Raises:
-        UserError: a process has refused, in its words.
+    They travel by collectives between a CPU device of each process, so that no accelerator is waited for. A message
+    that is longer than a block is sent again whole.
     """
+    content = text.encode()
+    size = np.array([len(content)], "<i4").tobytes()
+    blocks = _gathered((size + content)[:BLOCK_BYTES], BLOCK_BYTES)
+    sizes = [int(block[: len(size)].view("<i4")[0]) for block in blocks]
+    if max(sizes) + len(size) > BLOCK_BYTES:
+        # Powers of two, so that few programs do for all lengths.
+        blocks = _gathered(size + content, 1 << (max(sizes) + len(size)).bit_length())
+    return [
+        block[len(size) : len(size) + number].tobytes().decode() for block, number in zip(blocks, sizes, strict=True)
+    ]
+
+
+def _gathered(content: bytes, length: int) -> np.ndarray:
+    """The bytes of all processes, filled up to a length, uint8 [processes, length]."""
+    copied, sharding = _gathering()
+    block = np.frombuffer(content.ljust(length, b"\0"), np.uint8)[None]
+    split = jax.make_array_from_process_local_data(sharding, block, (jax.process_count(), length))
+    return np.asarray(copied(split).addressable_data(0))
+
+
+@functools.lru_cache(maxsize=1)
+def _gathering() -> tuple[jax.stages.Wrapped, NamedSharding]:
+    """A function that copies an array to a CPU device of every process, and how the array lies before."""
     try:
-        done = action()
-        exchange("")
-    except Refused:
-        raise
-    except UserError as error:
-        if started():
-            _told(REFUSED + str(error))
-        raise
-    return done
-
-
-def _told(text: str) -> list[str]:
-    # Through the runtime's own store of keys: no device is needed, so that none is chosen too soon.
-    client: Any = global_state.client
-    turn = next(_turns)
-    client.key_value_set(f"sae_jax/{turn}/{global_state.process_id}", text)
-    keys = [f"sae_jax/{turn}/{process}" for process in range(global_state.num_processes)]
-    words = [client.blocking_key_value_get(key, 1000 * PATIENCE_SECONDS) for key in keys]
-    if turn:
-        # Who has spoken now has read what was said before.
-        client.key_value_delete(f"sae_jax/{turn - 1}/{global_state.process_id}")
-    for word in words:
-        if word.startswith(REFUSED):
-            raise Refused(word.removeprefix(REFUSED))
-    return [word.removeprefix(OK) for word in words]
+        devices = jax.devices("cpu")
+    except RuntimeError:  # JAX was told to use nothing but an accelerator.
+        devices = jax.devices()
+    each = [next(one for one in devices if one.process_index == i) for i in range(jax.process_count())]
+    mesh = jax.make_mesh((len(each),), ("processes",), axis_types=(AxisType.Auto,), devices=each)
+    copied = jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return copied, NamedSharding(mesh, PartitionSpec("processes"))

@@ -120,7 +120,7 @@ def plan_lanes(
     lane_bytes, measure_bytes = _lane_memory(structure, data.feed.draw, shapes, data.heldout.shape, batch_size)
     shared_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(block)) + data.heldout.nbytes + measure_bytes
     # Every process must make the same plan.
-    budget = processes.least(memory_budget(own_devices(devices), shared_bytes))
+    budget = min(processes.gather("load the data", lambda: memory_budget(own_devices(devices), shared_bytes)))
     # In step with others, a lane's line search waits for the longest one.
     full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
     widest = 1 if full_batch and devices[0].platform == "cpu" else 0

@@ -1,34 +1,35 @@
-"""What becomes of lanes while they are trained and when they have been: held in memory, or kept in a run's folder."""
+"""What a run needs to go on after it was ended: the last states of its lanes in training, and its finished lanes."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.arrays import unwritable
-from sae_jax.storage.checkpoints import Arrays, Broken, Position, arrays_of, checked, remove, write
-from sae_jax.sweeps import processes as distributed
+from sae_jax.storage.atomic import writing
+from sae_jax.storage.checkpoints import (
+    Arrays,
+    BrokenCheckpoint,
+    Position,
+    read_arrays,
+    read_position,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from sae_jax.sweeps.devices import from_leader
+from sae_jax.sweeps.pace import NextCall, next_call
 from sae_jax.sweeps.plan import count
+from sae_jax.sweeps.processes import gather, together
 
-KEPT = 2
-# A run is asked to end at any moment; so long it may compute before it looks up. Every time it does, lanes are copied,
-# which takes large ones a seventh of a step's time.
-CALL_SECONDS = 3.0
-# What is shorter would leave the devices waiting for the host.
-SHORT_SECONDS = 0.3
-GROWTH = 4
-ENDLESS = 2**30
+# So many states are kept: where the last one is damaged, the one before it is used.
+STATES = 2
 
 Expected = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -45,55 +46,12 @@ class Interrupted(Exception):
     line: str = ""
 
 
-class Wish(NamedTuple):
-    """What is to happen next: a save, the end, or else at most so many steps until the next question.
+class Recovery:
+    """The checkpoints of a run, in its folder: the last states, and every finished chunk.
 
-    Attributes:
-        steps: of the next call.
-        ahead: whether it is to be made while the one before it still runs.
-        save, end: whether to save and to end first.
-    """
-
-    steps: int = ENDLESS
-    ahead: bool = True
-    save: bool = False
-    end: bool = False
-
-
-class Keeper:
-    """Keeps the finished lanes of one program until they are handed on; nothing of unfinished ones."""
-
-    def __init__(self) -> None:
-        self._found: dict[int, Arrays] = {}
-
-    def at(self, first: int) -> Position | None:
-        """Where the chunk that begins with a lane stood when this training began; None where it had not begun."""
-        return None
-
-    def read(self, position: Position, expected: Expected) -> Arrays:
-        """The arrays that `save` was given; those expected, or an error."""
-        raise LookupError(f"nothing is kept of lanes in training: got {position}")
-
-    def consult(self, seconds: float | None) -> Wish:
-        """What to do next; `seconds` is how long a step takes, None where that is not known yet."""
-        return Wish()
-
-    def save(self, position: Position, arrays: Arrays) -> None:
-        """Keep the state of a chunk in training; the arrays may be written to once it returns."""
-
-    def finish(self, position: Position, found: Arrays) -> None:
-        """Keep what was found of a finished chunk, [lanes, ...] by variable name."""
-        self._found[position.first] = found
-
-    def found(self, first: int, expected: Callable[[], Expected]) -> Arrays | None:
-        """What `finish` was given for the chunk that begins with a lane, once; None on a process that only helps."""
-        return self._found.pop(first)
-
-
-class Checkpoints:
-    """The checkpoints of a run, in its folder: the last two states, and every finished chunk.
-
-    Each is a folder that appears in one move, with a digest of every file. They are written beside the training.
+    Each is a folder that appears in one move, with a digest of every file. They are written beside the training. Every
+    process of a run makes the same calls; those without a folder write nothing and receive what the first one reads.
+    A sweep that is held in memory has none of this: it is trained without a Recovery.
     """
 
     def __init__(
@@ -107,47 +65,34 @@ class Checkpoints:
         """Look at what a folder holds.
 
         Args:
-            folder: of this run alone; None on a process that only helps another, which keeps everything.
+            folder: of this run alone; None on a process that only helps the first one.
             run: by what the run is known again.
             every: seconds between saves.
             asked_to_end: whether training is to end now.
-            say: takes lines about checkpoints that are broken.
+            say: receives lines about checkpoints that are damaged.
 
         Raises:
             UserError: there are states, and none of them is what was saved; or the folder cannot be written to.
         """
         self.folder, self.run, self.every, self.asked_to_end, self.say = folder, run, every, asked_to_end, say
         self.state: tuple[Path, Position] | None = None
-        self._broken: list[Path] = []
+        self._damaged: list[Path] = []
         self._writer = ThreadPoolExecutor(1)
         self._writing: list[Future[None]] = []
         self._last_save = time.monotonic()
         if folder is not None:
-            self._make_room(folder)
-            self._look_for_a_state(folder)
+            _make_folders(folder)
+            self._read_last_state(folder)
 
-    def _make_room(self, folder: Path) -> None:
-        """Make the folders, and take away what was being written when a process before was killed."""
-        for path in (folder.parent, folder, folder / "states", folder / "lanes"):
-            if path.is_symlink():
-                raise UserError(f"checkpoints must lie in the run's own folder: got {path}, a link; remove it")
-        try:
-            for kind in ("states", "lanes"):
-                (folder / kind).mkdir(parents=True, exist_ok=True)
-            for partial in folder.glob("*/*.partial"):
-                remove(partial)
-        except OSError as error:
-            raise unwritable(folder, error.strerror) from None
-
-    def _look_for_a_state(self, folder: Path) -> None:
-        states, reasons = self._states(), []
+    def _read_last_state(self, folder: Path) -> None:
+        states, reasons = _states(folder), []
         self._number = int(states[-1].name) + 1 if states else 0
         for path in reversed(states):
             try:
-                self.state = path, checked(path, self.run)
+                self.state = path, read_position(path, self.run)
                 break
-            except Broken as error:
-                self._broken.append(path)
+            except BrokenCheckpoint as error:
+                self._damaged.append(path)
                 reasons.append(f"{path}: {error}")
         for reason in reasons if self.state else []:
             self.say(f"warning: a checkpoint must be as it was saved: got {reason}; the one before it is used")
@@ -157,137 +102,150 @@ class Checkpoints:
                 f"back, or remove {folder / 'states'} to train again from the last finished lanes"
             )
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> Recovery:
         return self
 
     def __exit__(self, *_: object) -> None:
         # What is being written needs the interpreter until the end.
         self._writer.shutdown()
 
-    def of_program(self, number: int) -> ProgramCheckpoints:
-        """The keeper of a program's lanes."""
-        return ProgramCheckpoints(self, number)
-
-    @property
-    def standing(self) -> str:
+    def summary(self) -> str:
         """What there is to go on from, in words."""
         finished = len(list(self.folder.glob("lanes/*"))) if self.folder else 0
         state = f", another at step {self.state[1].step:,}" if self.state else ""
         return f"{count(finished, 'finished chunk')}{state}"
 
-    def due(self) -> bool:
+    def position(self, program: int, first: int) -> Position | None:
+        """Where the chunk of a program that begins with a lane stands; None where it has not begun."""
+        values = gather("train", lambda: self._position(program, first))[0]
+        return Position(*values) if values else None
+
+    def _position(self, program: int, first: int) -> Position | None:
+        if self.folder is None:
+            return None
+        path = _lanes(self.folder, program, first)
+        if os.path.lexists(path):
+            try:
+                position = read_position(path, self.run)
+                if position[:2] != (program, first) or not position.finished:
+                    raise BrokenCheckpoint("it is one of other lanes")
+                return position
+            except BrokenCheckpoint as error:
+                self.say(
+                    f"warning: finished lanes must be as they were saved: got {path}: {error}; they are trained again"
+                )
+        return self.state[1] if self.state and self.state[1][:2] == (program, first) else None
+
+    def read(self, position: Position, expected: Expected) -> Arrays:
+        """The arrays that `save` received at a position, on every process.
+
+        Raises:
+            UserError: they are not those expected.
+        """
+
+        def own() -> Arrays:
+            assert self.state is not None and self.state[1] == position
+            return read_arrays(self.state[0], expected)
+
+        return from_leader("train", own, expected)
+
+    def read_measured(self, position: Position, expected: Expected) -> Arrays | None:
+        """What `finish` received at a position; None on a process that only helps.
+
+        Raises:
+            UserError: the arrays are not those expected.
+        """
+
+        def own() -> Arrays | None:
+            path = self.folder and _lanes(self.folder, position.program, position.first)
+            return read_arrays(path, expected) if path else None
+
+        return together("train", own)
+
+    def next_call(self, before: NextCall, seconds_per_step: float | None) -> NextCall:
+        """What comes next, as the first process decides; all end where one is asked to. Arguments as in `pace`.
+
+        Raises:
+            UserError: something could not be written.
+        """
+
+        def own() -> NextCall:
+            self._check()
+            return next_call(before, seconds_per_step, self._is_due(), self.asked_to_end())
+
+        calls = [NextCall(*values) for values in gather("train", own)]
+        return calls[0]._replace(end=any(call.end for call in calls))
+
+    def _is_due(self) -> bool:
         """Whether it is time to save: not while a save before it is still being written."""
         return all(one.done() for one in self._writing) and time.monotonic() - self._last_save >= self.every
 
-    def write_state(self, position: Position, arrays: Arrays) -> None:
-        """Write a copy of the state of a chunk in training, beside the training."""
+    def save(self, position: Position, arrays: Arrays) -> None:
+        """Write the state of a chunk in training, beside the training; the arrays are copied first."""
         if self.folder is not None:
             path = self.folder / "states" / f"{self._number:09d}"
             self._number, self._last_save = self._number + 1, time.monotonic()
             copies = {name: np.array(values) for name, values in arrays.items()}
             self._writing.append(self._writer.submit(self._write_state, path, position, copies))
 
-    def write_lanes(self, path: Path, position: Position, found: Arrays) -> None:
-        """Write what was found of finished lanes, beside the training."""
-        self._writing.append(self._writer.submit(write, path, self.run, position, found))
+    def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
+        write_checkpoint(path, self.run, position, arrays)
+        good = [one for one in _states(path.parent.parent) if one not in self._damaged]
+        with writing(path.parent):
+            for old in [*self._damaged, *good[:-STATES]]:
+                remove_checkpoint(old)
+        self._damaged = []
 
-    def check(self) -> None:
-        """Forget about what has been written.
+    def finish(self, position: Position, measured: Arrays) -> Arrays | None:
+        """Write what was measured of a finished chunk, [lanes, ...] by variable name, beside the training.
+
+        Returns:
+            It; None on a process that only helps.
 
         Raises:
-            UserError: something could not be.
+            UserError: something could not be written.
         """
+        if self.folder is not None:
+            path = _lanes(self.folder, position.program, position.first)
+            self._writing.append(self._writer.submit(write_checkpoint, path, self.run, position, measured))
+        together("train", self._check)
+        return measured if self.folder is not None else None
+
+    def _check(self) -> None:
+        """Forget about what has been written; raise the error of what could not be."""
         done = [one for one in self._writing if one.done()]
         self._writing = [one for one in self._writing if not one.done()]
         for one in done:
             one.result()
 
     def wait(self) -> None:
-        """Wait until everything is written; errors are those of `check`."""
+        """Wait until everything is written.
+
+        Raises:
+            UserError: something could not be.
+        """
         for one in self._writing:
             one.result()
         self._writing = []
 
-    def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
-        write(path, self.run, position, arrays)
-        good = [one for one in self._states() if one not in self._broken]
-        try:
-            for old in [*self._broken, *good[:-KEPT]]:
-                remove(old)
-        except OSError as error:
-            raise unwritable(path.parent, error.strerror) from None
-        self._broken = []
 
-    def _states(self) -> list[Path]:
-        """The states that there are, in the order in which they were saved."""
-        found = self.folder.glob("states/*") if self.folder else ()
-        return sorted(path for path in found if re.fullmatch("[0-9]{9,18}", path.name))
+def _make_folders(folder: Path) -> None:
+    """Make the folders, and take away what was being written when a process before was killed."""
+    for path in (folder.parent, folder, folder / "states", folder / "lanes"):
+        if path.is_symlink():
+            raise UserError(f"checkpoints must lie in the run's own folder: got {path}, a link; remove it")
+    with writing(folder):
+        for kind in ("states", "lanes"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob("*/*.partial"):
+            remove_checkpoint(partial)
 
 
-class ProgramCheckpoints(Keeper):
-    """Keeps the lanes of one program in a run's checkpoints; every process of the run must make the same calls."""
+def _states(folder: Path) -> list[Path]:
+    """The states that there are, in the order in which they were saved."""
+    return sorted(path for path in folder.glob("states/*") if re.fullmatch("[0-9]{9,18}", path.name))
 
-    def __init__(self, checkpoints: Checkpoints, number: int) -> None:
-        super().__init__()
-        self._all, self._number, self._steps = checkpoints, number, 1
-        self._path: Path | None = None
 
-    def at(self, first: int) -> Position | None:
-        words = distributed.told(json.dumps(self._look(first)))
-        return Position(*json.loads(words)) if words != "null" else None
-
-    def _look(self, first: int) -> Position | None:
-        if self._all.folder is None:
-            return None
-        self._path = self._lanes(first)
-        if os.path.lexists(self._path):
-            try:
-                position = checked(self._path, self._all.run)
-                if position[:2] != (self._number, first) or not position.finished:
-                    raise Broken("it is one of other lanes")
-                return position
-            except Broken as error:
-                self._all.say(
-                    f"warning: finished lanes must be as they were saved: got {self._path}: {error}; "
-                    "they are trained again"
-                )
-        if self._all.state and self._all.state[1][:2] == (self._number, first):
-            self._path = self._all.state[0]
-            return self._all.state[1]
-        return None
-
-    def read(self, position: Position, expected: Expected) -> Arrays:
-        def ours() -> Arrays:
-            assert self._path is not None
-            return arrays_of(self._path, expected)
-
-        return from_leader(ours, expected)
-
-    def consult(self, seconds: float | None) -> Wish:
-        if seconds is not None:
-            self._steps = int(np.clip(CALL_SECONDS / max(seconds, 1e-9), 1, min(GROWTH * self._steps, ENDLESS)))
-        distributed.together(self._all.check)
-        ahead = seconds is None or seconds * self._steps < SHORT_SECONDS
-        wish = Wish(self._steps, ahead, self._all.due(), self._all.asked_to_end())
-        said = [Wish(*json.loads(words)) for words in distributed.exchange(json.dumps(wish))]
-        return said[0]._replace(end=any(one.end for one in said))
-
-    def save(self, position: Position, arrays: Arrays) -> None:
-        self._all.write_state(position._replace(program=self._number), arrays)
-
-    def finish(self, position: Position, found: Arrays) -> None:
-        if self._all.folder is not None:
-            super().finish(position, found)
-            self._all.write_lanes(self._lanes(position.first), position._replace(program=self._number), found)
-
-    def found(self, first: int, expected: Callable[[], Expected]) -> Arrays | None:
-        def ours() -> Arrays | None:
-            self._all.check()
-            if self._all.folder is None or first in self._found:
-                return self._found.pop(first, None)
-            return arrays_of(self._lanes(first), expected())
-
-        return distributed.together(ours)
-
-    def _lanes(self, first: int) -> Path:
-        return (self._all.folder or Path()) / "lanes" / f"{self._number:03d}-{first:09d}"
+def _lanes(folder: Path, program: int, first: int) -> Path:
+    """Where the finished chunk of a program that begins with a lane is kept."""
+    return folder / "lanes" / f"{program:03d}-{first:09d}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,13 +16,14 @@ from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, settings_of
 from sae_jax.storage.arrays import Opener, in_memory
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.chunk import Reporter, run_lanes
+from sae_jax.sweeps.chunk import place_lanes, run_lanes
 from sae_jax.sweeps.dataset import Frame, put, to_dataset
-from sae_jax.sweeps.devices import choose_devices
+from sae_jax.sweeps.devices import choose_devices, reserve_cpu_devices
 from sae_jax.sweeps.grid import Grid, make_grid
+from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine, count, repacked
 from sae_jax.sweeps.program import Program, plan_lanes
-from sae_jax.sweeps.recovery import Checkpoints, Keeper
+from sae_jax.sweeps.recovery import Recovery
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -46,7 +46,7 @@ def sweep(
     lanes_per_chunk: int = 0,
     cells_per_block: int = 0,
     blocks: str = "auto",
-    reporter: Reporter | None = None,
+    observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> xr.Dataset:
     """Train a grid of autoencoders, every cell with every seed, and measure them on held-out data.
@@ -60,7 +60,7 @@ def sweep(
         lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
-        reporter: receives the plan and the progress.
+        observers: receive lines, progress and the points of the curves while lanes are trained; see `Observer`.
         settings: any setting of the model, the training or the data: a value, or a sequence of values for an axis.
 
     Returns:
@@ -71,7 +71,6 @@ def sweep(
     Raises:
         UserError: a setting or the data break a rule.
     """
-    reporter = reporter or Reporter()
     engine = Engine(
         devices=devices,
         data_parallel=data_parallel,
@@ -79,17 +78,19 @@ def sweep(
         cells_per_block=cells_per_block,
         blocks=blocks,
     )
-    study = prepare(data, model, seeds=seeds, engine=engine, reporter=reporter, **settings)
-    return train(study, reporter, in_memory())
+    reserve_cpu_devices(engine.devices)
+    observer = Observers(observers if processes.leads() else ())
+    study = prepare(data, model, seeds=seeds, engine=engine, observer=observer, **settings)
+    return train(study, observer, in_memory())
 
 
 def prepare(
     data: Data | np.ndarray | DataConfig,
-    model: Model | str,
+    model: Model | str = "classic",
     *,
     seeds: int | Sequence[int],
     engine: Engine,
-    reporter: Reporter,
+    observer: Observer,
     **settings: Any,
 ) -> Study:
     """Check everything that `sweep` was given, load the data and plan the lanes; arguments and errors are its own."""
@@ -101,7 +102,7 @@ def prepare(
         )
     source = data if isinstance(data, DataConfig) else ready.config if ready else DataConfig()
     grid = make_grid(model, source, seeds, settings)
-    processes.agree("command line", json.dumps([grid.as_json(), list(grid.axes), as_json(engine)]))
+    processes.agree("load the data", "command line", [grid.as_json(), list(grid.axes), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     # A device without a lane of its own would train a filler.
@@ -112,9 +113,9 @@ def prepare(
     for point, lanes, data_config in grid.programs():
         if data_config not in loaded:
             loaded[data_config] = ready or sources.load(data_config)
-            reporter.line(f"data: {loaded[data_config].description}")
+            observer.line(f"data: {loaded[data_config].description}")
         samples = loaded[data_config]
-        processes.agree("samples", json.dumps(samples.summary))
+        processes.agree("load the data", "samples", samples.summary)
         check_data(lanes, samples)
         programs.append(Program(point, lanes, samples, plan_lanes(lanes, samples, grid.seeds, available, engine)))
     return Study(grid, programs, available)
@@ -139,28 +140,28 @@ def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
     return study._replace(programs=programs)
 
 
-def train(study: Study, reporter: Reporter, opened: Opener, checkpoints: Checkpoints | None = None) -> xr.Dataset:
+def train(study: Study, observer: Observer, opened: Opener, recovery: Recovery | None = None) -> xr.Dataset:
     """Train and measure every lane of a study, one program after another.
 
     Args:
         study: what to train.
-        reporter: receives the plan and the progress.
+        observer: receives the plan, the progress and the points.
         opened: where the arrays of all lanes are held; see `arrays`.
-        checkpoints: keep what is trained; None keeps it in memory.
+        recovery: saves what is trained; None holds it in memory.
 
     Returns:
         What `sweep` does.
 
     Raises:
-        Interrupted: the checkpoints were asked to end.
+        Interrupted: the recovery was asked to end.
         UserError: a checkpoint cannot be written or read, or memory does not suffice.
     """
     frame = Frame(study.grid, study.programs, opened)
     for number, program in enumerate(study.programs):
         where = "".join(f"{name} {value}, " for name, value in program.point.items())
-        reporter.line(f"plan: {where}{program.plan}")
-        keeper = checkpoints.of_program(number) if checkpoints else Keeper()
-        run_lanes(program, study.grid.seeds, study.devices, keeper, functools.partial(put, frame, program), reporter)
+        observer.line(f"plan: {where}{program.plan}")
+        lanes = place_lanes(number, study.grid, program, study.devices)
+        run_lanes(lanes, program.plan, functools.partial(put, frame, program), observer, recovery)
     return to_dataset(frame)
 
 
@@ -197,7 +198,12 @@ def check_data(settings: LaneSettings, data: Data) -> None:
         UserError: a batch is larger than the data, the model cannot reach the values, or there is nothing to explain.
     """
     training = settings.training
-    if training.batch_size > len(data.train) and not OPTIMIZERS[training.optimizer].full_batch:
+    full_batch = OPTIMIZERS[training.optimizer].full_batch
+    if full_batch and data.stream:
+        raise UserError(
+            f"optimizer {training.optimizer} takes all samples at every step: got a stream of them; use adam or sgd"
+        )
+    if training.batch_size > len(data.train) and not full_batch and not data.stream:
         raise UserError(
             f"batch_size must be at most the number of training samples: got {training.batch_size} of "
             f"{len(data.train)}; use {len(data.train)} or less"

@@ -23,13 +23,17 @@ def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
 
 
 def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
-    """Every measure of a model by name: the model's own, and those that every model has.
+    """Every measure of a model by name: those that every model has, and the model's own in place of them.
 
     Source: Bricken et al. 2023 (L0, dead units: never active on the samples looked at).
     """
     active = f"active: {model.active_rule(settings)}"
-    return {
-        **model.measures(settings),
+    common = {
+        "reconstruction": Measure(
+            lambda lane: jnp.mean(jnp.sum(jnp.square(lane.x - lane.reconstruction), axis=1)),
+            "squared error on held-out data",
+            "squared input units per sample",
+        ),
         "explained_variance": Measure(
             lambda lane: explained_variance(lane.x, lane.reconstruction),
             "explained variance on held-out data; 0 is predicting the mean",
@@ -49,6 +53,7 @@ def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
             dims=("unit",),
         ),
     }
+    return common | model.measures(settings)
 
 
 def encode(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, "batch d_hidden"]:

@@ -12,9 +12,9 @@ from sae_jax.analysis.cells import (
     in_double_precision,
     lane_measures,
     name_of,
-    names_of_kind,
     target,
 )
+from sae_jax.storage.description import names_of_kind
 
 SHORT = {"d_hidden": 2, "batch_size": 32, "steps": 2}
 

@@ -4,10 +4,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sae_jax import DataConfig, sweep
-from sae_jax.analysis.cells import names_of_kind
+from sae_jax import DataConfig, UserError, sweep
 from sae_jax.analysis.figures import curves, heatmaps, mean_activation, save_all, tradeoff
 from sae_jax.analysis.filters import filters, filters_best, tile
+from sae_jax.storage.description import names_of_kind
 
 matplotlib.use("Agg")
 SHORT = {"d_hidden": 5, "batch_size": 32, "steps": 20}
@@ -37,6 +37,16 @@ def test_all_figures_of_any_sweep(tmp_path, axes):
     for path in paths:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 100 and pixels[..., :3].std() > 0.01
+
+
+def test_figures_that_cannot_be_written_are_refused_in_one_line(dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match=r"must be writable: got .*: No space left on device; make room and repeat"):
+        save_all(dataset, tmp_path / "figures")
+    assert not list((tmp_path / "figures").iterdir())
 
 
 def test_a_large_grid_is_drawn_in_part(tmp_path):

@@ -1,6 +1,6 @@
 """Bad input of every command ends in exit code 2 and one line of rule, value and fix, and changes nothing.
 
-The cases are in `bad_inputs` and `bad_runs`, the files that they name in `bad_files`.
+The cases are in `bad_inputs`, `bad_runs` and `bad_reports`, the files that they name in `bad_files`.
 """
 
 import os
@@ -19,8 +19,9 @@ from sae_jax.commands import session as study
 from sae_jax.storage import results
 from tests import bad_files
 from tests.bad_inputs import DATA, FLAGS, ONLY_SWEEP, ONLY_TRAIN
-from tests.bad_runs import BENCHMARK, DAMAGES, EVALUATE, REPRODUCE
-from tests.test_experiments import run as run_alone
+from tests.bad_reports import BENCHMARK, REPRODUCE
+from tests.bad_runs import DAMAGES, EVALUATE
+from tests.commands.test_commands import run as run_alone
 
 SHORT = ["--batch-size", "9"]
 

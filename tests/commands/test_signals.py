@@ -150,7 +150,7 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
     # It is at work now: nobody else may be.
     _, complaint, code = ended(start(tmp_path, *WORDS, *OFTEN, "--name", "run"))
     assert code == 2 and complaint.count("\n") == 1
-    assert complaint.startswith("error: one process at a time may be at work in a run's folder: got runs/run, held by")
+    assert complaint.startswith("error: one process at a time may use a run's folder: got runs/run, in use by")
     process.kill()
     ended(process)
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
@@ -159,14 +159,18 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
     for words in (["--rho", "0.2", *WORDS[3:], "--name", "run"], ["--resume", "run", "--rho", "0.2"]):
         _, complaint, code = ended(start(tmp_path, *words))
         assert code == 2 and complaint.count("\n") == 1
-        assert "error: a run must be gone on with as it was begun: got runs/run with rho [0.05 0.1] -> 0.2" in complaint
+        rule = "error: cannot resume: the command must be the one that started the run: got runs/run with "
+        assert f"{rule}rho [0.05 0.1] -> 0.2" in complaint
         assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
     _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
     assert code == 2 and complaint.count("\n") == 1
     assert "a run must be finished: got runs/run, an unfinished one; go on with it: --resume runs/run" in complaint
     swapped = ["--beta", "0.5", "2", "--rho", "0.05", "0.1", *WORDS[6:], "--name", "run"]
     _, complaint, code = ended(start(tmp_path, *swapped))
-    assert code == 2 and "as it was begun: got runs/run with axes [rho beta] -> [beta rho]; repeat" in complaint
+    assert (
+        code == 2
+        and "the one that started the run: got runs/run with axes [rho beta] -> [beta rho]; repeat" in complaint
+    )
     after = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     before.pop(tmp_path / "runs" / "run" / ".lock")
     assert after == before
@@ -214,7 +218,9 @@ def test_train_is_gone_on_with_too(tmp_path):
     assert ended(process)[2] == 143
     out, complaint, code = ended(start(tmp_path, "--resume", "runs/run", command="sweep"))
     assert (
-        code == 2 and "by the command that began it: got python -m experiments.sweep; use python -m expe" in complaint
+        code == 2
+        and "the command must be the one that started the run: got python -m experiments.sweep; use python -m expe"
+        in complaint
     )
     out, complaint, code = ended(start(tmp_path, "--resume", "runs/run", command="train"))
     assert (code, complaint) == (0, "") and "going on with runs/run" in out

@@ -6,11 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from sae_jax import UserError
 from sae_jax.storage import arrays
-from sae_jax.storage.arrays import in_folder, in_memory, map_tensors, nowhere, pieces, save_tensors
+from sae_jax.storage.arrays import in_folder, in_memory, no_storage, pieces
 
 
 def test_an_opened_array_is_found_again_under_its_name(tmp_path):
@@ -26,7 +25,7 @@ def test_an_opened_array_is_found_again_under_its_name(tmp_path):
 
 
 def test_what_is_put_nowhere_takes_no_memory():
-    array = nowhere("loss", (10**6, 10**6), np.float32)
+    array = no_storage("loss", (10**6, 10**6), np.float32)
     array[[1, 2], 3] = [4, 5]
     assert array.shape == (10**6, 10**6) and array.dtype == np.float32
 
@@ -56,39 +55,19 @@ def test_pieces_are_small_and_make_the_whole_in_order(shape, limit, monkeypatch)
         np.testing.assert_array_equal(whole[index], part)
 
 
-def test_tensors_are_those_of_the_librarys_own_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "PIECE_BYTES", 64)
-    rng = np.random.default_rng(0)
-    tensors = {"weight": rng.normal(size=(3, 4, 5)).astype(np.float32), "bias": np.float32(rng.normal(size=7))}
-    save_tensors(tmp_path / "ours", tensors, {"weight": "a,b,c"})
-    save_file(tensors, tmp_path / "theirs", metadata={"weight": "a,b,c"})
-    for found in (load_file(tmp_path / "ours"), map_tensors(tmp_path / "ours"), map_tensors(tmp_path / "theirs")):
-        assert set(found) == set(tensors)
-        for name, values in tensors.items():
-            np.testing.assert_array_equal(found[name], values)
-    mapped = map_tensors(tmp_path / "ours")["bias"]
-    with pytest.raises(ValueError, match="read-only"):
-        mapped[:] = 0
-
-
-def test_tensors_of_another_kind_are_refused(tmp_path):
-    save_file({"weight": np.zeros(3, np.float64)}, tmp_path / "double")
-    with pytest.raises(ValueError, match="weight must be F32: got F64"):
-        map_tensors(tmp_path / "double")
-
-
 BOUNDED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from sae_jax.storage.arrays import in_folder, map_tensors, pieces, save_tensors
+from sae_jax.storage.arrays import in_folder, pieces
+from sae_jax.storage.tensors import map_tensors, save_tensors
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 folder, lanes, before = Path(sys.argv[1]), 40_000, peak()
 with in_folder(folder / "unfinished") as opened:
     for start in range(0, lanes, 2000):
         opened("weight", (lanes, 2000), np.float32)[start : start + 2000] = start
     save_tensors(folder / "weights", {"weight": opened("weight", (lanes, 2000), np.float32)}, {})
-total = sum(float(part.sum(dtype=float)) for _, part in pieces(map_tensors(folder / "weights")["weight"]))
+total = sum(float(part.sum(dtype=float)) for _, part in pieces(map_tensors(folder / "weights")[0]["weight"]))
 assert total == 2000 * 2000 * sum(range(0, lanes, 2000)), total
 print(peak() - before)
 """

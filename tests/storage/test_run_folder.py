@@ -1,4 +1,4 @@
-"""The folder of a run: who may have it, and when it is gone on with."""
+"""The folder of a run: who may have it, and when it is resumed."""
 
 import json
 import os
@@ -10,8 +10,15 @@ import jax
 import pytest
 
 from sae_jax import UserError
-from sae_jax.storage.record import changed_versions, content_of, differences, words_of
-from sae_jax.storage.run_folder import UNFINISHED, check_claimable, claim, find_unfinished, is_unfinished, recorded
+from sae_jax.storage.record import arguments_of, changed_versions, content_of, differences
+from sae_jax.storage.run_folder import (
+    UNFINISHED,
+    check_claimable,
+    claim,
+    find_unfinished,
+    is_unfinished,
+    unfinished_record,
+)
 
 SETTINGS = {"rho": [0.05, 0.1], "d_hidden": 4, "seeds": [0, 1]}
 
@@ -20,7 +27,7 @@ def content(
     command="python -m experiments.sweep --rho .05 .1 --name 'a b'", devices=2, samples=(), axes=("rho",), **settings
 ):
     return content_of(
-        command, SETTINGS | settings, axes, {"blocks": "auto"}, jax.devices()[:devices], samples, [(3, 2)]
+        command, SETTINGS | settings, axes, {"blocks": "auto"}, jax.devices()[:devices], samples, [(3, 2)], "x86_64"
     )
 
 
@@ -38,9 +45,14 @@ def test_config_json_holds_settings_versions_and_the_command(tmp_path):
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored == content() and stored["settings"] == SETTINGS and stored["devices"] == "2 cpu"
     assert {"python", "jax", "optax", "flax", "h5netcdf", "orbax-checkpoint"} <= set(stored["versions"])
-    assert words_of(stored, "experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
-    with pytest.raises(UserError, match=r"got python -m experiments.train; use python -m experiments.sweep"):
-        words_of(stored, "experiments.train")
+    assert arguments_of(stored, "python -m experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
+    with pytest.raises(UserError, match=r"cannot resume: .*: got python -m experiments.train; use python -m experiments.sweep"):
+        arguments_of(stored, "python -m experiments.train")
+    assert arguments_of(stored, "sae-jax sweep") == ["--rho", ".05", ".1", "--name", "a b"]
+    with pytest.raises(UserError, match=r"got sae-jax train; use sae-jax sweep"):
+        arguments_of(stored, "sae-jax train")
+    installed = content("sae-jax sweep --rho .05 .1")
+    assert arguments_of(installed, "python -m experiments.sweep") == ["--rho", ".05", ".1"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "results.nc"]
 
 
@@ -64,16 +76,21 @@ def test_a_finished_run_is_neither_begun_again_nor_gone_on_with(tmp_path):
     refused = pytest.raises(UserError, match=r"must be new, empty or of an unfinished run: got .*, which is finished;")
     with refused, claim(tmp_path, content()):
         pass
-    with pytest.raises(UserError, match=r"must be unfinished: got .* which holds a finished run"):
-        recorded(tmp_path)
-    with pytest.raises(UserError, match=r"must be unfinished: got .* which does not exist"):
-        recorded(tmp_path / "nowhere")
+    with pytest.raises(
+        UserError, match=r"cannot resume: the run must be unfinished: got .* which holds a finished run"
+    ):
+        unfinished_record(tmp_path)
+    with pytest.raises(UserError, match=r"cannot resume: the run must be unfinished: got .* which does not exist"):
+        unfinished_record(tmp_path / "nowhere")
 
 
 def test_of_two_that_claim_one_folder_the_second_is_refused_at_once(tmp_path):
     with claim(tmp_path / "run", content()):
         began = time.monotonic()
-        with pytest.raises(UserError, match="one process at a time"), claim(tmp_path / "run", content()):
+        with (
+            pytest.raises(UserError, match=r"one process at a time may use a run's folder: got .*, in use by another"),
+            claim(tmp_path / "run", content()),
+        ):
             pass
         assert time.monotonic() - began < 5
         (tmp_path / "run" / "results.nc").touch()
@@ -89,7 +106,10 @@ def test_a_lock_dies_with_its_owner(tmp_path):
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.getcwd()}, **streams) as owner:
         assert owner.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="one process at a time"), claim(tmp_path / "run", content()):
+        with (
+            pytest.raises(UserError, match=r"one process at a time may use a run's folder: got .*, in use by another"),
+            claim(tmp_path / "run", content()),
+        ):
             pass
         assert find_unfinished(tmp_path, content()) is None
         owner.kill()
@@ -108,7 +128,7 @@ def test_what_was_in_the_folder_before_stays(tmp_path):
     (tmp_path / UNFINISHED).mkdir()
     for name in (f"{UNFINISHED}/notes.txt", "config.json", "data.txt"):
         (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match="must be what was written when it began"), claim(tmp_path, content()):
+    with pytest.raises(UserError, match="must be as the run wrote it at its start"), claim(tmp_path, content()):
         pass
     left_there = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left_there == ["config.json", "data.txt", f"{UNFINISHED}/notes.txt"]
@@ -162,6 +182,7 @@ def test_the_newest_run_of_the_same_command_is_found(tmp_path):
     ):
         left(tmp_path / name, made)
         os.utime(tmp_path / name / "config.json", (10**9 - age, 10**9 - age))
+    assert find_unfinished(tmp_path, content("sae-jax sweep")) == tmp_path / "new"
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     (tmp_path / "file").touch()
@@ -198,8 +219,9 @@ def test_a_config_json_that_is_none_is_refused(text, tmp_path):
     left(tmp_path)
     (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(
-        UserError, match=r"config.json must be what was written when it began: got .*config.json; choose"
+        UserError,
+        match=r"cannot resume: config.json must be as the run wrote it at its start: got .*config.json; choose",
     ):
-        recorded(tmp_path)
-    with pytest.raises(UserError, match="must be what was written"), claim(tmp_path, content()):
+        unfinished_record(tmp_path)
+    with pytest.raises(UserError, match="must be as the run wrote it at its start"), claim(tmp_path, content()):
         pass

@@ -11,9 +11,9 @@ import xarray as xr
 from sae_jax import Config, UserError, as_data
 from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps import chunk as chunks
-from sae_jax.sweeps.chunk import Reporter
+from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.recovery import Checkpoints, Interrupted
+from sae_jax.sweeps.recovery import Interrupted, Recovery
 from sae_jax.sweeps.sweep import packing, prepare, train
 
 CONFIG = Config(d_hidden=6, batch_size=32, steps=220)  # A point is logged every two steps.
@@ -26,8 +26,8 @@ def data(samples):
     return as_data(samples)
 
 
-class Lines(Reporter):
-    """Keeps the lines that it is told."""
+class Lines(Observer):
+    """Keeps the lines that it receives."""
 
     def __init__(self):
         self.lines = []
@@ -37,14 +37,14 @@ class Lines(Reporter):
 
 
 def studied(config, data, engine=ENGINE, **settings):
-    return prepare(config, data, seeds=3, engine=engine, reporter=Reporter(), **(settings or GRID))
+    return prepare(config, data, seeds=3, engine=engine, observer=Observer(), **(settings or GRID))
 
 
-def trained(study, folder=None, reporter=None, asked=lambda: False):
+def trained(study, folder=None, observer=None, asked=lambda: False):
     if folder is None:
-        return train(study, reporter or Reporter(), in_memory())
-    with Checkpoints(folder, every=0.0, asked_to_end=asked) as checkpoints:
-        return train(study, reporter or Reporter(), in_memory(), checkpoints)
+        return train(study, observer or Observer(), in_memory())
+    with Recovery(folder, every=0.0, asked_to_end=asked) as recovery:
+        return train(study, observer or Observer(), in_memory(), recovery)
 
 
 def interrupted_often(study, folder, most):
@@ -105,8 +105,8 @@ def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp
     assert len(states) == 2
     next(path for path in states[-1].rglob("*") if path.is_file()).write_bytes(b"")
     lines = []
-    with Checkpoints(tmp_path, say=lines.append) as checkpoints:
-        resumed = train(study, Reporter(), in_memory(), checkpoints)
+    with Recovery(tmp_path, say=lines.append) as recovery:
+        resumed = train(study, Observer(), in_memory(), recovery)
     assert len(lines) == 1 and str(states[-1]) in lines[0]
     xr.testing.assert_identical(resumed, whole)
 
@@ -114,7 +114,7 @@ def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp
 def test_a_finished_training_is_not_done_again(data, tmp_path, monkeypatch):
     study = studied(CONFIG, data)
     whole = trained(study, tmp_path)
-    monkeypatch.setattr(chunks.ChunkRun, "train", None)
+    monkeypatch.setattr(chunks, "train_chunk", None)
     xr.testing.assert_identical(trained(study, tmp_path), whole)
 
 
@@ -125,17 +125,17 @@ def test_a_checkpoint_of_other_lanes_is_refused(data, tmp_path):
 
 
 def out_of_memory(most):
-    """ChunkRun.train as it would be on a device that holds so many lanes."""
+    """train_chunk as it would be on a device that holds so many lanes."""
 
-    def train(self, began):
-        if self.plan.blocks_per_group * self.plan.cells_per_block > most:
+    def train(lanes, plan, *others):
+        if plan.blocks_per_group * plan.cells_per_block > most:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.\nmore")
-        return chunks_train(self, began)
+        return chunks_train(lanes, plan, *others)
 
     return train
 
 
-chunks_train = chunks.ChunkRun.train
+chunks_train = chunks.train_chunk
 
 
 @pytest.mark.parametrize("most", [1, 2, 4])
@@ -143,23 +143,23 @@ chunks_train = chunks.ChunkRun.train
 def test_without_memory_for_a_chunk_chunks_are_halved(most, in_folder, data, tmp_path, monkeypatch):
     study = studied(CONFIG, data, Engine(devices=2))
     whole = trained(study)
-    monkeypatch.setattr(chunks.ChunkRun, "train", out_of_memory(most))
-    told = Lines()
-    found = trained(study, tmp_path if in_folder else None, told)
+    monkeypatch.setattr(chunks, "train_chunk", out_of_memory(most))
+    heard = Lines()
+    found = trained(study, tmp_path if in_folder else None, heard)
     for name, values in whole.data_vars.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
-    warnings = [line for line in told.lines if line.startswith("warning")]
+    warnings = [line for line in heard.lines if line.startswith("warning")]
     assert warnings and all(
         "Out of memory allocating 12345 bytes.; going on with chunks of half" in w for w in warnings
     )
     assert packing(study)[0][0] * packing(study)[0][1] > most
     if in_folder:
-        monkeypatch.setattr(chunks.ChunkRun, "train", None)
+        monkeypatch.setattr(chunks, "train_chunk", None)
         xr.testing.assert_identical(trained(study, tmp_path), found)
 
 
 def test_without_memory_for_a_lane_it_is_refused(data, monkeypatch):
-    monkeypatch.setattr(chunks.ChunkRun, "train", out_of_memory(0))
+    monkeypatch.setattr(chunks, "train_chunk", out_of_memory(0))
     with pytest.raises(
         UserError, match=r"a lane per device must fit in memory: got .* MiB a lane, and RESOURCE_EXHAUSTED"
     ):
@@ -167,10 +167,10 @@ def test_without_memory_for_a_lane_it_is_refused(data, monkeypatch):
 
 
 def test_other_errors_of_the_runtime_are_not_taken_for_it(data, monkeypatch):
-    def wrong(self, began):
+    def wrong(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(chunks.ChunkRun, "train", wrong)
+    monkeypatch.setattr(chunks, "train_chunk", wrong)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         trained(studied(CONFIG, data))
 
@@ -181,7 +181,7 @@ def test_a_state_is_a_copy_that_training_does_not_change(data, tmp_path, monkeyp
     def remember(self, path, position, arrays):
         seen.append((arrays, {name: values.copy() for name, values in arrays.items()}))
 
-    monkeypatch.setattr(Checkpoints, "_write_state", remember)
+    monkeypatch.setattr(Recovery, "_write_state", remember)
     trained(studied(CONFIG, data), tmp_path)
     assert len(seen) > 10
     for arrays, then in seen:

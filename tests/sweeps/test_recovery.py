@@ -9,18 +9,22 @@ import pytest
 
 from sae_jax import UserError
 from sae_jax.storage import checkpoints
-from sae_jax.storage.checkpoints import Position
-from sae_jax.storage.checkpoints import checked as checked_of
+from sae_jax.storage.checkpoints import Position, read_position
 from sae_jax.sweeps import recovery as keepers
-from sae_jax.sweeps.recovery import CALL_SECONDS, ENDLESS, Checkpoints, Keeper
+from sae_jax.sweeps.pace import CALL_SECONDS, ENDLESS, FIRST_CALL, next_call
+from sae_jax.sweeps.recovery import Recovery
 
-checked = functools.partial(checked_of, run="")
+position_of = functools.partial(read_position, run="")
 SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
 EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
 
 
 def state(step, first=0):
     return Position(0, first, **SIZES, step=step, points=0, finished=False)
+
+
+def finished(first):
+    return state(100, first)._replace(finished=True)
 
 
 def value(number):
@@ -30,11 +34,10 @@ def value(number):
 @pytest.fixture
 def kept(tmp_path):
     """A run with three states saved, one after another, and a finished chunk before them."""
-    with Checkpoints(tmp_path) as made:
-        keeper = made.of_program(0)
-        keeper.finish(state(100, first=0)._replace(finished=True), value(0.5))
+    with Recovery(tmp_path) as made:
+        made.finish(finished(0), value(0.5))
         for step in (10, 20, 30):
-            keeper.save(state(step, first=4), value(step))
+            made.save(state(step, first=4), value(step))
         made.wait()
     return tmp_path
 
@@ -42,26 +45,25 @@ def kept(tmp_path):
 def again(folder):
     """A later process that looks at what was kept, and the lines that it says."""
     lines = []
-    return Checkpoints(folder, say=lines.append), lines
+    return Recovery(folder, say=lines.append), lines
 
 
 def test_the_last_two_states_are_kept(kept):
     assert sorted(path.name for path in (kept / "states").iterdir()) == ["000000001", "000000002"]
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
 
 
 def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept):
     made, lines = again(kept)
-    keeper = made.of_program(0)
-    assert made.standing == "1 finished chunk, another at step 30" and not lines
-    assert keeper.at(0).finished and keeper.at(2) is None
-    assert keeper.at(4) == state(30, first=4)
-    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [30, -30]
-    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [0.5, -0.5]
-    assert made.of_program(1).at(4) is None
-    keeper.save(state(40, first=4), value(40))
+    assert made.summary() == "1 finished chunk, another at step 30" and not lines
+    assert made.position(0, 0) == finished(0) and made.position(0, 2) is None
+    assert made.position(0, 4) == state(30, first=4)
+    assert made.read(made.position(0, 4), EXPECTED)["value"].tolist() == [30, -30]
+    assert made.read_measured(made.position(0, 0), EXPECTED)["value"].tolist() == [0.5, -0.5]
+    assert made.position(1, 4) is None
+    made.save(state(40, first=4), value(40))
     made.wait()
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
 
 
 def broken(path):
@@ -75,8 +77,7 @@ def test_a_broken_state_is_named_and_the_one_before_it_is_used(kept):
         f"warning: a checkpoint must be as it was saved: got {kept}/states/000000002: arrays/_METADATA has changed; "
         "the one before it is used"
     ]
-    keeper = made.of_program(0)
-    assert keeper.read(keeper.at(4), EXPECTED)["value"].tolist() == [20, -20]
+    assert made.read(made.position(0, 4), EXPECTED)["value"].tolist() == [20, -20]
 
 
 def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
@@ -93,11 +94,12 @@ def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
 def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
     broken(kept / "lanes" / "000-000000000")
     made, lines = again(kept)
-    keeper = made.of_program(0)
-    assert keeper.at(0) is None
+    assert made.position(0, 0) is None
     assert len(lines) == 1 and "000-000000000: arrays/_METADATA has changed; they are trained again" in lines[0]
-    keeper.finish(state(100)._replace(finished=True), value(1))
-    assert keeper.found(0, lambda: EXPECTED)["value"].tolist() == [1, -1]
+    assert made.finish(finished(0), value(1))["value"].tolist() == [1, -1]
+    made.wait()
+    assert made.position(0, 0) == finished(0)
+    assert made.read_measured(finished(0), EXPECTED)["value"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("name", ["states", "lanes"])
@@ -125,7 +127,7 @@ def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monk
     made, _ = again(kept)
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints.os, "replace", full)
-        made.of_program(0).save(state(40, first=4), value(40))
+        made.save(state(40, first=4), value(40))
         with pytest.raises(UserError, match="No space left on device"):
             made.wait()
     assert again(kept)[0].state[1].step == 30
@@ -137,7 +139,7 @@ def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
 
     made, _ = again(kept)
     monkeypatch.setattr(keepers, "remove", vanished)
-    made.of_program(0).save(state(40, first=4), value(40))
+    made.save(state(40, first=4), value(40))
     with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
         made.wait()
 
@@ -145,9 +147,9 @@ def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
 def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
     broken(kept / "states" / "000000002")
     made, _ = again(kept)
-    made.of_program(0).save(state(40, first=4), value(40))
+    made.save(state(40, first=4), value(40))
     made.wait()
-    assert [checked(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
+    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
 
 
 def test_what_others_have_put_there_is_left_alone(kept):
@@ -156,7 +158,7 @@ def test_what_others_have_put_there_is_left_alone(kept):
     (kept / "states" / "link.partial").symlink_to(kept / "states" / "notes")
     made, lines = again(kept)
     assert made.state[1].step == 30 and not lines
-    made.of_program(0).save(state(40, first=4), value(40))
+    made.save(state(40, first=4), value(40))
     made.wait()
     assert (kept / "states" / "notes").read_text() == "mine" and (kept / "states" / "000000002.bak").exists()
 
@@ -165,9 +167,9 @@ def test_what_others_have_put_there_is_left_alone(kept):
 def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other):
     checkpoints.write(kept / "lanes" / "000-000000000", "", other, value(7))
     made, lines = again(kept)
-    assert made.of_program(0).at(0) is None and "it is one of other lanes; they are trained again" in lines[0]
+    assert made.position(0, 0) is None and "it is one of other lanes; they are trained again" in lines[0]
     with pytest.raises(UserError, match="it belongs to another run"):
-        Checkpoints(kept, run="another")
+        Recovery(kept, run="another")
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
@@ -178,42 +180,43 @@ def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
         assert go_on.wait(30)
 
     monkeypatch.setattr("sae_jax.sweeps.recovery.write", slow)
-    made = Checkpoints(tmp_path, every=0)
-    keeper = made.of_program(0)
-    assert keeper.consult(None).save
-    keeper.save(state(1), value(1))
+    made = Recovery(tmp_path, every=0)
+    assert made.next_call(FIRST_CALL, None).save
+    made.save(state(1), value(1))
     assert writing.wait(30)
-    assert not keeper.consult(0.1).save  # One at a time.
+    assert not made.next_call(FIRST_CALL, 0.1).save  # One at a time.
     go_on.set()
     made.wait()
-    assert keeper.consult(0.1).save
+    assert made.next_call(FIRST_CALL, 0.1).save
 
 
-def test_steps_at_a_time_are_as_many_as_a_second_takes(tmp_path):
-    keeper = Checkpoints(tmp_path).of_program(0)
-    assert keeper.consult(None).steps == 1
+def test_steps_at_a_time_are_as_many_as_a_second_takes():
+    def steps(seconds, times):
+        """Steps of several calls, one after another, after which a step was found to take so long."""
+        found, call = [], next_call(FIRST_CALL, None, False, False)
+        for _ in range(times):
+            call = next_call(call, seconds, False, False)
+            found.append(call.steps)
+        return found
+
+    assert next_call(FIRST_CALL, None, False, False).steps == 1
     # Ever more of them, as long as there is time for more.
-    assert [keeper.consult(CALL_SECONDS / 100).steps for _ in range(5)] == [4, 16, 64, 100, 100]
-    assert keeper.consult(CALL_SECONDS / 7).steps == 7
-    assert keeper.consult(CALL_SECONDS * 10) == (1, False, False, False)
-    assert 10**8 < [keeper.consult(0.0).steps for _ in range(20)][-1] <= ENDLESS
+    assert steps(CALL_SECONDS / 100, 5) == [4, 16, 64, 100, 100]
+    assert next_call(FIRST_CALL._replace(steps=100), CALL_SECONDS / 7, False, False).steps == 7
+    assert next_call(FIRST_CALL._replace(steps=100), CALL_SECONDS * 10, False, False) == (1, False, False, False)
+    assert 10**8 < steps(0.0, 20)[-1] <= ENDLESS
 
 
 def test_who_is_asked_to_end_says_so(tmp_path):
     asked = threading.Event()
-    keeper = Checkpoints(tmp_path, asked_to_end=asked.is_set).of_program(0)
-    assert not keeper.consult(None).end
+    made = Recovery(tmp_path, asked_to_end=asked.is_set)
+    assert not made.next_call(FIRST_CALL, None).end
     asked.set()
-    assert keeper.consult(None).end
+    assert made.next_call(FIRST_CALL, None).end
 
 
-def test_in_memory_finished_lanes_are_handed_out_once():
-    keeper = Keeper()
-    assert keeper.at(0) is None and keeper.consult(1.0) == (ENDLESS, True, False, False)
-    found = value(3)
-    keeper.finish(state(100), found)
-    assert keeper.found(0, lambda: EXPECTED) is found
-    with pytest.raises(LookupError, match="nothing is kept of lanes in training"):
-        keeper.read(state(1), EXPECTED)
-    with pytest.raises(KeyError):
-        keeper.found(0, lambda: EXPECTED)
+def test_a_process_that_only_helps_keeps_nothing():
+    made = Recovery(None)
+    assert made.position(0, 0) is None and made.summary() == "0 finished chunks"
+    made.save(state(10), value(1))
+    assert made.finish(finished(0), value(3)) is None and made.read_measured(finished(0), EXPECTED) is None

@@ -15,8 +15,9 @@ from jax.flatten_util import ravel_pytree
 from sae_jax import CLASSIC, DataConfig, Step, UserError, as_data, lane_settings, load, sweep
 from sae_jax.models.activations import ACTIVATIONS
 from sae_jax.storage.arrays import in_folder, in_memory
+from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.sweep import Reporter, prepare, train
+from sae_jax.sweeps.sweep import prepare, train
 from sae_jax.training.evaluation import evaluate
 from sae_jax.training.lane import final_params, fit, windows
 from sae_jax.training.step import keys_of
@@ -85,8 +86,8 @@ def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, da
 
 def test_lanes_kept_in_files_are_those_kept_in_memory(data, tmp_path):
     settings = SETTINGS | {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
-    engine, quiet = Engine(devices=2, lanes_per_chunk=3), Reporter()
-    study = prepare(data, "classic", seeds=3, engine=engine, reporter=quiet, **settings)
+    engine, quiet = Engine(devices=2, lanes_per_chunk=3), Observer()
+    study = prepare(data, "classic", seeds=3, engine=engine, observer=quiet, **settings)
     with in_folder(tmp_path / "unfinished") as opened:
         made = train(study, quiet, opened)
         assert len(list((tmp_path / "unfinished").glob("*.npy"))) == 17

@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, and the one line that a failing file system ends a command with."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sae_jax.settings import UserError
+
+RUN_FOLDER, OTHER_RUN_FOLDER = "the run's folder", "choose another --name or --runs"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_path(path: Path) -> Path:
+    """The name beside a file under which its next content is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
+    """Write a file that appears in one move once it is on the disk: whole, or as it was before.
+
+    Args:
+        path: replaced where it exists.
+        content: its bytes, or a function that writes them to the path that it is given.
+
+    Raises:
+        OSError: the file system refuses; nothing is left under the temporary name.
+    """
+    temporary = temporary_path(path)
+    temporary.unlink(missing_ok=True)  # A link that somebody has left at this name would be written through.
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> UserError:
+    """The error for a file or a folder that cannot be written to.
+
+    Args:
+        path: the file or the folder.
+        reason: what the file system raised, or why in words.
+        name: what the user calls the path: a flag, or the run's folder.
+        fix: what to do instead; a full disk has a fix of its own.
+    """
+    if isinstance(reason, OSError) and reason.errno in FULL_DISK:
+        fix = "make room and repeat the command"
+    return UserError(f"{name} must be writable: got {path}: {reason_of(reason)}; {fix}")
+
+
+def reason_of(error: Exception | str) -> str:
+    """Why something failed, in one line: the system's own words where it gave an error number."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # HDF5 says more than a line beside the number.
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def writing(path: Path, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> Iterator[None]:
+    """Turn the OSError that a body raises into the line for the user; arguments are those of `unwritable`.
+
+    Raises:
+        UserError: the body raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error, name, fix) from None

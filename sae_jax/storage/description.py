@@ -1,0 +1,94 @@
+"""The convention by which a run's Dataset, and its files, describe themselves.
+
+Attributes of every data variable: long_name, units and kind, one of
+    parameter   stored in params.safetensors, over the lanes
+    curve       a term of the training loss, over the lanes and step
+    measure     of held-out data, over the lanes
+    status      what became of a lane, or what its samples are; over lanes or some of the axes
+    task        added by an analysis task
+Attributes of the Dataset: format, and axes, a JSON list of the swept settings in order. The lanes' dimensions are the
+axes, then seed; each has a coordinate, and so has every dimension of a parameter.
+A variable of a name or a kind that this version does not know is kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xarray as xr
+
+# One more where a reader of the earlier one would be wrong.
+FORMAT = 2
+
+KINDS = ("parameter", "curve", "measure", "status", "task")
+
+
+def format_of(dataset: xr.Dataset) -> int:
+    """The format that a Dataset declares; the first one was not always declared.
+
+    Raises:
+        ValueError: it is no format's number.
+    """
+    value = dataset.attrs.get("format", 1)
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"format {value!r}, which is no number of a format")
+    return int(value)
+
+
+def axes_of(dataset: xr.Dataset) -> list[str]:
+    """The swept settings that a Dataset declares, in the order of its dimensions.
+
+    Raises:
+        ValueError: it declares none, not even an empty list.
+    """
+    axes = json.loads(dataset.attrs.get("axes", "null"))
+    names = isinstance(axes, list) and all(isinstance(axis, str) for axis in axes)
+    if not names or "seed" in axes or len(set(axes)) < len(axes):
+        raise ValueError("an attribute axes that is no list of settings")
+    return axes
+
+
+def names_of_kind(dataset: xr.Dataset, kind: str) -> list[str]:
+    """Names of the data variables of a kind, in the Dataset's order."""
+    return [str(name) for name, variable in dataset.data_vars.items() if variable.attrs.get("kind") == kind]
+
+
+def check_description(dataset: xr.Dataset) -> None:
+    """Refuse a Dataset that does not keep to the convention; which variables there are is free.
+
+    Args:
+        dataset: results and parameters together.
+
+    Raises:
+        ValueError: it has no lanes, no parameters or nothing else, or a variable is not what it declares.
+    """
+    lanes = (*axes_of(dataset), "seed")
+    for dim in lanes:
+        if dim not in dataset.coords:
+            raise ValueError(f"no coordinate {dim}")
+    for name, variable in dataset.data_vars.items():
+        _check_variable(str(name), variable, lanes)
+    parameters = len(names_of_kind(dataset, "parameter"))
+    if not parameters or parameters == len(dataset.data_vars):
+        raise ValueError("no variables but parameters" if parameters else "no parameters")
+
+
+def _check_variable(name: str, variable: xr.DataArray, lanes: tuple[str, ...]) -> None:
+    for attribute in ("long_name", "units", "kind"):
+        if not isinstance(variable.attrs.get(attribute), str):
+            raise ValueError(f"{name} without an attribute {attribute}")
+    kind, dims = variable.attrs["kind"], tuple(map(str, variable.dims))
+    if kind in KINDS and variable.dtype.kind not in "fiub":
+        raise ValueError(f"{name} of {variable.dtype}, which are no numbers")
+    of_lanes = kind in ("parameter", "curve", "measure") or "seed" in dims
+    if of_lanes and dims[: len(lanes)] != lanes:
+        raise ValueError(f"{name} over {', '.join(dims) or 'nothing'}, not over {', '.join(lanes)} first")
+    if kind == "status" and not set(dims) <= set(lanes):
+        raise ValueError(f"{name} over {', '.join(dims)}, not over {', '.join(lanes)} alone")
+    if kind == "curve" and "step" not in dims:
+        raise ValueError(f"{name}, a curve, over {', '.join(dims)} without step")
+    if kind == "parameter":
+        for dim in dims:
+            if dim not in variable.coords:
+                raise ValueError(f"{name} over {dim}, which has no coordinate")

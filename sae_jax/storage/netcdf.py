@@ -1,0 +1,94 @@
+"""A Dataset <-> a netCDF file, checked before anything in it is believed: it may be damaged or hostile."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import h5netcdf
+import h5py
+import psutil
+import xarray as xr
+
+from sae_jax.storage.arrays import PIECE_BYTES, pieces
+
+# More than HDF5 writes about one variable.
+HEADER_BYTES = 2**16
+
+
+def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
+    """Write a Dataset; variables larger than PIECE_BYTES piece by piece, where xarray would hold all of them.
+
+    Raises:
+        OSError: the file cannot be written, or the disk has no room for it.
+    """
+    large = [name for name, values in dataset.data_vars.items() if values.nbytes > PIECE_BYTES]
+    # HDF5 may crash the process where it fills a disk: it writes to memory, and to room that has been set aside.
+    path.write_bytes(dataset.drop_vars(large).to_netcdf(engine="h5netcdf"))
+    if large:
+        _reserve(path, sum(dataset[name].nbytes + HEADER_BYTES for name in large))
+        with h5netcdf.File(path, "a") as file:
+            for name in large:
+                _append(file, str(name), dataset[name])
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Set room aside behind a file's end; HDF5 gives back what it does not need.
+
+    Raises:
+        OSError: there is no such room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), path.stat().st_size, size)
+
+
+def _append(file: h5netcdf.File, name: str, variable: xr.DataArray) -> None:
+    for dim, size in variable.sizes.items():
+        if dim not in file.dimensions:
+            file.dimensions[str(dim)] = size
+    stored = file.create_variable(name, tuple(map(str, variable.dims)), variable.dtype)
+    stored.attrs.update(variable.attrs)
+    for index, part in pieces(variable.values):
+        stored[index] = part
+
+
+def read_netcdf(path: Path) -> xr.Dataset:
+    """The Dataset in a file; nothing outside the file is opened for it, and it must fit in memory.
+
+    Raises:
+        Exception: of whatever kind, it is not what netCDF writes.
+    """
+    with h5py.File(path, "r") as file:
+        _check_sums(file)
+        needed = sum(_plain_variable(file, name).nbytes for name in file)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
+    with warnings.catch_warnings():
+        # What xarray only warns of is nothing that it writes itself.
+        warnings.simplefilter("error")
+        dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False)
+    return dataset.drop_encoding()  # How it was stored is not how it will be.
+
+
+def _plain_variable(file: h5py.File, name: str) -> h5py.Dataset:
+    """A variable whose numbers lie in the file itself; HDF5 knows some whose numbers are taken from other files."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} points to another place")
+    variable = file[name]
+    if not isinstance(variable, h5py.Dataset):
+        raise ValueError(f"{name} is no variable")
+    _check_sums(variable)
+    if variable.external or variable.is_virtual:
+        raise ValueError(f"{name} is kept in another file")
+    if variable.dtype.kind not in "fiubSU" and h5py.check_string_dtype(variable.dtype) is None:
+        raise ValueError(f"{name} is of {variable.dtype}, neither numbers nor text")
+    return variable
+
+
+def _check_sums(item: h5py.File | h5py.Dataset) -> None:
+    """Refuse what is described in the oldest of HDF5's ways, without checksums: damaged, it may crash the library."""
+    if h5py.h5o.get_info(item.id).hdr.version < 2:
+        raise ValueError(f"{item.name} without checksums, as netCDF never writes it")

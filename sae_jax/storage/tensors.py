@@ -1,0 +1,67 @@
+"""Safetensors files written piece by piece and read as maps; the library's own functions hold every array in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from sae_jax.storage.arrays import pieces
+
+METADATA = "__metadata__"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays as float32 into a safetensors file.
+
+    The format: the header's length as 8 little-endian bytes, the header as JSON, then the arrays in C order.
+
+    Args:
+        path: replaced where it exists.
+        tensors: arrays by name.
+        metadata: text by name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    header: dict[str, Any] = {METADATA: dict(metadata)}
+    end = 0
+    for name, values in tensors.items():
+        start, end = end, end + 4 * values.size
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as stream:
+        stream.write(len(encoded).to_bytes(8, "little") + encoded)
+        for values in tensors.values():
+            for _, part in pieces(values):
+                stream.write(np.ascontiguousarray(part, "<f4").data)
+
+
+def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The float32 arrays of a safetensors file, mapped: a part is read when it is used; and the file's metadata.
+
+    The arrays cannot be written to; change a copy.
+
+    Raises:
+        SafetensorError, OSError: the file is not what its name says, or cannot be read.
+        ValueError: an array is not float32.
+    """
+    with safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata() or {})  # The library has checked the header: every array lies inside the file.
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+    tensors: dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        if name == METADATA:
+            continue
+        if entry["dtype"] != "F32":
+            raise ValueError(f"{name} must be F32: got {entry['dtype']}")
+        offset = 8 + size + entry["data_offsets"][0]
+        tensors[name] = np.memmap(path, "<f4", "r", offset, tuple(entry["shape"]))
+    return tensors, metadata

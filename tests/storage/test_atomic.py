@@ -1,0 +1,113 @@
+"""Files that appear whole or not at all, and the line that a failing file system ends a command with."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from sae_jax import UserError
+from sae_jax.storage.atomic import reason_of, temporary_path, unwritable, write_file, writing
+
+
+@pytest.mark.parametrize("content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "a writer"])
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(content, tmp_path):
+    path = tmp_path / "file"
+    for _ in range(2):
+        write_file(path, content)
+        assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+        path.write_bytes(b"old")
+
+
+@pytest.mark.parametrize("failing", ["os.replace", "os.fsync"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_write_that_fails_leaves_what_was_there(failing, exists, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    if exists:
+        path.write_bytes(b"old")
+    monkeypatch.setattr(failing, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_file(path, b"new")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == ({"file": b"old"} if exists else {})
+
+
+def test_a_writer_that_fails_halfway_leaves_what_was_there(tmp_path):
+    def half(path):
+        path.write_bytes(b"ne")
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "file", half)
+    assert (tmp_path / "file").read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (calls.append(os.readlink(f"/proc/self/fd/{number}")), sync(number))
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
+    write_file(tmp_path / "file", b"new")
+    assert calls == [str(tmp_path / ".file.partial"), "replace", str(tmp_path)]
+
+
+def test_links_are_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    for name in (tmp_path / "file", temporary_path(tmp_path / "file")):
+        name.symlink_to(tmp_path / "precious")
+    write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert not (tmp_path / "file").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        (
+            OSError(errno.EACCES, "x"),
+            "the run's folder must be writable: got a: Permission denied; choose another --name",
+        ),
+        (
+            OSError(errno.ENOSPC, "HDF5 says\nmuch more"),
+            "got a: No space left on device; make room and repeat the command",
+        ),
+        (OSError(errno.EDQUOT, "x"), "got a: Disk quota exceeded; make room and repeat the command"),
+        (OSError("without a number\nand more"), "got a: without a number; choose another"),
+        ("it is a link", "got a: it is a link; choose another"),
+    ],
+)
+def test_the_line_says_the_systems_reason_and_what_to_do(reason, line, tmp_path):
+    assert line in str(unwritable("a", reason))
+    if isinstance(reason, OSError):
+        with pytest.raises(UserError) as refused, writing("a"):
+            raise reason
+        assert line in str(refused.value)
+
+
+def test_the_line_names_a_flag_and_its_own_fix():
+    refused = pytest.raises(UserError, match=r"^--out must be writable: got a: Is a directory; choose another$")
+    with refused, writing("a", "--out", "choose another"):
+        raise IsADirectoryError(errno.EISDIR, "x")
+    with pytest.raises(ValueError, match="another error"), writing("a"):
+        raise ValueError("another error")
+
+
+def test_an_error_without_words_is_called_by_its_name():
+    assert reason_of(RecursionError()) == "RecursionError"
+
+
+def test_a_disk_that_is_full_has_a_line_of_its_own(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no file systems for us")
+    try:
+        with pytest.raises(UserError, match=r": No space left on device; make room and repeat"), writing(tmp_path):
+            write_file(tmp_path / "file", bytes(2**20))
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

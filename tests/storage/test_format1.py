@@ -1,0 +1,115 @@
+"""A run of format 1, which the version before this format wrote: tests/storage/runs/format1."""
+
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from sae_jax import DataConfig, evaluate
+from sae_jax import load as load_samples
+from sae_jax.analysis.figures import save_all
+from sae_jax.analysis.lanes import trained
+from sae_jax.analysis.tasks import TaskConfig, apply
+from sae_jax.commands.terminal import print_table, warnings_of
+from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE, load, save, save_measures
+
+matplotlib.use("Agg")
+RUN = Path(__file__).parent / "runs" / "format1"
+LANES = ("rho", "activation", "seed")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load(RUN)
+
+
+def test_it_opens_as_todays_format(dataset, tmp_path):
+    assert dataset.attrs["format"] == 2 and json.loads(dataset.attrs["axes"]) == ["rho", "activation"]
+    kinds = {}
+    for name, variable in dataset.data_vars.items():
+        kinds.setdefault(variable.attrs["kind"], set()).add(name)
+    assert kinds["curve"] == {"loss", "loss_reconstruction", "loss_kl"}
+    assert kinds["parameter"] == {"encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"}
+    assert kinds["status"] == {"diverged_at", "stopped_at", "image_height", "image_width"}
+    assert len(kinds["measure"]) == 6 and all(name.startswith("eval_") for name in kinds["measure"])
+    save(dataset, tmp_path)
+    xr.testing.assert_identical(load(tmp_path), dataset)
+
+
+def test_its_numbers_are_those_of_the_files(dataset):
+    tensors = load_file(RUN / PARAMS_FILE)
+    assert dataset["encoder_weight"].dims == (*LANES, "unit", "input")
+    np.testing.assert_array_equal(dataset["encoder_weight"], np.swapaxes(tensors["encoder_weight"], -1, -2))
+    for name in ("encoder_bias", "decoder_weight", "decoder_bias"):
+        np.testing.assert_array_equal(dataset[name], tensors[name])
+    with xr.open_dataset(RUN / RESULTS_FILE, engine="h5netcdf") as stored:
+        for old, new in (("reconstruction", "loss_reconstruction"), ("penalty", "loss_kl"), ("loss", "loss")):
+            np.testing.assert_array_equal(dataset[new], stored[old])
+
+
+def test_its_lanes_measure_what_they_measured_when_they_were_trained(dataset):
+    samples = load_samples(DataConfig(dataset="digits", classes="0-8"))
+    for lanes in trained(dataset, samples):
+        measured = lanes.map(
+            lambda lane, x, config=lanes.config: evaluate(lane.params, x, config, lane.hyper.k), samples.heldout
+        )
+        stored = dataset.sel(lanes.point)
+        np.testing.assert_allclose(
+            measured.explained_variance, stored["eval_explained_variance"].values.ravel(), rtol=1e-4
+        )
+
+
+def test_it_is_drawn_and_printed(dataset, tmp_path):
+    assert {path.stem for path in save_all(dataset, tmp_path)} == {
+        *("curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff")
+    }
+    console = Console(width=120, record=True)
+    print_table(console, dataset)
+    assert "0.05 |" in console.export_text().replace("\u2502", "|")
+    assert isinstance(warnings_of(dataset), list)
+
+
+def test_a_task_is_added_beside_parameters_that_stay_as_they_are(dataset, tmp_path):
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    with_task, _ = apply("anomaly", load(run), TaskConfig())
+    save_measures(with_task, run)
+    again = load(run)
+    xr.testing.assert_identical(again, with_task)
+    assert (run / PARAMS_FILE).read_bytes() == (RUN / PARAMS_FILE).read_bytes()
+    assert {variable.attrs["kind"] for name, variable in again.data_vars.items() if name.startswith("anomaly_")} == {
+        "task"
+    }
+
+
+@pytest.mark.parametrize(
+    ("absent", "figures"),
+    [
+        (["eval_reconstruction"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps"}),
+        (["eval_explained_variance"], {"curves", "filters", "mean_activation", "heatmaps", "tradeoff"}),
+        (["eval_mean_activation"], {"curves", "filters_best", "filters", "heatmaps"}),
+        (
+            ["eval_dead_fraction", "image_height"],
+            {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"},
+        ),
+        (["eval_max_activation"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
+        (["decoder_weight"], {"curves", "mean_activation", "heatmaps", "tradeoff"}),
+        (
+            ["loss", "loss_reconstruction", "loss_kl"],
+            {"filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"},
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_absent_is_not_drawn_or_printed(absent, figures, dataset, tmp_path):
+    fewer = dataset.drop_vars(absent)
+    assert {path.stem for path in save_all(fewer, tmp_path)} == figures
+    console = Console(width=120, record=True)
+    print_table(console, fewer)
+    assert ("explained variance" in console.export_text()) == ("eval_explained_variance" in fewer)
+    assert isinstance(warnings_of(fewer), list)
