@@ -32,7 +32,7 @@ from matplotlib.axes import Axes
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, load, sweep
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
 
 SOURCE = "Vincent et al. 2008, 2010"

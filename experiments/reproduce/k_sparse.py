@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, load, sweep
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 from sae_jax.analysis.tasks import TaskConfig, apply
 
 SOURCE = "Makhzani and Frey 2013"

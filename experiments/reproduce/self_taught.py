@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from experiments.reproduce.report import Check, Options, Report
 from experiments.reproduce.ufldl import cross_validated, train
 from sae_jax import load
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 
 SOURCE = "Ng, UFLDL exercise 'Self-taught learning'"
 SIDE = 28

@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from experiments.reproduce.report import Check, Options, Report
 from experiments.reproduce.ufldl import BETA, RHO, WEIGHT_DECAY, config_of
 from sae_jax import Hyperparameters, fit, load
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
 from sae_jax.models.types import without_unused

@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 from experiments.reproduce.report import Check, Options, Report
 from experiments.reproduce.ufldl import cross_validated, on_test, train
 from sae_jax import load
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 
 SOURCE = "Ng, UFLDL exercise 'Vectorization'"
 SIDE = 28

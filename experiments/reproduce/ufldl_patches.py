@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, Hyperparameters, init, keys_of, load, objective, sweep
-from sae_jax.analysis.figures import tile
+from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
 from sae_jax.models.types import without_unused
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sae_jax.storage.description import axes_of
+from sae_jax.storage.description import names_of_kind
+
+MEAN_ACTIVATION = "eval_mean_activation"
 
 
 def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
@@ -20,9 +22,27 @@ def in_double_precision(dataset: xr.Dataset) -> xr.Dataset:
     )
 
 
+def lane_measures(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The held-out measures of whole lanes by name, and the mean activation over units where a Dataset holds it."""
+    lanes = (*cell_axes(dataset), "seed")
+    names = names_of_kind(dataset, "measure")
+    double = in_double_precision(dataset[names])
+    measures = {name: double[name] for name in names if double[name].dims == lanes}
+    return measures | ({MEAN_ACTIVATION: over_units(double[MEAN_ACTIVATION])} if MEAN_ACTIVATION in double else {})
+
+
+def over_units(measure: xr.DataArray) -> xr.DataArray:
+    """A measure of every unit as its mean over units; one of a whole lane as it is."""
+    if "unit" not in measure.dims:
+        return measure
+    label = f"{measure.attrs.get('long_name', measure.name)}, mean over units"
+    return measure.mean("unit").assign_attrs(measure.attrs | {"long_name": label})
+
+
 def cell_axes(dataset: xr.Dataset) -> list[str]:
-    """The swept settings of a Dataset, those of which a single value was selected left out."""
-    return [axis for axis in axes_of(dataset) if axis in dataset.dims]
+    """The swept settings of a Dataset, in order: the dimensions of its lanes' variables that stand before seed."""
+    lanes = next((variable.dims for variable in dataset.data_vars.values() if "seed" in variable.dims), ("seed",))
+    return [str(dim) for dim in lanes[: lanes.index("seed")]]
 
 
 def cell_count(dataset: xr.Dataset) -> int:
@@ -52,9 +72,12 @@ def name_of(point: dict[str, Any]) -> str:
     return "  ".join(f"{name}={short(value)}" for name, value in point.items()) or "the only cell"
 
 
-def target(dataset: xr.Dataset) -> xr.DataArray:
-    """rho: along its axis where it was swept, else the one value."""
-    return dataset["rho"] if "rho" in dataset.dims else xr.DataArray(float(json.loads(dataset.attrs["config"])["rho"]))
+def target(dataset: xr.Dataset) -> xr.DataArray | None:
+    """rho: along its axis where it was swept, else the one value; None where the model has no such setting."""
+    if "rho" in dataset.coords:
+        return dataset["rho"]
+    rho = json.loads(dataset.attrs.get("config", "{}")).get("rho")
+    return None if rho is None else xr.DataArray(float(rho))
 
 
 def short(value: Any) -> str:

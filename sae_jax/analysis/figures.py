@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,10 +13,22 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from sae_jax.analysis.cells import by_cell, cell_axes, cell_count, evenly, in_double_precision, name_of, short, target
+from sae_jax.analysis.cells import (
+    MEAN_ACTIVATION,
+    by_cell,
+    cell_axes,
+    cell_count,
+    evenly,
+    in_double_precision,
+    lane_measures,
+    name_of,
+    over_units,
+    short,
+    target,
+)
+from sae_jax.analysis.filters import ROWS, filters, filters_best
 from sae_jax.storage.description import names_of_kind
 from sae_jax.storage.results import save_figure
 
@@ -32,56 +45,60 @@ STYLE: dict[Any, Any] = {
 }
 # Rows and columns of a heatmap that are given room of their own are MOST_ROOM.
 MOST_PANELS, MOST_LINES, MOST_POINTS, MOST_ROOM = 25, 60, 100, 40
-FAINT = 0.25
 LINE_STYLES = ("-", "--", ":", "-.")
-HEATMAPS = {
-    "eval_reconstruction": "reconstruction error",
-    "eval_explained_variance": "explained variance",
-    "eval_mean_activation": "mean activation / rho",
-    "eval_dead_fraction": "dead fraction",
-}
+# A curve that falls or rises by more than this factor is drawn on a logarithmic axis.
+LOGARITHMIC = 5.0
+# What stands for sparsity and for quality in `tradeoff`: the first that a run holds.
+SPARSITY, QUALITY = (MEAN_ACTIVATION, "eval_l0"), ("eval_reconstruction", "eval_explained_variance")
+
+
+class Drawing(NamedTuple):
+    """A figure: its function, whether a Dataset has what it needs, and whether it compares several cells."""
+
+    draw: Callable[[xr.Dataset], Figure]
+    possible: Callable[[xr.Dataset], bool]
+    compares: bool = False
 
 
 def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
-    """Draw every figure whose variables a sweep holds into a folder, comparisons where it has several cells; paths."""
-    names, several = set(dataset.data_vars), cell_count(dataset) > 1
-    figures: dict[str, tuple[Callable[[xr.Dataset], Figure], bool]] = {
-        "curves": (curves, bool(names_of_kind(dataset, "curve"))),
-        "filters_best": (filters_best, {"decoder_weight", "eval_explained_variance"} <= names),
-        "filters": (filters, "decoder_weight" in names),
-        "mean_activation": (mean_activation, "eval_mean_activation" in names),
-        "heatmaps": (heatmaps, several and bool(HEATMAPS.keys() & names)),
-        "tradeoff": (tradeoff, several and {"eval_reconstruction", "eval_mean_activation"} <= names),
+    """Draw the figures of a sweep into a folder; their paths.
+
+    One that needs a variable that the run does not hold, or several cells where there is one, is left out.
+    """
+    figures = {
+        "curves": Drawing(curves, lambda dataset: bool(_shown_curves(dataset))),
+        "filters_best": Drawing(filters_best, lambda dataset: ROWS in dataset),
+        "filters": Drawing(filters, lambda dataset: ROWS in dataset),
+        "mean_activation": Drawing(mean_activation, lambda dataset: MEAN_ACTIVATION in dataset),
+        "heatmaps": Drawing(heatmaps, lambda dataset: bool(_shown_measures(dataset)), compares=True),
+        "tradeoff": Drawing(
+            tradeoff, lambda dataset: all(_first(dataset, names) for names in (SPARSITY, QUALITY)), True
+        ),
     }
-    paths = []
+    several, paths = cell_count(dataset) > 1, []
     with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):
-        for name in [name for name, (_, drawable) in figures.items() if drawable]:
-            figure = figures[name][0](dataset)
-            paths.append(folder / f"{name}.png")
-            save_figure(figure, paths[-1])
-            plt.close(figure)
+        for name, drawing in figures.items():
+            if drawing.possible(dataset) and (several or not drawing.compares):
+                figure = drawing.draw(dataset)
+                paths.append(folder / f"{name}.png")
+                save_figure(figure, paths[-1])
+                plt.close(figure)
     return paths
 
 
 def heatmaps(dataset: xr.Dataset) -> Figure:
     """Held-out measures over the first two swept settings, averaged over seeds and the other settings."""
-    dataset, axes = _measures(dataset), cell_axes(dataset)
+    measures, axes = _shown_measures(dataset), cell_axes(dataset)
     rows, columns = (axes[0] if axes else None), (axes[1] if len(axes) > 1 else None)
-    measures = {title: dataset[name] for name, title in HEATMAPS.items() if name in dataset}
-    if "eval_mean_activation" in dataset:
-        measures["mean activation / rho"] = dataset["eval_mean_activation"].mean("unit") / target(dataset)
-    kept = [axis for axis in (rows, columns) if axis]
-    shape = tuple(dataset.sizes[axis] for axis in kept) + (1,) * (2 - len(kept))
-    width, height = 1.4 + 0.62 * min(shape[1], MOST_ROOM), 1.2 + 0.45 * min(shape[0], MOST_ROOM)
-    count = len(measures)
-    figure, panels = plt.subplots(
-        1, count, figsize=(count * max(width, 2.6), max(height, 2.2)), layout="constrained", squeeze=False
-    )
-    for panel, (title, measure) in zip(panels.flat, measures.items(), strict=True):
-        values = measure.mean([dim for dim in measure.dims if dim not in kept]).values.reshape(shape)
+    shown = [axis for axis in (rows, columns) if axis]
+    shape = tuple(dataset.sizes[axis] for axis in shown) + (1,) * (2 - len(shown))
+    width, height = 1.4 + 0.62 * min(shape[1], MOST_ROOM), 1.4 + 0.45 * min(shape[0], MOST_ROOM)
+    figure, panels = _panels(len(measures), max(width, 2.8), max(height, 2.4))
+    for panel, measure in zip(panels, measures, strict=True):
+        values = measure.mean([dim for dim in measure.dims if dim not in shown]).values.reshape(shape)
         image = panel.imshow(values, cmap="viridis", aspect="auto")
         _write_values(panel, values)
-        panel.set_title(title)
+        panel.set_title(_wrapped(measure), fontsize=8)
         panel.grid(False)
         for axis, set_ticks, set_label in (
             (rows, panel.set_yticks, panel.set_ylabel),
@@ -97,22 +114,28 @@ def heatmaps(dataset: xr.Dataset) -> Figure:
 
 
 def curves(dataset: xr.Dataset) -> Figure:
-    """Training curves of at most 60 cells, mean and range over seeds; colour is the first swept setting."""
-    axes, names = cell_axes(dataset), names_of_kind(dataset, "curve")
-    figure, row = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), layout="constrained", squeeze=False)
-    panels = row[0]
-    total = cell_count(dataset)
+    """Training curves of at most 60 cells, mean and range over seeds; colour is the first swept setting.
+
+    One panel for every curve that a Dataset declares, the total loss first, but for those that are 0 throughout.
+    """
+    axes, names, total = cell_axes(dataset), _shown_curves(dataset), cell_count(dataset)
+    figure, panels = _panels(len(names), 4, 3.4)
     cells = by_cell(dataset[names], chosen=evenly(total, MOST_LINES))
+    heights: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for point, single in cells:
         cell = in_double_precision(single)
         colour, style = _look(dataset, axes, point)
         for panel, name in zip(panels, names, strict=True):
             curve = cell[name].dropna("step", how="all")
-            panel.plot(curve["step"], curve.mean("seed"), style, color=colour, lw=1.2, label=name_of(point))
+            mean = curve.mean("seed")
+            heights[name].append(mean.values[np.isfinite(mean.values)])
+            panel.plot(curve["step"], mean, style, color=colour, lw=1.2, label=name_of(point))
             panel.fill_between(curve["step"], curve.min("seed"), curve.max("seed"), color=colour, alpha=0.15, lw=0)
     for panel, name in zip(panels, names, strict=True):
-        panel.set(title=dataset[name].attrs["long_name"].partition(",")[0], xlabel="step")
-        if not name.endswith("reconstruction") and all(np.all(_heights(line) > 0) for line in panel.get_lines()):
+        panel.set_title(_wrapped(dataset[name]), fontsize=8)
+        panel.set(xlabel="step", ylabel=dataset[name].attrs.get("units", ""))
+        values = np.concatenate(heights[name])
+        if values.size and values.min() > 0 and values.max() > LOGARITHMIC * values.min():
             panel.set_yscale("log")
             panel.yaxis.set_minor_formatter(NullFormatter())
     if len(cells) < total:
@@ -122,91 +145,50 @@ def curves(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def filters_best(dataset: xr.Dataset) -> Figure:
-    """Decoder rows of the lane with the highest explained variance on held-out data."""
-    scores = dataset["eval_explained_variance"]
-    if not bool(scores.notnull().any()):
-        scores = xr.zeros_like(scores)
-    index = {dim: int(position) for dim, position in scores.fillna(-np.inf).argmax(scores.dims).items()}
-    lane = in_double_precision(dataset.isel(index))
-    point = {axis: lane[axis].item() for axis in cell_axes(dataset)} | {"seed": lane["seed"].item()}
-    figure, panel = plt.subplots(figsize=(5, 5), layout="constrained")
-    _draw_filters(panel, lane)
-    panel.set_title(
-        f"decoder rows, best lane (faint: dead units)\n{name_of(point)}  explained variance {float(scores[index]):.3f}"
-    )
-    return figure
-
-
-def filters(dataset: xr.Dataset) -> Figure:
-    """Decoder rows of every cell's first seed; of at most 25 cells, evenly apart, where there are more."""
-    total, axes = cell_count(dataset), cell_axes(dataset)
-    chosen = by_cell(dataset, chosen=evenly(total, MOST_PANELS))
-    columns = dataset.sizes[axes[-1]] if axes and len(chosen) == total else 5
-    columns = min(max(columns, 1), 6, len(chosen))
-    rows = -(-len(chosen) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.85 * rows), layout="constrained", squeeze=False
-    )
-    for panel in panels.flat:
-        panel.axis("off")
-    for panel, (point, cell) in zip(panels.flat, chosen, strict=False):
-        lane = in_double_precision(cell.isel(seed=0))
-        _draw_filters(panel, lane)
-        score = lane.get("eval_explained_variance")
-        panel.set_title(
-            name_of(point) + (f"\nexplained variance {float(score):.2f}" if score is not None else ""), fontsize=8
-        )
-    figure.suptitle(
-        f"decoder rows, seed {dataset['seed'].values[0]} (faint: dead units)"
-        + (f", {len(chosen)} of {total} cells" if len(chosen) < total else "")
-    )
-    return figure
-
-
 def mean_activation(dataset: xr.Dataset) -> Figure:
-    """Mean activation of every unit on held-out data, sorted, against the target rho; one panel for each rho."""
-    dataset = _measures(dataset)
-    targets = np.unique(np.asarray(target(dataset)))
-    targets = targets[evenly(len(targets), MOST_PANELS)]
-    columns = min(len(targets), 5)
-    rows = -(-len(targets) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(3.4 * columns, 3.2 * rows), layout="constrained", squeeze=False
-    )
+    """Mean activation of every unit on held-out data, sorted; one panel for each rho, where the model has a rho."""
+    rho = target(dataset)
+    dataset = in_double_precision(dataset[[MEAN_ACTIVATION]])
+    targets = [None] if rho is None else list(np.unique(np.asarray(rho)))
+    targets = [targets[place] for place in evenly(len(targets), MOST_PANELS)]
+    figure, panels = _panels(len(targets), 3.4, 3.2, most=5)
     others = [axis for axis in cell_axes(dataset) if axis != "rho"]
-    for panel in panels.flat[len(targets) :]:
-        panel.axis("off")
-    for panel, rho in zip(panels.flat, targets, strict=False):
-        part = dataset.sel(rho=rho) if "rho" in dataset.dims else dataset
+    for panel, value in zip(panels, targets, strict=True):
+        part = dataset.sel(rho=value) if "rho" in dataset.dims else dataset
         for point, cell in by_cell(part, chosen=evenly(cell_count(part), MOST_LINES)):
             colour, style = _look(part, others, point)
-            units = np.sort(cell["eval_mean_activation"].values.ravel())
+            units = np.sort(cell[MEAN_ACTIVATION].values.ravel())
             units = units[np.isfinite(units)]
             panel.plot(np.linspace(0, 1, len(units)), units, style, color=colour, lw=1.3, label=name_of(point))
-        panel.axhline(rho, color="black", lw=0.8, ls=(0, (4, 3)))
-        panel.set(title=f"rho = {short(rho)} (dashed)", xlabel="units of all seeds, by rank")
-    panels[0, 0].set_ylabel("mean activation")
-    if 1 <= len(panels[0, 0].get_lines()) - 1 <= 12 and others:
-        panels[0, 0].legend(fontsize=8)
+        panel.set_xlabel("units of all seeds, by rank")
+        if value is not None:
+            panel.axhline(value, color="black", lw=0.8, ls=(0, (4, 3)))
+            panel.set_title(f"rho = {short(value)} (dashed)")
+    panels[0].set_ylabel("mean activation")
+    if others and len(panels[0].get_lines()) <= 13:
+        panels[0].legend(fontsize=8)
     return figure
 
 
 def tradeoff(dataset: xr.Dataset) -> Figure:
-    """Held-out reconstruction error against mean activation; bars are the standard deviation over seeds."""
-    dataset, axes = _measures(dataset), cell_axes(dataset)
+    """Held-out reconstruction error against mean activation; bars are the standard deviation over seeds.
+
+    Where a run does not hold these, explained variance stands for the error and L0 for the activation.
+    """
+    x_name, y_name = _first(dataset, SPARSITY), _first(dataset, QUALITY)
+    dataset = in_double_precision(dataset[[x_name, y_name]])
+    axes = cell_axes(dataset)
     along = "rho" if "rho" in axes else (axes[0] if axes else None)
     if along:
         dataset = dataset.isel({along: evenly(dataset.sizes[along], MOST_POINTS)})
-    sparsity = dataset["eval_mean_activation"].mean("unit")
-    error = dataset["eval_reconstruction"]
+    sparsity, quality = over_units(dataset[x_name]), dataset[y_name]
     others = [axis for axis in axes if axis != along]
     figure, panel = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
     lines = dataset.isel({along: 0}) if along else dataset
     groups = by_cell(lines, chosen=evenly(cell_count(lines), MOST_LINES))
     for point, _ in groups:
         colour, style = _look(dataset, others, point)
-        x, y = sparsity.sel(point), error.sel(point)
+        x, y = sparsity.sel(point), quality.sel(point)
         panel.errorbar(
             np.atleast_1d(x.mean("seed")),
             np.atleast_1d(y.mean("seed")),
@@ -219,59 +201,50 @@ def tradeoff(dataset: xr.Dataset) -> Figure:
             capsize=2,
             label=name_of(point),
         )
-    panel.set(
-        xlabel="mean activation on held-out data (sparser to the left)",
-        ylabel="held-out reconstruction error",
-        title="reconstruction against sparsity" + (f", lines along {along}" if along else ""),
-    )
+    panel.set_xlabel(f"{_wrapped(sparsity, 60)}\n(sparser to the left)")
+    panel.set_ylabel(_wrapped(quality, 45))
+    panel.set_title("reconstruction against sparsity" + (f", lines along {along}" if along else ""))
     if 1 < len(groups) <= 12:
         panel.legend(fontsize=8)
     return figure
 
 
-def _measures(dataset: xr.Dataset) -> xr.Dataset:
-    """The held-out measures alone, in double precision: parameters and curves may be larger than memory."""
-    return in_double_precision(dataset[[name for name in dataset.data_vars if str(name).startswith("eval_")]])
+def _shown_curves(dataset: xr.Dataset) -> list[str]:
+    """The curves of a Dataset, the total loss first, without those that are 0 or NaN throughout."""
+    names = [name for name in names_of_kind(dataset, "curve") if bool((dataset[name].fillna(0) != 0).any())]
+    return sorted(names, key=lambda name: name != "loss")
 
 
-def tile(weights: np.ndarray, shape: tuple[int, int], contrast: np.ndarray | None = None) -> np.ndarray:
-    """Decoder rows as one picture, nearly square, each row scaled to its own largest magnitude; gaps are NaN.
-
-    Args:
-        weights: [units, height * width].
-        shape: (height, width).
-        contrast: largest magnitude to scale each row to, [units]; None is 1.
-    """
-    contrast = np.ones(len(weights)) if contrast is None else contrast
-    columns = int(np.ceil(np.sqrt(len(weights))))
-    rows = -(-len(weights) // columns)
-    height, width = shape
-    picture = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
-    for i, row in enumerate(weights):
-        centred = row - row.mean()
-        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
-        scale = max(float(np.abs(centred).max()), 1e-12)
-        picture[top : top + height, left : left + width] = (contrast[i] * centred / scale).reshape(shape)
-    return picture
+def _shown_measures(dataset: xr.Dataset) -> list[xr.DataArray]:
+    """The held-out measures of whole lanes; the mean activation over its target rho, where there is one."""
+    measures, rho = lane_measures(dataset), target(dataset)
+    if MEAN_ACTIVATION in measures and rho is not None:
+        relative = measures[MEAN_ACTIVATION] / rho
+        measures[MEAN_ACTIVATION] = relative.assign_attrs(long_name="mean activation / rho")
+    return list(measures.values())
 
 
-def _draw_filters(panel: Axes, lane: xr.Dataset) -> None:
-    """Decoder rows of a lane; those of dead units, which reconstruct nothing but a constant, are faint."""
-    weights = lane["decoder_weight"].dropna("unit", how="all").dropna("input", how="all").values
-    shape = (int(lane.get("image_height", 0)), int(lane.get("image_width", 0)))
-    panel.axis("off")
-    if min(shape) > 0 and weights.size:
-        # A dead unit's largest activity is below every living one's, so their number tells which they are.
-        contrast = np.ones(len(weights))
-        if "eval_max_activation" in lane and "eval_dead_fraction" in lane:
-            order = np.argsort(lane["eval_max_activation"].values[: len(weights)])
-            contrast[order[: round(float(lane["eval_dead_fraction"]) * len(weights))]] = FAINT
-        panel.imshow(tile(weights, shape, contrast), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-    elif weights.size:
-        limit = max(float(np.abs(weights).max()), 1e-12)
-        panel.imshow(weights, cmap="gray", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        panel.set_axis_on()
-        panel.set(xlabel="input", ylabel="unit", xticks=[], yticks=[])
+def _first(dataset: xr.Dataset, names: tuple[str, ...]) -> str:
+    """The first of some variables that a Dataset holds; empty where it holds none."""
+    return next((name for name in names if name in dataset), "")
+
+
+def _panels(count: int, width: float, height: float, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in even rows of at most `most`; width and height of each in inches."""
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False
+    )
+    for panel in panels.flat[count:]:
+        panel.axis("off")
+    return figure, list(panels.flat[:count])
+
+
+def _wrapped(variable: xr.DataArray, width: int = 38) -> str:
+    """A variable's own label in a few short lines."""
+    label = str(variable.attrs.get("long_name", variable.name))
+    return textwrap.fill(label, width, max_lines=3, placeholder=" ...", break_on_hyphens=False)
 
 
 def _look(dataset: xr.Dataset, axes: list[str], point: dict[str, Any]) -> tuple[Any, str]:
@@ -294,17 +267,4 @@ def _write_values(panel: Axes, values: np.ndarray) -> None:
     digits = ".2f" if finite.size and 0.1 <= np.abs(finite).max() < 100 else ".2g"
     for (row, column), value in np.ndenumerate(values):
         colour = "black" if value > middle else "white"
-        panel.text(
-            column,
-            row,
-            format(value, digits),
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=8,
-        )
-
-
-def _heights(line: Line2D) -> np.ndarray:
-    heights = np.asarray(line.get_ydata(), float)
-    return heights[np.isfinite(heights)]
+        panel.text(column, row, format(value, digits), ha="center", va="center", color=colour, fontsize=8)

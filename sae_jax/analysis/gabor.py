@@ -57,8 +57,8 @@ def _fit_one(picture: np.ndarray) -> float:
     for relative in WIDTHS:
         for phase in PHASES:
             start = [0.3, *centre, relative * side, relative * side, angle, frequency, phase]
-            found = least_squares(lambda p: (gabor(p, x, y) - picture).ravel(), start, bounds=(low, high), max_nfev=80)
-            best = max(best, 1 - 2 * found.cost)
+            fit = least_squares(lambda p: (gabor(p, x, y) - picture).ravel(), start, bounds=(low, high), max_nfev=80)
+            best = max(best, 1 - 2 * fit.cost)
     return best
 
 

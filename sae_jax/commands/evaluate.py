@@ -21,15 +21,14 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sae_jax.analysis.cells import by_cell, cell_count, in_double_precision, short
+from sae_jax.analysis.cells import by_cell, cell_axes, cell_count, in_double_precision, short
+from sae_jax.analysis.report import over_seeds, spread
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
-from sae_jax.commands.terminal import over_seeds, spread
 from sae_jax.settings import NON_NEGATIVE, UserError, one_of, setting
 from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
-from sae_jax.storage.description import axes_of
 
 MOST_ROWS = 40
 
@@ -79,9 +78,9 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     lanes = [name for name in names if "seed" in dataset[name].dims]
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{task}{over_seeds(dataset)}", title_justify="left")
-    total = cell_count(dataset)
+    total, axes = cell_count(dataset), cell_axes(dataset)
     cells = by_cell(dataset[lanes], chosen=range(min(total, MOST_ROWS)))
-    for name in [*cells[0][0], *(_heading(dataset[name], task, axes_of(dataset)) for name in lanes)]:
+    for name in [*cells[0][0], *(_heading(dataset[name], task, axes) for name in lanes)]:
         table.add_column(name, justify="right")
     for point, single in cells:
         cell = in_double_precision(single)
@@ -93,7 +92,7 @@ def _tell(dataset: xr.Dataset, task: str) -> None:
     for name in sorted(set(names) - set(lanes)):
         values = " ".join(f"{value:.3f}" for value in np.unique(dataset[name].values)[::-1])
         console.print(f"{dataset[name].attrs['long_name']}: {values}", highlight=False)
-    diverged = int((dataset["diverged_at"] >= 0).sum())
+    diverged = int((dataset["diverged_at"] >= 0).sum()) if "diverged_at" in dataset else 0
     if diverged:
         console.print(f"warning: {diverged} lanes had turned non-finite in training; they are left out, as NaN")
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import xarray as xr
 
+from sae_jax.analysis.report import print_table, warnings_of
 from sae_jax.commands.cluster import Launch, launch
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
 from sae_jax.commands.signals import Interrupts, heard
-from sae_jax.commands.terminal import Terminal, print_table, warnings_of
+from sae_jax.commands.terminal import Terminal
 from sae_jax.data import DataConfig
 from sae_jax.settings import UserError, as_json, settings_of
 from sae_jax.storage import record as records

@@ -3,15 +3,25 @@
 import numpy as np
 import pytest
 
-from sae_jax import Config, sweep
-from sae_jax.analysis.cells import by_cell, cell_axes, cell_count, evenly, in_double_precision, name_of, target
+from sae_jax import sweep
+from sae_jax.analysis.cells import (
+    by_cell,
+    cell_axes,
+    cell_count,
+    evenly,
+    in_double_precision,
+    lane_measures,
+    name_of,
+    target,
+)
+from sae_jax.storage.description import names_of_kind
 
-CONFIG = Config(d_hidden=2, batch_size=32, steps=2)
+SHORT = {"d_hidden": 2, "batch_size": 32, "steps": 2}
 
 
 @pytest.fixture(scope="module")
 def dataset(samples):
-    return sweep(CONFIG, samples, seeds=2, rho=[0.05, 0.1], beta=[0.5, 1.0, 2.0])
+    return sweep(samples, seeds=2, rho=[0.05, 0.1], beta=[0.5, 1.0, 2.0], **SHORT)
 
 
 def test_cells_come_with_their_settings(dataset):
@@ -26,7 +36,7 @@ def test_cells_come_with_their_settings(dataset):
 
 
 def test_some_cells_may_be_chosen(dataset, samples):
-    assert cell_count(dataset) == 6 and cell_count(sweep(CONFIG, samples)) == 1
+    assert cell_count(dataset) == 6 and cell_count(sweep(samples, **SHORT)) == 1
     assert [point for point, _ in by_cell(dataset, chosen=[5, 1])] == [
         {"rho": 0.1, "beta": 2.0},
         {"rho": 0.05, "beta": 1.0},
@@ -37,7 +47,7 @@ def test_some_cells_may_be_chosen(dataset, samples):
 def test_axes_targets_and_names(dataset, samples):
     assert cell_axes(dataset) == ["rho", "beta"]
     np.testing.assert_allclose(target(dataset), [0.05, 0.1])
-    alone = sweep(CONFIG, samples, rho=0.2)
+    alone = sweep(samples, rho=0.2, **SHORT)
     assert target(alone).item() == 0.2
     assert [name_of(point) for point, _ in by_cell(alone)] == ["the only cell"]
     assert name_of({"rho": 0.05, "activation": "relu", "d_hidden": 4}) == "rho=0.05  activation=relu  d_hidden=4"
@@ -47,3 +57,27 @@ def test_floats_become_double_and_integers_stay(dataset):
     double = in_double_precision(dataset)
     assert double["loss"].dtype == "float64" and double["diverged_at"].dtype == "int32"
     np.testing.assert_array_equal(double["loss"], dataset["loss"])
+    assert double["loss"].attrs == dataset["loss"].attrs
+
+
+def test_a_target_is_there_only_where_it_is_a_setting(dataset):
+    without = dataset.isel(rho=0, drop=True)
+    assert target(dataset.isel(rho=0)).item() == 0.05
+    assert target(without.assign_attrs(config='{"k": 4}')) is None and target(without.assign_attrs(config="{}")) is None
+
+
+def test_measures_of_whole_lanes_are_taken_from_what_the_dataset_declares(dataset):
+    whole = ["eval_reconstruction", "eval_explained_variance", "eval_l0", "eval_dead_fraction", "eval_mean_activation"]
+    measures = lane_measures(dataset)
+    assert list(measures) == whole
+    assert all(measure.dims == ("rho", "beta", "seed") for measure in measures.values())
+    assert measures["eval_mean_activation"].attrs["long_name"].endswith("mean over units")
+    added = dataset.assign(eval_new=dataset["eval_l0"].assign_attrs(long_name="a new one"))
+    assert "eval_new" in lane_measures(added) and "eval_new" in names_of_kind(added, "measure")
+    assert not lane_measures(dataset.drop_vars(names_of_kind(dataset, "measure")))
+
+
+def test_cells_need_no_particular_variable(dataset):
+    for name in dataset.data_vars:
+        if "seed" in dataset[name].dims:
+            assert cell_axes(dataset[[name]]) == ["rho", "beta"] and len(by_cell(dataset[[name]])) == 6

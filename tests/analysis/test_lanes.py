@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import Config, DataConfig, UserError, encode, sweep
+from sae_jax import CLASSIC, DataConfig, UserError, as_data, encode, sweep
 from sae_jax.analysis.lanes import grid_of, trained
 
 SETTINGS = {"beta": [0.5, 1.0], "tied": [False, True], "rho": [0.05, 0.1], "d_hidden": [3, 5]}
@@ -13,13 +13,13 @@ SETTINGS = {"beta": [0.5, 1.0], "tied": [False, True], "rho": [0.05, 0.1], "d_hi
 
 @pytest.fixture(scope="module")
 def dataset():
-    return sweep(Config(steps=2, batch_size=20), DataConfig(dataset="digits", samples=50), seeds=[4, 7], **SETTINGS)
+    return sweep(DataConfig(dataset="digits", samples=50), seeds=[4, 7], steps=2, batch_size=20, **SETTINGS)
 
 
 def test_the_grid_comes_back_with_its_axes_in_order(dataset):
     grid = grid_of(dataset)
     assert list(grid.axes) == list(SETTINGS) and grid.seeds == (4, 7)
-    assert grid.data.samples == 50 and grid.config.steps == 2 and grid.fixed["weight_decay"] == 1e-3
+    assert grid.data.samples == 50 and grid.fixed["steps"] == 2 and grid.fixed["weight_decay"] == 1e-3
 
 
 def test_every_lane_has_the_parameters_and_settings_of_its_place(dataset):
@@ -29,12 +29,20 @@ def test_every_lane_has_the_parameters_and_settings_of_its_place(dataset):
     ]
     for lanes in programs:
         assert lanes.dims == ("beta", "rho", "seed") and lanes.shape == (2, 2, 2)
-        assert ("decoder_weight" in lanes.lanes.params) != lanes.config.tied
+        tied = lanes.lanes.settings.model.tied
+        assert tied is lanes.point["tied"]
         lane = jax.tree.map(lambda leaf: jnp.asarray(leaf[6]), lanes.lanes)
-        assert (float(lane.hyper.beta), float(lane.hyper.rho), int(lane.seed)) == (1.0, np.float32(0.1), 4)
+        assert (float(lane.settings.model.beta), float(lane.settings.model.rho), int(lane.seed)) == (
+            1.0,
+            np.float32(0.1),
+            4,
+        )
         there = dataset.sel(beta=1.0, rho=0.1, seed=4, **lanes.point)
         np.testing.assert_array_equal(lane.params["encoder_weight"], there["encoder_weight"].dropna("unit"))
-        mean = encode(lane.params, lanes.data.heldout, lanes.config).mean(axis=0)
+        shapes = {name: np.shape(values) for name, values in lane.params.items()}
+        assert shapes["decoder_weight"] == shapes["encoder_weight"] == (lanes.point["d_hidden"], 64)
+        assert np.array_equal(lane.params["decoder_weight"], lane.params["encoder_weight"]) == tied
+        mean = encode(lane.params, lanes.data.heldout, lane.settings).mean(axis=0)
         np.testing.assert_allclose(mean, there["eval_mean_activation"].dropna("unit"), rtol=1e-5)
 
 
@@ -46,3 +54,15 @@ def test_results_that_do_not_name_their_settings_are_refused(dataset):
             grid_of(bare)
     with pytest.raises(UserError, match="results must have the axes of their own settings"):
         trained(dataset.isel(seed=[0]))
+
+
+def test_a_model_of_ones_own_comes_back_by_its_record(samples):
+    mine = CLASSIC._replace(name="mine", parameters=lambda s: {"encoder_bias": CLASSIC.parameters(s)["encoder_bias"]})
+    made = sweep(samples, mine, rho=[0.05, 0.1], steps=2, batch_size=20, d_hidden=3)
+    with pytest.raises(UserError, match="unknown model mine"):
+        grid_of(made)
+    assert grid_of(made, mine).model is mine and grid_of(made, mine).axes == {"rho": (0.05, 0.1)}
+    with pytest.raises(UserError, match="must hold the parameters of model classic: got no encoder_weight"):
+        trained(made, as_data(samples), model=CLASSIC)
+    [lanes] = trained(made, as_data(samples), model=mine)
+    assert list(lanes.lanes.params) == ["encoder_bias"]

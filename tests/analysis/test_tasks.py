@@ -9,18 +9,18 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import label_ranking_average_precision_score
 
-from sae_jax import Config, DataConfig, UserError, as_data, sweep
+from sae_jax import DataConfig, UserError, as_data, sweep
 from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
 from sae_jax.analysis.tasks.inpainting import hole_of
 from sae_jax.analysis.tasks.retrieval import average_precision
 
 RNG = np.random.default_rng(0)
-LINEAR = Config(activation="linear", output="linear", d_hidden=6, steps=1, batch_size=50)
+LINEAR = {"activation": "linear", "output": "linear", "steps": 1, "batch_size": 50}
 
 
 def known(data, encoder, seeds=2):
     """A run of linear lanes, rho 0.1 and 0.2, whose encoder is replaced and whose decoder is its transpose."""
-    run = sweep(LINEAR, data, seeds=seeds, rho=[0.1, 0.2], d_hidden=encoder.shape[1])
+    run = sweep(data, seeds=seeds, rho=[0.1, 0.2], d_hidden=encoder.shape[1], **LINEAR)
     run["encoder_weight"][:] = encoder.T
     run["decoder_weight"][:] = encoder.T
     for name in ("encoder_bias", "decoder_bias"):
@@ -111,12 +111,8 @@ def test_average_precision_is_scikit_learns():
 def digits_run():
     """A run over programs of different widths, with k swept inside each."""
     settings = {"activation": "relu", "output": "linear", "beta": 0.0, "k": [0, 3], "d_hidden": [8, 12]}
-    return sweep(
-        Config(steps=150, batch_size=50),
-        DataConfig(dataset="digits", classes="0-5", samples=300),
-        seeds=2,
-        **settings,
-    )
+    data = DataConfig(dataset="digits", classes="0-5", samples=300)
+    return sweep(data, seeds=2, steps=150, batch_size=50, **settings)
 
 
 QUICK = TaskConfig(layers=(6,), iterations=30, fine_tuning=30, noise=(0.2,), rounds=2)
@@ -169,8 +165,8 @@ def test_what_a_task_lacks_is_named(task, message):
 
 @pytest.mark.parametrize("task", ["probe", "anomaly", "denoising", "retrieval"])
 def test_a_diverged_lane_is_left_out_and_the_others_are_measured(task):
-    config = Config(activation="linear", output="linear", optimizer="sgd", d_hidden=5, batch_size=50, steps=50)
-    wild = sweep(config, DataConfig(dataset="digits", classes="0-4"), beta=0.0, learning_rate=[1e-3, 1e3])
+    settings = LINEAR | {"optimizer": "sgd", "d_hidden": 5, "steps": 50, "beta": 0.0, "learning_rate": [1e-3, 1e3]}
+    wild = sweep(DataConfig(dataset="digits", classes="0-4"), **settings)
     assert np.all((wild["diverged_at"] >= 0) == (wild["learning_rate"] > 1))
     found, _ = apply(task, wild, QUICK)
     for name in set(found.data_vars) - set(wild.data_vars):
@@ -182,7 +178,7 @@ def test_a_diverged_lane_is_left_out_and_the_others_are_measured(task):
 def test_other_samples_than_those_of_the_training_are_refused(tmp_path):
     path = tmp_path / "samples.npy"
     np.save(path, RNG.uniform(size=(200, 6)))
-    run = sweep(LINEAR, DataConfig(dataset=f"array:{path}"))
+    run = sweep(DataConfig(dataset=f"array:{path}"), d_hidden=6, **LINEAR)
     apply("denoising", run, QUICK)
     for other in (RNG.uniform(size=(200, 6)), RNG.uniform(size=(200, 4)), RNG.uniform(size=(200, 9))):
         np.save(path, other)

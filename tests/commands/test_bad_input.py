@@ -12,7 +12,7 @@ import pytest
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
-from sae_jax import Config, DataConfig
+from sae_jax import DataConfig
 from sae_jax import sweep as train_all
 from sae_jax.commands import evaluate, sweep, train
 from sae_jax.commands import session as study
@@ -48,8 +48,8 @@ CASES = [
 def finished(tmp_path_factory):
     """A finished run: two rho, two seeds, three units, on digits."""
     folder = tmp_path_factory.mktemp("finished")
-    config, data = Config(steps=1, d_hidden=3, batch_size=20), DataConfig(dataset="digits", samples=100)
-    results.save(train_all(config, data, seeds=2, rho=[0.05, 0.1]), folder)
+    data, short = DataConfig(dataset="digits", samples=100), {"steps": 1, "d_hidden": 3, "batch_size": 20}
+    results.save(train_all(data, seeds=2, rho=[0.05, 0.1], **short), folder)
     return folder
 
 

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from experiments.benchmark.__main__ import Output
 from experiments.reproduce import __main__ as reproduce
-from sae_jax import Config, DataConfig, UserError, load, sweep
+from sae_jax import CLASSIC, DataConfig, UserError, load, sweep
 from sae_jax.analysis.lanes import grid_of, trained
 from sae_jax.analysis.tasks import TaskConfig
 from sae_jax.commands import evaluate
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.flags import RunConfig, checked_settings, option, options_of, parse, read
-from sae_jax.models.types import Hyperparameters
 from sae_jax.settings import check, flag, settings_of
 from sae_jax.storage import results
+from sae_jax.sweeps.grid import fields_of
 from tests.bad_files import GOOD, labelled, npy, zipped
 
-TRAINING = {**settings_of(Hyperparameters), **settings_of(Config), **settings_of(DataConfig)}
+TRAINING = fields_of(CLASSIC)
 RUNNING = {**settings_of(RunConfig), **settings_of(Launch)}
 CHOICES = [word for field in TRAINING.values() for word in field.metadata["range"].choices]
 TASK_WORDS = ("probe", "anomaly", "stacked", "gaussian", "masking")
@@ -165,8 +165,8 @@ def test_damaged_samples_are_finite_numbers_or_refused(data, kind, tmp_path):
 def run(tmp_path_factory):
     """A finished run, the Dataset in it, and the samples that it was trained on."""
     folder = tmp_path_factory.mktemp("run")
-    config, data = Config(steps=1, d_hidden=3, batch_size=20), DataConfig(dataset="digits", samples=100)
-    results.save(sweep(config, data, seeds=2, rho=[0.05, 0.1], activation=["sigmoid", "relu"]), folder)
+    data, short = DataConfig(dataset="digits", samples=100), {"steps": 1, "d_hidden": 3, "batch_size": 20}
+    results.save(sweep(data, seeds=2, rho=[0.05, 0.1], activation=["sigmoid", "relu"], **short), folder)
     return folder, results.load(folder), load(data)
 
 

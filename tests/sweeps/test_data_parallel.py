@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sae_jax import Config, UserError, sweep
+from sae_jax import UserError, sweep
 
 # Lanes x batch, on eight devices.
 MESHES = ["1x1", "8x1", "1x2", "4x2", "2x4", "1x8"]
@@ -16,19 +16,19 @@ EVERY_MESH = """
 import sys
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
-from sae_jax import Config, sweep
+from sae_jax import sweep
 samples, folder, *meshes = sys.argv[1:]
-config = Config(d_hidden=6, batch_size=32, steps=60, corruption="gaussian")
-settings = dict(rho=[0.05, 0.2], beta=[0.5, 2.0], noise=[0.1], learning_rate=0.01, seeds=2)
+settings = dict(d_hidden=6, batch_size=32, steps=60, corruption="gaussian")
+settings |= dict(rho=[0.05, 0.2], beta=[0.5, 2.0], noise=[0.1], learning_rate=0.01, seeds=2)
 patient = dict(estimator="batch", reconstruction_loss="bernoulli", patience=2, learning_rate=0.05, steps=200)
 # At a rate near 0, the last held-out losses would be equal but for the rounding of sums over devices.
 patient |= dict(final_learning_rate=0.5)
 for mesh in meshes:
     lanes, batch = map(int, mesh.split("x"))
     how = dict(devices=lanes * batch, data_parallel=batch)
-    sweep(config, np.load(samples), **settings, **how).to_netcdf(f"{folder}/{mesh}.nc", engine="h5netcdf")
+    sweep(np.load(samples), **settings, **how).to_netcdf(f"{folder}/{mesh}.nc", engine="h5netcdf")
     if mesh in ("1x1", "2x4"):
-        made = sweep(config, np.load(samples), **settings | patient, **how)
+        made = sweep(np.load(samples), **settings | patient, **how)
         made.to_netcdf(f"{folder}/{mesh}-patient.nc", engine="h5netcdf")
 """
 
@@ -68,4 +68,4 @@ def test_early_stopping_stops_where_one_device_does(trained):
 )
 def test_batches_that_cannot_be_split_are_refused(samples, settings, message):
     with pytest.raises(UserError, match=message):
-        sweep(Config(d_hidden=6, batch_size=32, steps=60), samples, **settings)
+        sweep(samples, **{"d_hidden": 6, "batch_size": 32, "steps": 60} | settings)

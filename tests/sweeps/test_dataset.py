@@ -1,72 +1,89 @@
-"""Labels beside samples, and training on some classes only."""
+"""A Dataset says of each of its variables what it is, and of itself what was trained."""
+
+import json
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from sae_jax.data import load
-from sae_jax.data.base import as_data
-from sae_jax.data.config import DataConfig
-from sae_jax.settings import UserError
-from tests.tfds_files import write_digits_as_mnist
+from sae_jax import CLASSIC, Measure, Term, as_data, sweep
 
-RNG = np.random.default_rng(0)
+SETTINGS = {"d_hidden": 3, "batch_size": 32, "steps": 4}
+LANES = ("rho", "seed")
+DESCRIPTION = ("long_name", "units", "kind")
 
 
-def test_tfds_labels_go_with_their_images(tmp_path):
-    write_digits_as_mnist(tmp_path)
-    data = load(DataConfig(dataset="tfds:mnist", data_dir=str(tmp_path), classes="0-4", samples=300))
-    whole = load_digits()
-    assert data.train.shape == (300, 784) and data.image_shape == (28, 28)
-    np.testing.assert_array_equal(data.train_labels, whole.target[:1500][whole.target[:1500] < 5][:300])
-    np.testing.assert_array_equal(data.heldout_labels, whole.target[1500:][whole.target[1500:] < 5])
-    np.testing.assert_array_equal(data.left_out_labels, whole.target[1500:][whole.target[1500:] >= 5])
+@pytest.fixture(scope="module")
+def dataset(samples):
+    return sweep(samples, seeds=2, rho=[0.05, 0.1], l1=0.01, **SETTINGS)
 
 
-def test_digits_carry_their_labels_and_classes_are_kept_or_left_out():
-    whole, some = load(DataConfig(dataset="digits")), load(DataConfig(dataset="digits", classes="0-2,7"))
-    kept = np.isin(whole.heldout_labels, [0, 1, 2, 7])
-    np.testing.assert_array_equal(some.heldout, whole.heldout[kept])
-    np.testing.assert_array_equal(some.left_out, whole.heldout[~kept])
-    np.testing.assert_array_equal(some.left_out_labels, whole.heldout_labels[~kept])
-    np.testing.assert_array_equal(some.train, whole.train[np.isin(whole.train_labels, [0, 1, 2, 7])])
-    assert set(some.train_labels) == set(some.heldout_labels) == {0, 1, 2, 7} and whole.left_out is None
-    # A zero has a dark middle and a one a bright one, which tells that labels go with their images.
-    middle = whole.train[:, 27:29].mean(axis=1)
-    assert middle[whole.train_labels == 0].mean() < 0.1 < 0.7 < middle[whole.train_labels == 1].mean()
-
-
-def test_classes_that_are_left_out_do_not_touch_the_normalisation():
-    samples = np.concatenate([RNG.normal(0, 1, (500, 4)), RNG.normal(0, 100, (500, 4))])
-    labels = np.repeat([0, 1], 500)
-    data = as_data(samples, DataConfig(dataset="array", classes="0", normalize="unit"), "mixed", labels)
-    assert data.train.std() == pytest.approx(1, abs=1e-5) and data.left_out.std() > 50
+def test_every_variable_has_a_label_units_and_a_kind(dataset):
+    kinds = {}
+    for name, variable in dataset.data_vars.items():
+        assert all(isinstance(variable.attrs[key], str) and variable.attrs[key] for key in DESCRIPTION)
+        kinds.setdefault(variable.attrs["kind"], []).append(name)
+    assert kinds == {
+        "curve": ["loss", "loss_reconstruction", "loss_kl", "loss_weight_decay", "loss_l1"],
+        "measure": [
+            f"eval_{name}"
+            for name in (
+                *("reconstruction", "mean_activation", "max_activation"),
+                *("explained_variance", "l0", "dead_fraction", "firing_rate"),
+            )
+        ],
+        "status": ["diverged_at", "stopped_at", "image_height", "image_width"],
+        "parameter": ["encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"],
+    }
+    for coordinate in dataset.coords.values():
+        assert all(coordinate.attrs[key] and isinstance(coordinate.attrs[key], str) for key in DESCRIPTION[:2])
 
 
 @pytest.mark.parametrize(
-    ("dataset", "classes", "message"),
+    ("kind", "dims"),
     [
-        ("patches", "3", "classes needs labelled samples: got '3', and patches of 6 photographs"),
-        ("digits", "3-", "classes must be whole numbers and ranges of them, such as 0-4,7: got '3-'"),
-        ("digits", "3,x", "classes must be whole numbers"),
-        ("digits", "5-3", "in rising order: got '5-3'"),
-        ("digits", "0-10", "classes must be among those of scikit-learn's handwritten digits, 0 to 9"),
+        ("curve", [("step",)]),
+        ("measure", [(), ("unit",)]),
+        ("parameter", [("unit",), ("input",), ("unit", "input")]),
     ],
 )
-def test_classes_that_are_not_there_are_refused(dataset, classes, message):
-    with pytest.raises(UserError, match=message):
-        load(DataConfig(dataset=dataset, classes=classes))
+def test_variables_of_lanes_stand_over_the_axes_then_seed_then_their_own_dimensions(dataset, kind, dims):
+    of_kind = [variable for variable in dataset.data_vars.values() if variable.attrs["kind"] == kind]
+    assert of_kind and {variable.dims for variable in of_kind} == {(*LANES, *own) for own in dims}
 
 
-def test_a_file_may_hold_samples_with_labels(tmp_path):
-    samples, labels = RNG.normal(size=(50, 3)), np.arange(50) % 4
-    np.savez(tmp_path / "both.npz", samples=samples, labels=labels)
-    data = load(DataConfig(dataset=f"array:{tmp_path / 'both.npz'}"))
-    assert data.train_labels.shape == (45,) and data.heldout_labels.shape == (5,)
-    where = [int(np.argmin(np.abs(samples - row).sum(axis=1))) for row in data.heldout]
-    np.testing.assert_array_equal(data.heldout_labels, labels[where])
-    np.savez(tmp_path / "bad.npz", samples=samples, labels=labels - 1)
-    with pytest.raises(
-        UserError, match=r"must be whole numbers in .0, 1000000., one for each of 50 samples: got 50 from -1 to 2"
-    ):
-        load(DataConfig(dataset=f"array:{tmp_path / 'bad.npz'}"))
+def test_the_firing_rate_of_every_unit_agrees_with_l0_and_the_dead(dataset):
+    rate = dataset["eval_firing_rate"]
+    assert rate.dims == (*LANES, "unit") and rate.dtype == np.float32
+    assert "share of held-out samples on which a unit is active; active: code > 0.1" in rate.attrs["long_name"]
+    np.testing.assert_allclose(rate.sum("unit"), dataset["eval_l0"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose((rate == 0).mean("unit"), dataset["eval_dead_fraction"], rtol=1e-6)
+
+
+def test_a_dataset_names_its_settings_axes_samples_and_format(dataset, samples):
+    assert json.loads(dataset.attrs["axes"]) == ["rho"] and dataset.attrs["format"] == 2
+    config = json.loads(dataset.attrs["config"])
+    assert config["model"] == "classic" and config["rho"] == [0.05, 0.1] and config["l1"] == 0.01
+    assert config["seeds"] == [0, 1] and config["steps"] == 4
+    assert json.loads(dataset.attrs["data"]) == [as_data(samples).summary]
+
+
+def test_a_term_and_a_measure_declared_elsewhere_are_variables_with_their_labels(samples):
+    def loss(params, state, step, settings):
+        terms, seen = CLASSIC.loss(params, state, step, settings)
+        return terms | {"bias": (params["encoder_bias"] ** 2).sum()}, seen
+
+    largest = Measure(lambda lane: lane.codes.max(axis=0), "largest code", "m", ("unit",))
+    mine = CLASSIC._replace(
+        name="mine",
+        loss=loss,
+        terms=lambda s: CLASSIC.terms(s) | {"bias": Term("squared encoder bias", "bit")},
+        measures=lambda s: CLASSIC.measures(s) | {"largest": largest},
+    )
+    made = sweep(samples, mine, rho=[0.05, 0.1], learning_rate=0.05, **SETTINGS)
+    curve, measure = made["loss_bias"], made["eval_largest"]
+    window = "mean since the step logged before"
+    assert [curve.attrs[key] for key in DESCRIPTION] == [f"squared encoder bias, {window}", "bit", "curve"]
+    assert [measure.attrs[key] for key in DESCRIPTION] == ["largest code", "m", "measure"]
+    assert measure.dims == (*LANES, "unit") and np.all(measure > 0) and np.all(curve[..., 1:] > 0)
+    terms = sum(made[name] for name in made.data_vars if str(name).startswith("loss_"))
+    np.testing.assert_allclose(terms, made["loss"], rtol=1e-6)

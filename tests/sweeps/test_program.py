@@ -1,7 +1,6 @@
 """All lanes of one compiled program: compiled once, and none a burden to the others."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import subprocess
@@ -11,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from sae_jax import Config, as_data, sweep
+from sae_jax import as_data, sweep
 
-CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
+SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 100}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +34,9 @@ def logged_lines():
 
 
 def test_a_second_sweep_of_the_same_shapes_compiles_nothing(data, samples):
-    fresh = dataclasses.replace(CONFIG, steps=7)
-
     def compiled_by(samples, **settings):
         with jax.log_compiles(), logged_lines() as lines:
-            sweep(fresh, samples, seeds=2, **settings)
+            sweep(samples, seeds=2, **SETTINGS | {"steps": 7} | settings)
         return [line for line in lines if "Compiling" in line and "spread" in line]
 
     assert len(compiled_by(data)) == 3
@@ -47,7 +44,7 @@ def test_a_second_sweep_of_the_same_shapes_compiles_nothing(data, samples):
 
 
 def test_lanes_of_one_bad_setting_do_not_hold_the_others_up(data):
-    made = sweep(CONFIG, data, learning_rate=1e38)
+    made = sweep(data, learning_rate=1e38, **SETTINGS)
     assert int(made["diverged_at"].squeeze()) >= 0
     assert np.isnan(made["loss"].squeeze()[-1]) and made["loss"].sizes["step"] == 100
 
@@ -55,8 +52,8 @@ def test_lanes_of_one_bad_setting_do_not_hold_the_others_up(data):
 def test_double_precision_mode_changes_nothing_of_the_types():
     code = (
         "import numpy as np; from sae_jax import *;"
-        "config = Config(d_hidden=3, batch_size=8, steps=4, patience=2);"
-        "made = sweep(config, np.random.rand(50, 4), tied=[False, True]);"
+        "settings = dict(d_hidden=3, batch_size=8, steps=4, patience=2);"
+        "made = sweep(np.random.rand(50, 4), tied=[False, True], **settings);"
         "assert made['loss'].dtype == 'float32' and made['encoder_weight'].dtype == 'float32'"
     )
     environment = os.environ | {"JAX_ENABLE_X64": "1"}

@@ -1,6 +1,8 @@
 """A sweep: one labelled array, whose every lane is what training it alone gives."""
 
+import functools
 import json
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,9 @@ import scipy.optimize
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 
-from sae_jax import Config, DataConfig, Hyperparameters, UserError, as_data, load, sweep
+from sae_jax import CLASSIC, DataConfig, Step, UserError, as_data, lane_settings, load, sweep
 from sae_jax.models.activations import ACTIVATIONS
-from sae_jax.models.autoencoder import init
-from sae_jax.models.losses import objective
 from sae_jax.storage.arrays import in_folder, in_memory
-from sae_jax.sweeps.dataset import PARAMETERS
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.sweep import prepare, train
@@ -23,7 +22,8 @@ from sae_jax.training.evaluation import evaluate
 from sae_jax.training.lane import final_params, fit, windows
 from sae_jax.training.step import keys_of
 
-CONFIG = Config(d_hidden=6, batch_size=32, steps=100)
+SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 100}
+PARAMETERS = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias")
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0], "learning_rate": 0.01}
 
 
@@ -34,12 +34,12 @@ def data(samples):
 
 @pytest.fixture(scope="module")
 def whole(data):
-    return sweep(CONFIG, data, seeds=3, **GRID)
+    return sweep(data, seeds=3, **SETTINGS, **GRID)
 
 
 def test_the_result_is_one_labelled_array(whole):
     assert dict(whole.sizes) == {"rho": 3, "beta": 2, "seed": 3, "step": 100, "unit": 6, "input": 16}
-    for name in ("loss", "reconstruction", "penalty"):
+    for name in ("loss", "loss_reconstruction", "loss_kl", "loss_weight_decay"):
         assert whole[name].dims == ("rho", "beta", "seed", "step")
     for name in ("reconstruction", "explained_variance", "l0", "dead_fraction"):
         assert whole[f"eval_{name}"].dims == ("rho", "beta", "seed")
@@ -55,16 +55,16 @@ def test_the_result_is_one_labelled_array(whole):
 
 @pytest.mark.parametrize("point", [{"rho": 0.05, "beta": 0.5, "seed": 0}, {"rho": 0.2, "beta": 2.0, "seed": 2}])
 def test_a_lane_equals_its_solo_run(whole, data, point):
-    hyper = Hyperparameters(rho=point["rho"], beta=point["beta"], learning_rate=0.01)
-    run = jax.jit(fit, static_argnums=0)
-    lane, curves = run(CONFIG, data.train, data.heldout, hyper, jax.random.key(point["seed"]))
+    settings = lane_settings(rho=point["rho"], beta=point["beta"], learning_rate=0.01, **SETTINGS)
+    lane, curves = jax.jit(fit)(settings, data.train, data.heldout, jax.random.key(point["seed"]))
     there = whole.sel(point)
-    for name, values in final_params(lane).items():
+    for name, values in final_params(lane, settings).items():
         np.testing.assert_allclose(there[name], values, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(there["loss"], curves.loss, rtol=1e-5)
-    measured = evaluate(final_params(lane), data.heldout, CONFIG)
-    np.testing.assert_allclose(there["eval_mean_activation"], measured.mean_activation, rtol=1e-5)
-    np.testing.assert_allclose(there["eval_explained_variance"], measured.explained_variance, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(there["loss"], curves["loss"], rtol=1e-5)
+    measured = evaluate(final_params(lane, settings), data.heldout, settings)
+    np.testing.assert_allclose(there["eval_mean_activation"], measured["mean_activation"], rtol=1e-5)
+    np.testing.assert_allclose(there["eval_firing_rate"], measured["firing_rate"], rtol=1e-5)
+    np.testing.assert_allclose(there["eval_explained_variance"], measured["explained_variance"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -79,41 +79,41 @@ def test_a_lane_equals_its_solo_run(whole, data, point):
     ids=lambda how: " ".join(f"{name}={value}" for name, value in how.items()),
 )
 def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, data, how):
-    other = sweep(CONFIG, data, seeds=3, **GRID, **how)
+    other = sweep(data, seeds=3, **SETTINGS, **GRID, **how)
     for name, values in whole.data_vars.items():
         np.testing.assert_allclose(other[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_lanes_kept_in_files_are_those_kept_in_memory(data, tmp_path):
-    settings = {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
+    settings = SETTINGS | {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
     engine, quiet = Engine(devices=2, lanes_per_chunk=3), Observer()
-    study = prepare(CONFIG, data, seeds=3, engine=engine, observer=quiet, **settings)
+    study = prepare(data, "classic", seeds=3, engine=engine, observer=quiet, **settings)
     with in_folder(tmp_path / "unfinished") as opened:
         made = train(study, quiet, opened)
-        assert len(list((tmp_path / "unfinished").glob("*.npy"))) == 15
+        assert len(list((tmp_path / "unfinished").glob("*.npy"))) == 17
         xr.testing.assert_identical(made, train(study, quiet, in_memory()))
 
 
 def test_a_lane_does_not_depend_on_the_grid_around_it(whole, data):
-    part = sweep(CONFIG, data, seeds=[2], rho=[0.1], beta=2.0, learning_rate=0.01)
+    part = sweep(data, seeds=[2], rho=[0.1], beta=2.0, learning_rate=0.01, **SETTINGS)
     there = whole.sel(rho=[0.1], beta=2.0, seed=[2])
     for name in ("loss", "eval_mean_activation", *PARAMETERS):
         np.testing.assert_allclose(part[name], there[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_cells_of_one_seed_share_initialisation_and_batches(data):
-    still = sweep(CONFIG, data, seeds=2, rho=[0.05, 0.1], learning_rate=1e-12)
+    still = sweep(data, seeds=2, rho=[0.05, 0.1], learning_rate=1e-12, **SETTINGS)
     first, second = still["encoder_weight"].isel(rho=0), still["encoder_weight"].isel(rho=1)
     np.testing.assert_array_equal(first, second)
     assert np.all(first.isel(seed=0) != first.isel(seed=1))
     # Untrained lanes see the same samples in the same order, so their reconstruction terms agree to the last bit.
-    np.testing.assert_array_equal(still["reconstruction"].isel(rho=0), still["reconstruction"].isel(rho=1))
+    np.testing.assert_array_equal(still["loss_reconstruction"].isel(rho=0), still["loss_reconstruction"].isel(rho=1))
 
 
 def test_a_lane_that_diverges_changes_no_other_by_a_bit(data):
-    sane = {"beta": 1.0, "seeds": 2, "devices": 2}
-    mixed = sweep(CONFIG, data, learning_rate=[0.01, 1e38, 0.02], **sane)
-    calm = sweep(CONFIG, data, learning_rate=[0.01, 0.01001, 0.02], **sane)
+    sane = SETTINGS | {"beta": 1.0, "seeds": 2, "devices": 2}
+    mixed = sweep(data, learning_rate=[0.01, 1e38, 0.02], **sane)
+    calm = sweep(data, learning_rate=[0.01, 0.01001, 0.02], **sane)
     assert np.all(mixed["diverged_at"].isel(learning_rate=1) >= 0)
     assert np.all(mixed["diverged_at"].isel(learning_rate=[0, 2]) == -1)
     beside = mixed.isel(learning_rate=[0, 2])
@@ -125,11 +125,12 @@ def test_a_lane_that_diverges_changes_no_other_by_a_bit(data):
 
 
 def test_settings_that_change_the_program_are_axes_too(data):
-    made = sweep(CONFIG, data, seeds=2, d_hidden=[4, 6], rho=[0.05, 0.1], steps=[50, 100], learning_rate=0.01)
+    settings = {"batch_size": 32, "rho": [0.05, 0.1], "learning_rate": 0.01}
+    made = sweep(data, seeds=2, d_hidden=[4, 6], steps=[50, 100], **settings).transpose("d_hidden", "rho", "steps", ...)
     assert list(made["loss"].dims) == ["d_hidden", "rho", "steps", "seed", "step"]
     assert made["eval_mean_activation"].isel(d_hidden=0).isnull().sum("unit").values.tolist() == [[[2, 2]] * 2] * 2
     assert made["loss"].sel(steps=50).notnull().sum("step").values.ravel().tolist() == [50] * 8
-    alone = sweep(CONFIG, data, seeds=2, d_hidden=4, rho=[0.05, 0.1], learning_rate=0.01)
+    alone = sweep(data, seeds=2, d_hidden=4, steps=100, **settings)
     there = made.sel(d_hidden=4, steps=100)
     np.testing.assert_allclose(there["eval_reconstruction"], alone["eval_reconstruction"], rtol=1e-5)
     weight = there["encoder_weight"].values[..., :4, :]
@@ -139,7 +140,9 @@ def test_settings_that_change_the_program_are_axes_too(data):
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_activation_trains(data, activation, tied):
-    made = sweep(CONFIG, data, activation=activation, tied=tied, beta=0.01, learning_rate=0.01, steps=300)
+    made = sweep(
+        data, **SETTINGS | {"activation": activation, "tied": tied, "beta": 0.01, "learning_rate": 0.01, "steps": 300}
+    )
     assert float(made["loss"].isel(step=-1).squeeze()) < 0.8 * float(made["loss"].isel(step=0).squeeze())
     assert float(made["eval_explained_variance"].squeeze()) > 0.2
     if tied:
@@ -150,12 +153,13 @@ def test_every_activation_trains(data, activation, tied):
 @pytest.mark.parametrize("estimator", ["ema", "batch"])
 def test_optimizers_and_estimators_hold_the_mean_activation(data, optimizer, estimator):
     made = sweep(
-        CONFIG,
         data,
         optimizer=optimizer,
         estimator=estimator,
         beta=5.0,
         rho=[0.1, 0.3],
+        d_hidden=6,
+        batch_size=32,
         steps=2000,
         learning_rate=0.003,
     )
@@ -164,23 +168,26 @@ def test_optimizers_and_estimators_hold_the_mean_activation(data, optimizer, est
 
 
 def test_k_is_swept_in_one_program_and_a_lane_equals_its_solo_run(data):
-    settings = {"activation": "linear", "tied": True, "beta": 0.0, "learning_rate": 0.01, "seeds": 2}
-    made = sweep(CONFIG, data, k=[0, 1, 3], **settings)
+    settings = SETTINGS | {"activation": "linear", "tied": True, "beta": 0.0, "learning_rate": 0.01, "seeds": 2}
+    made = sweep(data, k=[0, 1, 3], **settings)
     np.testing.assert_allclose(made["eval_l0"], [[6, 6], [1, 1], [3, 3]])
     error = made["eval_reconstruction"].mean("seed").values
     assert error[0] < error[2] < error[1]
-    alone = sweep(CONFIG, data, k=3, **settings)
+    alone = sweep(data, k=3, **settings)
     for name in ("loss", "eval_reconstruction", *PARAMETERS):
         np.testing.assert_allclose(alone[name], made[name].sel(k=3), rtol=1e-5, atol=1e-6, err_msg=name)
     with pytest.raises(UserError, match="k must be at most d_hidden: got 7 of 6"):
-        sweep(CONFIG, data, k=[3, 7], **settings)
+        sweep(data, k=[3, 7], **settings)
 
 
 def test_early_stopping_is_per_lane(samples):
     few = as_data(samples[:60])
     made = sweep(
-        Config(d_hidden=30, batch_size=20, steps=3000, patience=5),
         few,
+        d_hidden=30,
+        batch_size=20,
+        steps=3000,
+        patience=5,
         beta=0.0,
         weight_decay=0.0,
         final_learning_rate=1.0,
@@ -194,30 +201,35 @@ def test_early_stopping_is_per_lane(samples):
 
 
 def test_the_penalty_holds_the_mean_activation_near_rho_on_patches():
-    made = sweep(data=DataConfig(samples=5000), rho=[0.05, 0.1], beta=[3.0, 6.0], seeds=2, steps=4000)
+    made = sweep(DataConfig(samples=5000), rho=[0.05, 0.1], beta=[3.0, 6.0], seeds=2, steps=4000)
     means = made["eval_mean_activation"].mean("unit")
     assert float(np.abs(means / made["rho"] - 1).max()) < 0.15
 
 
 def test_data_settings_are_axes_where_the_data_is_a_config():
-    made = sweep(Config(d_hidden=5, batch_size=50, steps=20), DataConfig(samples=200), dataset=["patches", "digits"])
+    settings = {"d_hidden": 5, "batch_size": 50, "steps": 20}
+    made = sweep(DataConfig(samples=200), dataset=["patches", "digits"], **settings)
     assert made["dataset"].values.tolist() == ["patches", "digits"]
-    sides = sweep(Config(d_hidden=5, batch_size=50, steps=20), DataConfig(samples=200), patch_size=[4, 8])
+    sides = sweep(DataConfig(samples=200), patch_size=[4, 8], **settings)
     assert sides["image_height"].values.tolist() == [4, 8]
     assert sides["decoder_bias"].notnull().sum("input").values.ravel().tolist() == [16, 64]
 
 
 def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
-    config = Config(
-        d_hidden=6, optimizer="lbfgs", estimator="batch", reconstruction_loss="half_squared_error", steps=150
-    )
-    made = sweep(config, data, seeds=2, rho=[0.05, 0.2], beta=0.3, weight_decay=1e-3)
+    settings = {"d_hidden": 6, "optimizer": "lbfgs", "estimator": "batch", "steps": 150, "beta": 0.3}
+    settings |= {"reconstruction_loss": "half_squared_error", "weight_decay": 1e-3}
+    made = sweep(data, seeds=2, rho=[0.05, 0.2], **settings)
     with jax.enable_x64(True):
         x = jnp.asarray(data.train, jnp.float64)
         for rho, seed in ((0.05, 0), (0.2, 1)):
-            hyper = Hyperparameters(rho=rho, beta=0.3, weight_decay=1e-3)
-            start, rebuild = ravel_pytree(init(keys_of(jax.random.key(seed)).init, config, 16))
-            cost = jax.jit(jax.value_and_grad(lambda w, h=hyper, r=rebuild: objective(r(w), x, config, h, h.beta)[0]))
+            model = lane_settings(rho=rho, **settings).model
+            start, rebuild = ravel_pytree(CLASSIC.init(keys_of(jax.random.key(seed)).init, 16, model))
+
+            def objective(w, model=model, rebuild=rebuild):
+                terms, _ = CLASSIC.loss(rebuild(w), None, Step(x, x), model)
+                return functools.reduce(operator.add, terms.values())
+
+            cost = jax.jit(jax.value_and_grad(objective))
 
             def double(w, cost=cost):
                 value, gradient = cost(jnp.asarray(w))
@@ -242,25 +254,24 @@ def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
 )
 def test_what_does_not_go_with_the_data_is_refused(data, settings, message):
     with pytest.raises(UserError, match=message):
-        sweep(CONFIG, data, **settings)
+        sweep(data, **SETTINGS | settings)
 
 
 def test_a_sigmoid_output_refuses_what_it_cannot_reach(samples):
     with pytest.raises(UserError, match=r"output sigmoid needs data in \[0, 1\]"):
-        sweep(CONFIG, 3 * samples)
-    made = sweep(CONFIG, 3 * samples, output="linear")
+        sweep(3 * samples, **SETTINGS)
+    made = sweep(3 * samples, output="linear", **SETTINGS)
     assert np.isfinite(made["eval_reconstruction"]).all()
 
 
 def test_constant_data_is_refused():
     with pytest.raises(UserError, match="held-out samples must differ"):
-        sweep(CONFIG, np.full((100, 4), 0.5))
+        sweep(np.full((100, 4), 0.5), **SETTINGS)
 
 
 def test_loss_and_patience_are_axes_too_and_labels_name_every_rule(data):
-    made = sweep(
-        CONFIG, data, reconstruction_loss=["squared_error", "bernoulli"], activation=["sigmoid", "relu"], patience=2
-    )
+    axes = {"reconstruction_loss": ["squared_error", "bernoulli"], "activation": ["sigmoid", "relu"]}
+    made = sweep(data, patience=2, **axes, **SETTINGS)
     assert made["loss"].dims == ("reconstruction_loss", "activation", "seed", "step")
     label = made["eval_l0"].attrs["long_name"]
     assert "code > 0.1 for sigmoid codes" in label and "code > 0 for relu codes" in label
@@ -268,6 +279,6 @@ def test_loss_and_patience_are_axes_too_and_labels_name_every_rule(data):
 
 
 def test_the_samples_own_settings_are_recorded(data):
-    recorded = json.loads(sweep(CONFIG, load(DataConfig(dataset="digits", data_seed=7))).attrs["config"])
+    recorded = json.loads(sweep(load(DataConfig(dataset="digits", data_seed=7)), **SETTINGS).attrs["config"])
     assert (recorded["dataset"], recorded["data_seed"]) == ("digits", 7)
-    assert json.loads(sweep(CONFIG, data).attrs["config"])["dataset"] == "array"
+    assert json.loads(sweep(data, **SETTINGS).attrs["config"])["dataset"] == "array"

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sae_jax.analysis.lanes import Lane, Lanes
-from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, reconstruct
+from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, reconstruct
 from sae_jax.settings import UserError
 
 SCORE = "anomaly_auroc"
 
 
-def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
     """AUROC and average precision of the reconstruction error as a sign of a left-out class, for every lane."""
     if lanes.data.left_out is None or not len(lanes.data.left_out):
         raise UserError(
@@ -37,35 +37,35 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
 
     scores = lanes.map(errors, samples)
 
-    def judged(metric: Callable[..., float]) -> np.ndarray:
-        return np.array([metric(anomalous, one) if np.all(np.isfinite(one)) else np.nan for one in scores])
+    def metric_of_lanes(metric: Callable[..., float]) -> np.ndarray:
+        return np.array([metric(anomalous, lane) if np.all(np.isfinite(lane)) else np.nan for lane in scores])
 
-    return Findings(
+    return TaskResult(
         {
-            SCORE: Found(
-                judged(roc_auc_score),
+            SCORE: TaskVariable(
+                metric_of_lanes(roc_auc_score),
                 "area under the ROC curve of the reconstruction error, left-out classes against held-out samples",
             ),
-            "anomaly_average_precision": Found(
-                judged(average_precision_score),
+            "anomaly_average_precision": TaskVariable(
+                metric_of_lanes(average_precision_score),
                 "average precision of the same",
             ),
         },
-        private={"scores": scores},
+        figure_arrays={"scores": scores},
     )
 
 
-def draw(found: xr.Dataset, best: Best) -> Figure:
+def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """AUROC of every cell; the best lane's ROC curve and its reconstruction errors."""
     figure, panels = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    dots(panels[0], found[SCORE])
+    dots(panels[0], dataset[SCORE])
     panels[0].set_xlabel("area under the ROC curve")
-    scores, normal = best.private["scores"], len(best.lanes.data.heldout)
+    scores, normal = shown.figure_arrays["scores"], len(shown.lanes.data.heldout)
     anomalous = np.arange(len(scores)) >= normal
     false_alarms, hits, _ = roc_curve(anomalous, scores)
     panels[1].plot(false_alarms, hits)
     panels[1].plot([0, 1], [0, 1], color="black", lw=0.8, ls="--")
-    panels[1].set(xlabel="false positive rate", ylabel="true positive rate", title=f"best lane: {best.name}")
+    panels[1].set(xlabel="false positive rate", ylabel="true positive rate", title=f"best lane: {shown.name}")
     panels[1].set_aspect("equal")
     edges = np.histogram_bin_edges(scores, 25)
     for which, label in ((~anomalous, "trained classes, held out"), (anomalous, "left-out classes")):

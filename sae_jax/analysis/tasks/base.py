@@ -1,9 +1,8 @@
-"""What the applications share: their settings, what they find in every lane, and the pieces of their figures."""
+"""What the applications share: their settings, what they measure of every lane, and the pieces of their figures."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -50,43 +49,43 @@ class TaskConfig:
             raise UserError(f"noise must not name a level twice: got {', '.join(map(str, self.noise))}; leave one")
 
 
-class Found(NamedTuple):
+class TaskVariable(NamedTuple):
     """One variable that an application adds to a Dataset.
 
     Attributes:
         values: [lanes, ...], or without the lanes' axis where it does not depend on them.
         label, units: its two attributes.
         dims: names of the axes after the lanes'.
-        of_lanes: whether there is an axis over lanes.
+        per_lane: whether there is an axis over lanes.
     """
 
     values: Any
     label: str
     units: str = "1"
     dims: tuple[str, ...] = ()
-    of_lanes: bool = True
+    per_lane: bool = True
 
 
-class Findings(NamedTuple):
-    """What an application found in the lanes of one program.
+class TaskResult(NamedTuple):
+    """What an application measures of the lanes of one program.
 
     Attributes:
         variables: by name, what the Dataset receives.
-        private: by name arrays [lanes, ...] that only the figure needs.
+        figure_arrays: by name arrays [lanes, ...] that only the figure needs.
         coordinates: by name (values, label, units) of the dims that the variables add.
     """
 
-    variables: dict[str, Found]
-    private: dict[str, Any] = {}  # noqa: RUF012
+    variables: dict[str, TaskVariable]
+    figure_arrays: dict[str, Any] = {}  # noqa: RUF012
     coordinates: dict[str, tuple[Any, str, str]] = {}  # noqa: RUF012
 
 
-class Best(NamedTuple):
-    """The lane that a figure shows: its program, its name, and its part of the private arrays."""
+class ShownLane(NamedTuple):
+    """The lane that a figure shows: its program, its name, and its part of the figure arrays."""
 
     lanes: Lanes
     name: str
-    private: dict[str, Any]
+    figure_arrays: dict[str, Any]
 
 
 def reconstruct(lane: Lane, x: Batch) -> Float[Array, "batch d_in"]:
@@ -145,15 +144,14 @@ def dots(panel: Axes, variable: xr.DataArray, baseline: float | None = None, bas
         variable: [axes..., seed].
         baseline: a value to draw as a line, named `baseline_name`.
     """
-    axes = [dim for dim in variable.dims if dim != "seed"]
-    cells = by_cell(variable.to_dataset(name="score").assign_attrs(axes=json.dumps(axes)))
-    found = [(name_of(point), np.atleast_1d(cell["score"].values)) for point, cell in cells]
-    found = sorted(found, key=lambda cell: np.nan_to_num(np.mean(cell[1]), nan=-np.inf))[-MOST_DOTS:]
-    for place, (_, values) in enumerate(found):
+    cells = by_cell(variable.to_dataset(name="score"))
+    scores = [(name_of(point), np.atleast_1d(cell["score"].values)) for point, cell in cells]
+    scores = sorted(scores, key=lambda score: np.nan_to_num(np.mean(score[1]), nan=-np.inf))[-MOST_DOTS:]
+    for place, (_, values) in enumerate(scores):
         panel.plot(values, np.full(len(values), place), "o", color="tab:blue", ms=4, alpha=0.5, mew=0)
         panel.plot(np.mean(values), place, "|", color="black", ms=11, mew=1.5)
-    panel.set_yticks(range(len(found)), [name for name, _ in found], fontsize=7)
-    panel.set_ylim(-0.7, len(found) - 0.3)
+    panel.set_yticks(range(len(scores)), [name for name, _ in scores], fontsize=7)
+    panel.set_ylim(-0.7, len(scores) - 0.3)
     panel.set_title(
         "every seed (dots) and their mean" + (f", best {MOST_DOTS} cells" if len(cells) > MOST_DOTS else "")
     )

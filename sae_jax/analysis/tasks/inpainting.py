@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.analysis.tasks.base import (
-    Best,
-    Findings,
-    Found,
+    ShownLane,
     TaskConfig,
+    TaskResult,
+    TaskVariable,
     dots,
     need_images,
     psnr,
@@ -31,7 +31,7 @@ SCORE = "inpainting_psnr"
 SHOWN = 8
 
 
-def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
     """PSNR inside the hole of held-out images, filled by every lane and by the mean training image.
 
     The hole starts as the mean training image and is replaced by the reconstruction again and again, while the
@@ -43,22 +43,22 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
     holed = np.where(hole[None, :], mean[None, :], clean)
 
     def fill(lane: Lane, clean: Array, holed: Array) -> tuple[Array, Array]:
-        def once(_: Array, x: Array) -> Array:
+        def fill_once(_: Array, x: Array) -> Array:
             return jnp.where(hole[None, :], reconstruct(lane, x), clean)
 
-        filled = jax.lax.fori_loop(0, options.rounds, once, holed)
+        filled = jax.lax.fori_loop(0, options.rounds, fill_once, holed)
         return psnr((filled - clean)[:, hole], peak), filled[:SHOWN]
 
     ratios, examples = lanes.map(fill, clean, holed)
     before = float(psnr((holed - clean)[:, hole], peak))
     label = "PSNR inside the hole of held-out images"
     shown = np.where(hole[None, :], clean.min(), clean)[:SHOWN]
-    return Findings(
+    return TaskResult(
         {
-            SCORE: Found(ratios, f"{label}, filled by the autoencoder", "dB"),
-            "inpainting_psnr_mean": Found(before, f"{label}, filled by the mean image", "dB", of_lanes=False),
+            SCORE: TaskVariable(ratios, f"{label}, filled by the autoencoder", "dB"),
+            "inpainting_psnr_mean": TaskVariable(before, f"{label}, filled by the mean image", "dB", per_lane=False),
         },
-        private={"holed": np.broadcast_to(shown[None], examples.shape), "filled": examples},
+        figure_arrays={"holed": np.broadcast_to(shown[None], examples.shape), "filled": examples},
     )
 
 
@@ -71,17 +71,17 @@ def hole_of(shape: tuple[int, int], side: float) -> np.ndarray:
     return hole.ravel()
 
 
-def draw(found: xr.Dataset, best: Best) -> Figure:
+def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """PSNR of every cell; images with the hole, filled, and whole, of the best lane."""
     figure, panels = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
-    mean = float(found["inpainting_psnr_mean"].mean())
-    dots(panels[0], found[SCORE], mean, f"the mean image: {mean:.1f}")
+    mean = float(dataset["inpainting_psnr_mean"].mean())
+    dots(panels[0], dataset[SCORE], mean, f"the mean image: {mean:.1f}")
     panels[0].set_xlabel("PSNR inside the hole, dB")
     rows = {
-        "holed": best.private["holed"],
-        "filled": best.private["filled"],
-        "clean": best.lanes.data.heldout[:SHOWN],
+        "holed": shown.figure_arrays["holed"],
+        "filled": shown.figure_arrays["filled"],
+        "clean": shown.lanes.data.heldout[:SHOWN],
     }
-    rows_of_images(panels[1], rows, need_images(best.lanes.data, "inpainting"))
-    panels[1].set_title(f"best lane: {best.name}")
+    rows_of_images(panels[1], rows, need_images(shown.lanes.data, "inpainting"))
+    panels[1].set_title(f"best lane: {shown.name}")
     return figure

@@ -14,13 +14,13 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.analysis.probes import accuracy, fit_probe, probe_logits
-from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, labels_of
+from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.training.evaluation import encode
 
 SCORE = "probe_accuracy"
 
 
-def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
     """Held-out accuracy of every lane's probe, trained on the training samples' codes."""
     labels, heldout_labels, classes = labels_of(lanes.data, "probe")
 
@@ -33,27 +33,29 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return classify(train, heldout, *labels)
 
     samples = (lanes.data.train, lanes.data.heldout, labels, heldout_labels)
-    found, predicted = lanes.map(on_codes, *samples)
+    scores, predicted = lanes.map(on_codes, *samples)
     raw, _ = lanes.baseline("probe", classify, *samples)
-    return Findings(
+    return TaskResult(
         {
-            SCORE: Found(found, "share of held-out samples whose class a softmax layer on the codes names"),
-            "probe_accuracy_raw": Found(raw, "the same of a softmax layer on the samples themselves", of_lanes=False),
+            SCORE: TaskVariable(scores, "share of held-out samples whose class a softmax layer on the codes names"),
+            "probe_accuracy_raw": TaskVariable(
+                raw, "the same of a softmax layer on the samples themselves", per_lane=False
+            ),
         },
-        private={"predicted": predicted},
+        figure_arrays={"predicted": predicted},
     )
 
 
-def draw(found: xr.Dataset, best: Best) -> Figure:
+def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """Accuracy of every cell, and the confusion matrix of the best lane."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    raw = float(found["probe_accuracy_raw"].mean())
-    dots(panels[0], found[SCORE], raw, f"the samples themselves: {raw:.3f}")
+    raw = float(dataset["probe_accuracy_raw"].mean())
+    dots(panels[0], dataset[SCORE], raw, f"the samples themselves: {raw:.3f}")
     panels[0].set_xlabel("held-out accuracy")
-    _, expected, classes = labels_of(best.lanes.data, "probe")
+    _, expected, classes = labels_of(shown.lanes.data, "probe")
     ConfusionMatrixDisplay.from_predictions(
         expected,
-        best.private["predicted"],
+        shown.figure_arrays["predicted"],
         labels=range(len(classes)),
         display_labels=classes,
         ax=panels[1],
@@ -61,6 +63,6 @@ def draw(found: xr.Dataset, best: Best) -> Figure:
         colorbar=False,
         text_kw={"fontsize": 7},
     )
-    panels[1].set_title(f"best lane: {best.name}")
+    panels[1].set_title(f"best lane: {shown.name}")
     panels[1].grid(False)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sae_jax.analysis.lanes import Lane, Lanes
-from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, labels_of
+from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.models.base import Codes
 from sae_jax.training.evaluation import encode
 
@@ -22,7 +22,7 @@ SCORE = "retrieval_map"
 SHOWN = 8
 
 
-def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
     """Precision at k and mean average precision over queries, for every lane and for the samples themselves."""
     labels, heldout_labels, _ = labels_of(lanes.data, "retrieval")
     database, queries = lanes.data.train[: options.database], lanes.data.heldout[: options.queries]
@@ -40,14 +40,16 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
 
     precision, mean_average, nearest = lanes.map(by_codes, queries, database, same)
     raw_precision, raw_mean_average, _ = lanes.baseline("retrieval", search, queries, database, same)
-    return Findings(
+    return TaskResult(
         {
-            SCORE: Found(mean_average, "mean average precision of retrieval by the cosine of codes"),
-            "retrieval_precision": Found(precision, f"precision at {k} of the same"),
-            "retrieval_map_raw": Found(raw_mean_average, "mean average precision by the samples", of_lanes=False),
-            "retrieval_precision_raw": Found(raw_precision, f"precision at {k} by the samples", of_lanes=False),
+            SCORE: TaskVariable(mean_average, "mean average precision of retrieval by the cosine of codes"),
+            "retrieval_precision": TaskVariable(precision, f"precision at {k} of the same"),
+            "retrieval_map_raw": TaskVariable(
+                raw_mean_average, "mean average precision by the samples", per_lane=False
+            ),
+            "retrieval_precision_raw": TaskVariable(raw_precision, f"precision at {k} by the samples", per_lane=False),
         },
-        private={"nearest": nearest},
+        figure_arrays={"nearest": nearest},
     )
 
 
@@ -65,40 +67,43 @@ def average_precision(relevant: Bool[Array, "queries database"]) -> Float[Array,
 
     Source: Manning, Raghavan and Schuetze 2008, "Introduction to information retrieval", equation 8.8.
     """
-    found = jnp.cumsum(relevant, axis=1)
-    precision = found / jnp.arange(1, relevant.shape[1] + 1)[None, :]
+    retrieved = jnp.cumsum(relevant, axis=1)
+    precision = retrieved / jnp.arange(1, relevant.shape[1] + 1)[None, :]
     total = jnp.sum(relevant, axis=1)
     each = jnp.sum(jnp.where(relevant, precision, 0), axis=1) / jnp.maximum(total, 1)
     return jnp.sum(each) / jnp.maximum(jnp.sum(total > 0), 1)
 
 
-def draw(found: xr.Dataset, best: Best) -> Figure:
+def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """Mean average precision of every cell; queries of the best lane and their nearest neighbours."""
-    shape = best.lanes.data.image_shape
+    shape = shown.lanes.data.image_shape
     figure, panels = plt.subplots(1, 1 + bool(shape), figsize=(11 if shape else 6, 4.6), layout="constrained")
     scores, *pictures = np.atleast_1d(panels)
-    raw = float(found["retrieval_map_raw"].mean())
-    dots(scores, found[SCORE], raw, f"the samples themselves: {raw:.3f}")
+    raw = float(dataset["retrieval_map_raw"].mean())
+    dots(scores, dataset[SCORE], raw, f"the samples themselves: {raw:.3f}")
     scores.set_xlabel("mean average precision")
     if shape:
-        labels, heldout_labels, _ = labels_of(best.lanes.data, "retrieval")
-        _draw_neighbours(pictures[0], best, shape, labels, heldout_labels)
-        pictures[0].set_title(f"queries (left) and neighbours\nbest lane: {best.name}")
+        labels, heldout_labels, _ = labels_of(shown.lanes.data, "retrieval")
+        _draw_neighbours(pictures[0], shown, shape, labels, heldout_labels)
+        pictures[0].set_title(f"queries (left) and neighbours\nbest lane: {shown.name}")
     return figure
 
 
-def _draw_neighbours(panel: plt.Axes, best: Best, shape: tuple[int, int], labels: np.ndarray, own: np.ndarray) -> None:
+def _draw_neighbours(
+    panel: plt.Axes, shown: ShownLane, shape: tuple[int, int], labels: np.ndarray, queried: np.ndarray
+) -> None:
     """One query of every class, as far as there is room, each followed by its neighbours, framed by right and wrong."""
-    nearest, (height, width) = best.private["nearest"], shape
-    rows = [int(np.flatnonzero(own[: len(nearest)] == one)[0]) for one in np.unique(own[: len(nearest)])][:SHOWN]
+    nearest, (height, width) = shown.figure_arrays["nearest"], shape
+    queried = queried[: len(nearest)]
+    rows = [int(np.flatnonzero(queried == label)[0]) for label in np.unique(queried)][:SHOWN]
     picture = np.full((len(rows) * (height + 2), (1 + nearest.shape[1]) * (width + 2) + width // 2), np.nan)
     for row, query in enumerate(rows):
-        images = [best.lanes.data.heldout[query], *best.lanes.data.train[nearest[query]]]
+        images = [shown.lanes.data.heldout[query], *shown.lanes.data.train[nearest[query]]]
         for column, image in enumerate(images):
             top, left = row * (height + 2), column * (width + 2) + (width // 2 if column else 0)
             picture[top : top + height, left : left + width] = image.reshape(shape)
             if column:
-                right = labels[nearest[query][column - 1]] == own[query]
+                right = labels[nearest[query][column - 1]] == queried[query]
                 colour = "tab:green" if right else "tab:red"
                 panel.add_patch(Rectangle((left - 1, top - 1), width + 1, height + 1, fill=False, ec=colour, lw=1.3))
     panel.imshow(picture, cmap="gray", interpolation="nearest")

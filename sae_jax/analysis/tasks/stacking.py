@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.analysis.tasks.base import Best, Findings, Found, TaskConfig, dots, labels_of
+from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.settings import UserError
 from sae_jax.sweeps.plan import memory_budget
 
@@ -25,7 +25,7 @@ SCORE = "stacked_accuracy"
 WEIGHT_BYTES = 4 * 2 * 4
 
 
-def measure(lanes: Lanes, options: TaskConfig) -> Findings:
+def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
     """Held-out accuracy of every lane's stack, before and after fine-tuning."""
     labels, heldout_labels, classes = labels_of(lanes.data, "stacked")
     sizes = (lanes.lanes.settings.model.d_hidden, *options.layers)
@@ -47,18 +47,20 @@ def measure(lanes: Lanes, options: TaskConfig) -> Findings:
         return before, after
 
     before, after = lanes.map(stack, lanes.data.train, lanes.data.heldout, labels, heldout_labels)
-    return Findings(
+    return TaskResult(
         {
-            SCORE: Found(after, "share of held-out samples whose class the fine-tuned stack names"),
-            "stacked_accuracy_before": Found(before, "the same with a softmax layer on the stack, before fine-tuning"),
+            SCORE: TaskVariable(after, "share of held-out samples whose class the fine-tuned stack names"),
+            "stacked_accuracy_before": TaskVariable(
+                before, "the same with a softmax layer on the stack, before fine-tuning"
+            ),
         }
     )
 
 
-def draw(found: xr.Dataset, best: Best) -> Figure:
+def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """Accuracy of every cell before and after fine-tuning."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for panel, name, when in zip(panels, ("stacked_accuracy_before", SCORE), ("before", "after"), strict=True):
-        dots(panel, found[name])
+        dots(panel, dataset[name])
         panel.set_xlabel(f"held-out accuracy {when} fine-tuning")
     return figure

@@ -1,0 +1,82 @@
+"""The memory of a lane, by the compiler's own account, and the blocks that follow from it."""
+
+import jax
+import numpy as np
+import pytest
+
+from sae_jax import as_data, init_state, lane_settings
+from sae_jax.sweeps.grid import make_grid
+from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.program import plan_lanes
+from sae_jax.training.lane import init_lane
+
+MIB = 2**20
+
+
+def plan(d_in, lanes=1, devices=1, samples=2000, data_parallel=1, **settings):
+    """The plan of `lanes` lanes, four seeds of every cell at most; their data are zeros, which no plan reads."""
+    data, seeds = as_data(np.zeros((samples, d_in), np.float32)), min(4, lanes)
+    rho = np.linspace(0.02, 0.2, lanes // seeds).tolist()
+    grid = make_grid("classic", data.config, seeds, {"rho": rho, "output": "linear"} | settings)
+    [(_, cells, _)] = grid.programs()
+    return plan_lanes(cells, data, grid.seeds, jax.devices()[:devices], Engine(data_parallel=data_parallel))
+
+
+def lane_bytes(d_in=64, **settings):
+    return plan(d_in, **settings).lane_bytes
+
+
+def state_bytes(d_in=64, **settings):
+    """Bytes of a lane's state: parameters, optimizer, running mean, early stopping."""
+    lane = jax.eval_shape(lambda: init_lane(jax.random.key(0), lane_settings(**settings), d_in))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lane))
+
+
+@pytest.mark.parametrize(
+    ("shape", "lanes", "cells_per_block"),
+    [
+        ((64, 25, 256), (1, 16, 256, 1024), (1, 4, 32, 32)),
+        ((64, 256, 1024), (8, 64), (2, 2)),
+        ((784, 256, 256), (1, 8, 64), (1, 1, 1)),
+        ((784, 1000, 100), (8,), (1,)),
+        ((768, 6144, 2048), (1,), (1,)),
+    ],
+    ids=lambda value: "x".join(map(str, value)),
+)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_blocks_of_the_benchmarks_shapes(shape, lanes, cells_per_block, devices):
+    d_in, d_hidden, batch_size = shape
+    plans = [
+        plan(d_in, one, min(devices, one), d_hidden=d_hidden, batch_size=batch_size, samples=5000) for one in lanes
+    ]
+    assert tuple(one.cells_per_block for one in plans) == cells_per_block
+    assert all(one.chunks == 1 for one in plans)
+
+
+def test_memory_grows_with_the_batch_by_the_codes_and_not_by_many_times_as_much():
+    small, large = (lane_bytes(d_hidden=512, batch_size=batch) for batch in (256, 1024))
+    codes = 4 * 768 * 512
+    assert codes <= large - small <= 5 * codes
+    # A device holds its share of a batch that is split.
+    assert plan(64, devices=2, data_parallel=2, d_hidden=512, batch_size=512).lane_bytes == small
+
+
+@pytest.mark.parametrize("settings", [{}, {"tied": True}, {"patience": 3}, {"optimizer": "sgd"}], ids=str)
+def test_the_state_is_counted_once_beside_a_gradient(settings):
+    settings = {"d_hidden": 1024, "batch_size": 1} | settings
+    state, needed = state_bytes(256, **settings), lane_bytes(256, **settings)
+    params = jax.eval_shape(lambda: init_state(jax.random.key(0), lane_settings(**settings), 256).params)
+    gradient = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    assert state < needed < state + 2.5 * gradient
+
+
+def test_memory_grows_with_the_width_in_proportion():
+    narrow, wide = (lane_bytes(256, d_hidden=width, batch_size=64) for width in (256, 1024))
+    assert wide / narrow == pytest.approx(4, rel=0.15)
+
+
+def test_what_measuring_needs_is_set_aside_beside_the_data(monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2**32}))
+    few, many = (plan(64, samples=samples, d_hidden=128, batch_size=16).device_bytes for samples in (1000, 11_000))
+    # Nine tenths of the samples are trained on, and the others are encoded.
+    assert few - many >= 4 * 10_000 * 64 + 4 * 1000 * 128 and many > 2**31 - 64 * MIB
