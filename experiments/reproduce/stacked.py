@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
+from sae_jax.models.types import without_unused
 
 from experiments.reproduce.report import Check, Options, Report
 from experiments.reproduce.ufldl import BETA, RHO, WEIGHT_DECAY, config_of
@@ -26,7 +27,6 @@ from sae_jax import Hyperparameters, fit, load
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.models.types import without_unused
 from sae_jax.training.lane import final_params
 
 SOURCE = "Ng, UFLDL exercise 'Implement deep networks for digit classification'"

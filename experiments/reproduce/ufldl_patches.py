@@ -19,12 +19,12 @@ import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from matplotlib import pyplot as plt
+from sae_jax.models.types import without_unused
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Config, DataConfig, Hyperparameters, init, keys_of, load, objective, sweep
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
-from sae_jax.models.types import without_unused
 
 SOURCE = "Ng, UFLDL exercise 'Sparse Autoencoder'"
 RHO, BETA, WEIGHT_DECAY, SIDE = 0.01, 3.0, 1e-4, 8

@@ -58,6 +58,16 @@ def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def move_folder(folder: Path, target: Path) -> None:
+    """Give a folder that is complete its name, in one move that is on the disk.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    os.replace(folder, target)
+    sync(target.parent)
+
+
 def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> UserError:
     """The error for a file or a folder that cannot be written to.
 

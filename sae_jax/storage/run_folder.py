@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import unwritable, write_file, writing
+from sae_jax.storage.atomic import move_folder, unwritable, write_file, writing
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import RESULTS_FILE
 
@@ -129,7 +129,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
         yield before
         # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
         with contextlib.suppress(OSError):  # Somebody has removed it.
-            os.replace(folder / UNFINISHED, folder / REMOVED)
+            move_folder(folder / UNFINISHED, folder / REMOVED)
         shutil.rmtree(folder / REMOVED, ignore_errors=True)
     except BaseException:
         if new_run and not _has_results(folder):

@@ -46,7 +46,9 @@ def test_config_json_holds_settings_versions_and_the_command(tmp_path):
     assert stored == content() and stored["settings"] == SETTINGS and stored["devices"] == "2 cpu"
     assert {"python", "jax", "optax", "flax", "h5netcdf", "orbax-checkpoint"} <= set(stored["versions"])
     assert arguments_of(stored, "python -m experiments.sweep") == ["--rho", ".05", ".1", "--name", "a b"]
-    with pytest.raises(UserError, match=r"cannot resume: .*: got python -m experiments.train; use python -m experiments.sweep"):
+    with pytest.raises(
+        UserError, match=r"cannot resume: .*: got python -m experiments.train; use python -m experiments.sweep"
+    ):
         arguments_of(stored, "python -m experiments.train")
     assert arguments_of(stored, "sae-jax sweep") == ["--rho", ".05", ".1", "--name", "a b"]
     with pytest.raises(UserError, match=r"got sae-jax train; use sae-jax sweep"):
