@@ -120,8 +120,8 @@ def test_what_is_installed_runs_from_any_folder(installed, tmp_path):
     code = (
         "import sae_jax, numpy as np; print(sae_jax.__file__, sae_jax.__version__);"
         "samples = np.random.default_rng(0).uniform(.1, .9, (60, 5)).astype('float32');"
-        "config = sae_jax.Config(d_hidden=3, steps=4, batch_size=20);"
-        "print(dict(sae_jax.sweep(config, samples, rho=[.05, .1]).sizes)['rho'])"
+        "results = sae_jax.sweep(samples, d_hidden=3, steps=4, batch_size=20, rho=[.05, .1]);"
+        "print(dict(results.sizes)['rho'])"
     )
     done = python("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr

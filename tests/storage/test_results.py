@@ -10,7 +10,7 @@ import xarray as xr
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from sae_jax import Config, UserError, sweep
+from sae_jax import UserError, sweep
 from sae_jax.storage import arrays, netcdf
 from sae_jax.storage.results import load, save, save_measures
 
@@ -20,8 +20,8 @@ LANES = ("tied", "rho", "activation", "seed")
 
 @pytest.fixture(scope="module")
 def dataset(samples):
-    config = Config(d_hidden=4, batch_size=32, steps=30)
-    return sweep(config, samples, seeds=2, tied=[False, True], rho=[0.05, 0.1], activation=["sigmoid", "relu"])
+    axes = {"tied": [False, True], "rho": [0.05, 0.1], "activation": ["sigmoid", "relu"]}
+    return sweep(samples, seeds=2, d_hidden=4, batch_size=32, steps=30, **axes)
 
 
 def test_what_was_saved_is_what_is_loaded(dataset, tmp_path):
@@ -137,7 +137,7 @@ def test_a_dataset_that_does_not_describe_itself_is_not_written(change, reason, 
 def test_files_of_two_sweeps_do_not_go_together(dataset, samples, tmp_path):
     for name, axes in (("fewer", {"rho": [0.05, 0.1]}), ("other", {"tied": [False, True], "beta": [0.1, 0.2]})):
         (tmp_path / name).mkdir()
-        save(sweep(Config(d_hidden=4, batch_size=32, steps=1), samples, seeds=2, **axes), tmp_path / name)
+        save(sweep(samples, seeds=2, d_hidden=4, batch_size=32, steps=1, **axes), tmp_path / name)
         save_measures(dataset, tmp_path / name)
         with pytest.raises(UserError, match=f"files must be readable: {re.escape(str(tmp_path / name))}: got .*over"):
             load(tmp_path / name)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from matplotlib.figure import Figure
 
-from sae_jax import Config, DataConfig, UserError, load
+from sae_jax import DataConfig, UserError, load
 from sae_jax import sweep as train_all
 from sae_jax.commands import evaluate, sweep
 from sae_jax.commands import session as study
@@ -76,7 +76,7 @@ def test_what_is_looked_for_in_modules_is_found(code):
 @pytest.fixture(scope="module")
 def dataset():
     return train_all(
-        Config(steps=1, d_hidden=3, batch_size=20), DataConfig(dataset="digits", samples=100), rho=[0.05, 0.1]
+        DataConfig(dataset="digits", samples=100), steps=1, d_hidden=3, batch_size=20, rho=[0.05, 0.1]
     )
 
 

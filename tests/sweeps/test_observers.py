@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sae_jax import Config, as_data, sweep
+from sae_jax import as_data, sweep
 from sae_jax.sweeps.observers import Observer, Observers
 
-CONFIG = Config(d_hidden=5, batch_size=32, steps=210)  # A point is logged every two steps.
+SETTINGS = {"batch_size": 32, "steps": 210}  # A point is logged every two steps.
 AXES = {"beta": [0.5, 2.0], "d_hidden": [4, 5], "learning_rate": [0.01, 1e38]}
 
 
@@ -46,8 +46,9 @@ def data(samples):
 @pytest.mark.parametrize("lanes_per_chunk", [0, 4])
 def test_points_are_the_curves_of_the_dataset_at_their_coordinates(lanes_per_chunk, data):
     watching = Everything()
-    made = sweep(CONFIG, data, seeds=[7, 3], devices=2, lanes_per_chunk=lanes_per_chunk, observers=[watching], **AXES)
-    curves = {"loss", "reconstruction", "penalty"}
+    chunks = {"seeds": [7, 3], "devices": 2, "lanes_per_chunk": lanes_per_chunk}
+    made = sweep(data, observers=[watching], **chunks, **SETTINGS, **AXES)
+    curves = {"loss", "loss_reconstruction", "loss_kl", "loss_weight_decay"}
     seen = {name: np.full_like(made[name], np.nan) for name in curves}
     number = 0
     for points in watching.received:
@@ -69,7 +70,7 @@ def test_points_are_the_curves_of_the_dataset_at_their_coordinates(lanes_per_chu
 
 def test_an_observer_that_fails_is_named_to_the_others_and_ends_nothing(data):
     first, failing, last = Everything(), Failing(), Everything()
-    watched = sweep(CONFIG, data, observers=[first, failing, last])
+    watched = sweep(data, d_hidden=5, **SETTINGS, observers=[first, failing, last])
     for watching in (first, last):
         [line] = [line for line in watching.lines if line.startswith("warning")]
         assert line == (
@@ -84,7 +85,7 @@ def test_an_observer_that_fails_is_named_to_the_others_and_ends_nothing(data):
 def test_the_failure_of_the_only_observer_is_a_warning(data):
     failing = Failing()
     with pytest.warns(RuntimeWarning, match=r"got ValueError\(no such\) from Failing"):
-        sweep(CONFIG, data, observers=[failing])
+        sweep(data, d_hidden=5, **SETTINGS, observers=[failing])
     assert failing.calls == 3
 
 
@@ -104,5 +105,5 @@ def test_two_observers_that_fail_at_each_others_failure_are_both_left_out():
 def test_an_interrupt_from_the_keyboard_still_ends_a_training(data):
     failing, after = Failing(KeyboardInterrupt()), Everything()
     with pytest.raises(KeyboardInterrupt):
-        sweep(CONFIG, data, observers=[failing, after])
+        sweep(data, d_hidden=5, **SETTINGS, observers=[failing, after])
     assert failing.calls == 3 and len(after.received) == 2
