@@ -115,19 +115,19 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the known ones, with the nearest known one."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is none of the choices, with the nearest one."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name or repr(name)}: {hint}")
 
 
 def nearest(path: Path, among: Iterable[Path]) -> str:
     """The likely fix for a path at which nothing is: the one that it resembles most."""
-    there = {one.name: one for one in among}
-    near = difflib.get_close_matches(path.name, there, n=1)
-    return f"did you mean {there[near[0]]}?" if near else "check the path"
+    paths = {other.name: other for other in among}
+    near = difflib.get_close_matches(path.name, paths, n=1)
+    return f"did you mean {paths[near[0]]}?" if near else "check the path"
 
 
 def check(field: dataclasses.Field, value: Any) -> Any:
@@ -141,11 +141,11 @@ def check(field: dataclasses.Field, value: Any) -> Any:
         values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
         if not values:
             raise UserError(f"{field.name} needs at least one value: got none; leave it out for its default")
-        return tuple(_check_one(field, type(field.default[0]), one) for one in values)
-    return _check_one(field, type(field.default), value)
+        return tuple(_check_value(field, type(field.default[0]), single) for single in values)
+    return _check_value(field, type(field.default), value)
 
 
-def _check_one(field: dataclasses.Field, kind: type, value: Any) -> Any:
+def _check_value(field: dataclasses.Field, kind: type, value: Any) -> Any:
     within, name = field.metadata["range"], field.name
     default = f"the default is {_words(field.default)}"
     try:
@@ -166,8 +166,8 @@ def _check_one(field: dataclasses.Field, kind: type, value: Any) -> Any:
         else:
             raise TypeError
     except (KeyError, ValueError, TypeError, OverflowError):
-        wanted = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
-        raise UserError(f"{name} must be {wanted}: got {value!r}; {default}") from None
+        expected = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
+        raise UserError(f"{name} must be {expected}: got {value!r}; {default}") from None
     # Floats are trained with in single precision, so that is where they must lie in their range.
     if (float(np.float32(result)) if kind is float else result) not in within:
         if within.choices:

@@ -74,7 +74,7 @@ def test_the_package_imports_neither_experiments_nor_tests():
 @pytest.mark.parametrize(
     ("code", "rooms"),
     [
-        ("import sae_jax.data.base", ["data"]),
+        ("import sae_jax.data.samples", ["data"]),
         ("from sae_jax.sweeps.grid import make_grid", ["sweeps"]),
         ("from sae_jax import data, Data", ["data", ""]),
         ("def f():\n    from sae_jax.analysis import figures", ["analysis"]),

@@ -19,8 +19,9 @@ from sae_jax.models.base import Params
 from sae_jax.settings import UserError
 from sae_jax.storage.description import axes_of
 from sae_jax.sweeps.dataset import lane_coordinates
-from sae_jax.sweeps.devices import choose_devices, map_lanes
+from sae_jax.sweeps.devices import choose_devices
 from sae_jax.sweeps.grid import Grid, make_grid
+from sae_jax.sweeps.mapping import map_lanes
 from sae_jax.sweeps.plan import devices_that_fit
 from sae_jax.training.config import LaneSettings
 

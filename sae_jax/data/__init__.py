@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sae_jax.data import digits, files, patches, tfds_images
-from sae_jax.data.base import Data, as_data
 from sae_jax.data.config import DataConfig
+from sae_jax.data.samples import Data, as_data
 from sae_jax.settings import UserError, unknown
 
 SOURCES = {

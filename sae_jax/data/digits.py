@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sae_jax.data.base import Data, finish, split
 from sae_jax.data.config import DataConfig
+from sae_jax.data.samples import Data, finish, split
 from sae_jax.settings import UserError
 
 

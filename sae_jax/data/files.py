@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax.data.base import Data, as_data, check_fits, checked
 from sae_jax.data.config import DataConfig
 from sae_jax.data.patches import from_images
+from sae_jax.data.samples import Data, as_data, check_fits, checked
 from sae_jax.settings import UserError, nearest
 
 SAMPLES, LABELS = "samples", "labels"
@@ -52,8 +52,8 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
     file = Path(path)
     try:
         if not file.is_file():
-            there = [one for one in file.parent.glob("*.np[yz]") if one.is_file()]
-            raise UserError(f"dataset {kind} needs a file that exists: got {path}; {nearest(file, there)}")
+            neighbours = [path for path in file.parent.glob("*.np[yz]") if path.is_file()]
+            raise UserError(f"dataset {kind} needs a file that exists: got {path}; {nearest(file, neighbours)}")
         with file.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
             stream.seek(0)
@@ -85,11 +85,11 @@ def _of_archive(stream: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
                 f"{path} must hold one array, or the two called {SAMPLES} and {LABELS}: got {len(names)} ({shown}); "
                 f"write it with numpy.savez(FILE, {SAMPLES}=..., {LABELS}=...)"
             )
-        found = {}
+        arrays = {}
         for name, member in zip(names, members, strict=True):
             with archive.open(member) as inside:
-                found[name] = _array(inside, member.file_size)
-    return (found[SAMPLES], found[LABELS]) if len(found) == 2 else (found[names[0]], None)
+                arrays[name] = _array(inside, member.file_size)
+    return (arrays[SAMPLES], arrays[LABELS]) if len(arrays) == 2 else (arrays[names[0]], None)
 
 
 def _array(stream: Any, size: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sae_jax.data.base import Data, check_fits, finish
 from sae_jax.data.config import DataConfig
+from sae_jax.data.samples import Data, check_fits, finish
 from sae_jax.settings import UserError
 
 # Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and
@@ -88,9 +88,9 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data
     for i, (image, strip) in enumerate(zip(images, strips, strict=True)):
         pixels = whiten(image) if config.whiten else image
         parts = {"train": (pixels[:, :-strip], total), "heldout": (pixels[:, -strip:], held)}
-        for which, (part, wanted) in parts.items():
+        for which, (part, number) in parts.items():
             rng = np.random.default_rng([config.data_seed, i, which == "heldout"])
-            share = wanted // len(images) + (i < wanted % len(images))
+            share = number // len(images) + (i < number % len(images))
             splits[which].append(draw(part, side, share, rng))
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))

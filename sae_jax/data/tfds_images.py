@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax.data.base import Data, finish
 from sae_jax.data.config import DataConfig
+from sae_jax.data.samples import Data, finish
 from sae_jax.settings import UserError
 
 READ_BLOCK = 1000
-OWN = "tensorflow_datasets."
+TFDS_MODULE = "tensorflow_datasets."
 
 
 class Split(NamedTuple):
@@ -107,8 +107,8 @@ def _refuse_foreign(content: Any) -> None:
     parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
     for part in parts:
         _refuse_foreign(part)
-    name = content.get("pythonClassName", OWN) if isinstance(content, dict) else OWN
-    if not str(name).startswith(OWN):
+    name = content.get("pythonClassName", TFDS_MODULE) if isinstance(content, dict) else TFDS_MODULE
+    if not str(name).startswith(TFDS_MODULE):
         raise ValueError(f"features.json names {name}, which is none of tensorflow-datasets' own")
 
 
@@ -134,8 +134,8 @@ def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:
         raise UserError(
             f"tfds:{name} must hold at least 2 images, to train on one and hold one out: got {count}; use another"
         )
-    kept = count - max(1, round(fraction * count))
-    return train.rows(slice(kept)), train.rows(slice(kept, None))
+    trained = count - max(1, round(fraction * count))
+    return train.rows(slice(trained)), train.rows(slice(trained, None))
 
 
 def _images(builder: Any, split: str, name: str) -> Split:

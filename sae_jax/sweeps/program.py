@@ -15,7 +15,8 @@ from jaxtyping import Array
 from sae_jax.data import Data
 from sae_jax.models.base import Batch, Key
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.devices import batch_axis, over_lanes, own_devices
+from sae_jax.sweeps.devices import batch_axis, local_devices
+from sae_jax.sweeps.mapping import over_lanes
 from sae_jax.sweeps.plan import Engine, Plan, make_plan, memory_budget
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import evaluate
@@ -120,7 +121,7 @@ def plan_lanes(
     lane_bytes, measure_bytes = _lane_memory(structure, data.feed.draw, shapes, data.heldout.shape, batch_size)
     shared_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(block)) + data.heldout.nbytes + measure_bytes
     # Every process must make the same plan.
-    budget = min(processes.gather("load the data", lambda: memory_budget(own_devices(devices), shared_bytes)))
+    budget = min(processes.gather("load the data", lambda: memory_budget(local_devices(devices), shared_bytes)))
     # In step with others, a lane's line search waits for the longest one.
     full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
     widest = 1 if full_batch and devices[0].platform == "cpu" else 0

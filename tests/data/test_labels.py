@@ -5,8 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sae_jax.data import load
-from sae_jax.data.base import as_data
 from sae_jax.data.config import DataConfig
+from sae_jax.data.samples import as_data
 from sae_jax.settings import UserError
 from tests.tfds_files import write_digits_as_mnist
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sae_jax.data import load
-from sae_jax.data.base import as_data, normalise
 from sae_jax.data.config import DataConfig
+from sae_jax.data.normalise import normalise
 from sae_jax.data.patches import draw, photographs, whiten
+from sae_jax.data.samples import as_data
 from sae_jax.settings import UserError
 from tests.tfds_files import write_image_set
 

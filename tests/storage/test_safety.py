@@ -75,9 +75,7 @@ def test_what_is_looked_for_in_modules_is_found(code):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return train_all(
-        DataConfig(dataset="digits", samples=100), steps=1, d_hidden=3, batch_size=20, rho=[0.05, 0.1]
-    )
+    return train_all(DataConfig(dataset="digits", samples=100), steps=1, d_hidden=3, batch_size=20, rho=[0.05, 0.1])
 
 
 @pytest.fixture

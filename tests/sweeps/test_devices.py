@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sae_jax.settings import UserError
-from sae_jax.sweeps.devices import choose_devices, lane_mesh, map_lanes, over_lanes, place, place_keys
+from sae_jax.sweeps.devices import choose_devices, lane_mesh, place, place_keys
+from sae_jax.sweeps.mapping import map_lanes, over_lanes
 
 
 def test_lanes_are_mapped_in_order_and_the_last_device_may_be_short():

@@ -1,4 +1,4 @@
-"""What a data source returns, the checks that every source shares, and normalisation."""
+"""What a data source returns, and the steps and checks that every source shares."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
+from sae_jax.data.normalise import normalise
 from sae_jax.settings import UserError
 
-CLIP_STD = 3.0
 MOST_CLASSES = 1_000_000
 # Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
 LARGEST_SAMPLE = 1e8
@@ -125,11 +125,11 @@ def finish(
     Raises:
         UserError: `config.classes` names classes that the source does not have, or a value is too large to train on.
     """
-    known = [np.asarray(part, np.int32) for part in labels] if labels else None
-    wanted = np.ones(len(train), bool), np.ones(len(heldout), bool)
+    classes = [np.asarray(part, np.int32) for part in labels] if labels else None
+    chosen = np.ones(len(train), bool), np.ones(len(heldout), bool)
     if config.classes:
-        wanted = _of_classes(config.classes, known, name)
-    train = train[wanted[0]][: config.samples or None]
+        chosen = _of_classes(config.classes, classes, name)
+    train = train[chosen[0]][: config.samples or None]
     rule = normalize if config.normalize == "auto" else config.normalize
     # What is left out takes no part in the statistics.
     train, everything = normalise(train, heldout, rule, config.subtract_mean)
@@ -139,27 +139,27 @@ def finish(
             f"samples must lie in [-{LARGEST_SAMPLE:g}, {LARGEST_SAMPLE:g}] once they are normalised: got a value of "
             f"size {largest:.3g}; use normalize unit with output linear, or rescale them"
         )
-    heldout = everything[wanted[1]]
+    heldout = everything[chosen[1]]
     shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
     how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
     description = f"{name}: {len(train)} samples of {shape} to train on, {len(heldout)} held out; {how}"
-    if known is None:
+    if classes is None:
         return Data(train, heldout, config, description, image_shape)
-    own = known[0][wanted[0]][: config.samples or None], known[1][wanted[1]]
+    trained = classes[0][chosen[0]][: config.samples or None], classes[1][chosen[1]]
     if not config.classes:
-        return Data(train, heldout, config, description, image_shape, *own)
-    others = everything[~wanted[1]], known[1][~wanted[1]]
-    return Data(train, heldout, config, f"{description}; classes {config.classes}", image_shape, *own, *others)
+        return Data(train, heldout, config, description, image_shape, *trained)
+    others = everything[~chosen[1]], classes[1][~chosen[1]]
+    return Data(train, heldout, config, f"{description}; classes {config.classes}", image_shape, *trained, *others)
 
 
 def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Which training and held-out samples belong to the classes that `text` names."""
     if labels is None:
         raise UserError(f"classes needs labelled samples: got {text!r}, and {name} has none; leave classes empty")
-    there = np.intersect1d(labels[0], labels[1])
-    if not len(there):
+    available = np.intersect1d(labels[0], labels[1])
+    if not len(available):
         raise UserError(f"classes needs a class with training and held-out samples: {name} has none; use more samples")
-    wanted: list[int] = []
+    chosen: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not match:
@@ -167,49 +167,13 @@ def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[
                 f"classes must be whole numbers and ranges of them, such as 0-4,7: got {text!r}; leave it empty for all"
             )
         first, last = int(match[1]), int(match[2] or match[1])
-        if first > last or not {first, last} <= set(there.tolist()):
+        if first > last or not {first, last} <= set(available.tolist()):
             raise UserError(
-                f"classes must be among those of {name}, {there.min()} to {there.max()}, in rising order: "
+                f"classes must be among those of {name}, {available.min()} to {available.max()}, in rising order: "
                 f"got {text!r}; leave it empty for all"
             )
-        wanted += there[(there >= first) & (there <= last)].tolist()
-    return np.isin(labels[0], wanted), np.isin(labels[1], wanted)
-
-
-def normalise(train: np.ndarray, heldout: np.ndarray, rule: str, subtract_mean: str) -> tuple[np.ndarray, np.ndarray]:
-    """Normalise both splits by the training split's statistics.
-
-        ufldl   x <- clip(x - mean, -3 std, 3 std) / (3 std) * 0.4 + 0.5, so that a sigmoid can reach it: [.1, .9]
-        unit    x <- (x - mean) / std
-        none    as it is
-
-    Args:
-        subtract_mean: patch (every sample's own mean over its inputs) or global (one mean over all samples and inputs).
-
-    Raises:
-        UserError: nothing is left after the mean is subtracted.
-
-    Source: Ng, UFLDL exercise "Sparse Autoencoder", normalizeData (which subtracts each patch's own mean).
-    """
-    if rule == "none":
-        return train.astype(np.float32), heldout.astype(np.float32)
-    centre = train.mean(dtype=np.float64)
-    centred = [
-        split - (split.mean(axis=1, keepdims=True, dtype=np.float64) if subtract_mean == "patch" else centre)
-        for split in (train, heldout)
-    ]
-    std = centred[0].std()
-    if std < 1e-12:
-        raise UserError(
-            f"samples must differ from their mean to be normalised: got standard deviation {std:.3g}; "
-            "use samples that vary, or normalize none"
-        )
-    if rule == "ufldl":
-        limit = CLIP_STD * std
-        centred = [np.clip(split, -limit, limit) / limit * 0.4 + 0.5 for split in centred]
-    else:
-        centred = [split / std for split in centred]
-    return centred[0].astype(np.float32), centred[1].astype(np.float32)
+        chosen += available[(available >= first) & (available <= last)].tolist()
+    return np.isin(labels[0], chosen), np.isin(labels[1], chosen)
 
 
 def check_fits(samples: int, d_in: int) -> None:
