@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sae_jax.data.config import DataConfig
-from sae_jax.models.types import Hyperparameters
+from sae_jax.models import CLASSIC
 from sae_jax.settings import (
     CLOSED_UNIT,
     HALF_OPEN_UNIT,
@@ -19,7 +19,7 @@ from sae_jax.settings import (
     settings_of,
     unknown,
 )
-from sae_jax.training.config import Config
+from sae_jax.training.config import TrainingSettings, declared, lane_settings
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_ranges_admit_and_say_what_they_say(within, inside, outside, words):
     assert str(within) == words
 
 
-@pytest.mark.parametrize("owner", [Hyperparameters, Config, DataConfig])
+@pytest.mark.parametrize("owner", [CLASSIC.Settings, TrainingSettings, DataConfig])
 def test_every_default_lies_in_its_own_range_and_has_help(owner):
     for name, field in settings_of(owner).items():
         assert check(field, field.default) == field.default, name
@@ -53,15 +53,15 @@ def test_every_default_lies_in_its_own_range_and_has_help(owner):
 )
 def test_values_that_single_precision_moves_out_of_range_are_refused(name, value):
     with pytest.raises(UserError, match=f"{name} must be"):
-        check(settings_of(Hyperparameters)[name], value)
+        check(declared(CLASSIC)[name], value)
 
 
 def test_values_take_the_declared_type():
-    config = Config(d_hidden="12", tied="True", steps=1e3)
-    assert (config.d_hidden, config.tied, config.steps) == (12, True, 1000)
-    assert isinstance(config.steps, int)
+    settings = lane_settings(d_hidden="12", tied="True", steps=1e3)
+    assert (settings.model.d_hidden, settings.model.tied, settings.training.steps) == (12, True, 1000)
+    assert isinstance(settings.training.steps, int)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.steps = 5
+        settings.training.steps = 5
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_values_take_the_declared_type():
 )
 def test_errors_say_the_rule_the_value_and_the_fix(settings, message):
     with pytest.raises(UserError, match=message):
-        Config(**settings)
+        lane_settings(**settings)
 
 
 def test_names_are_spelt_for_the_command_line_and_guessed_when_mistyped():

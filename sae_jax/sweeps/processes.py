@@ -144,12 +144,12 @@ def agree(phase: Phase, what: str, value: Any) -> None:
     """Refuse to go on where processes do not all have the same value of JSON.
 
     Raises:
-        UserError: they do not; `what` says what differs.
+        Refused: they do not; `what` says what differs.
     """
     values = gather(phase, lambda: json.dumps(value))
     for process, other in enumerate(values):
         if other != values[0]:
-            raise UserError(
+            raise Refused(
                 f"all processes must have the same {what}: process {process} differs from process 0; start all alike"
             )
 

@@ -195,15 +195,16 @@ def check_data(settings: LaneSettings, data: Data) -> None:
     """Refuse settings that cannot work with the data, before anything is trained.
 
     Raises:
-        UserError: a batch is larger than the data, the model cannot reach the values, or there is nothing to explain.
+        UserError: a batch is larger than the data, an optimizer of all samples is given a stream of them, the model
+            cannot reach the values, or there is nothing to explain.
     """
     training = settings.training
     full_batch = OPTIMIZERS[training.optimizer].full_batch
-    if full_batch and data.stream:
+    if full_batch and data.stream is not None:
         raise UserError(
-            f"optimizer {training.optimizer} takes all samples at every step: got a stream of them; use adam or sgd"
+            f"optimizer {training.optimizer} takes all samples at every step: got a stream of batches; use adam or sgd"
         )
-    if training.batch_size > len(data.train) and not full_batch and not data.stream:
+    if training.batch_size > len(data.train) and data.stream is None and not full_batch:
         raise UserError(
             f"batch_size must be at most the number of training samples: got {training.batch_size} of "
             f"{len(data.train)}; use {len(data.train)} or less"

@@ -29,12 +29,16 @@ def free_port():
 
 def start(folder, *each):
     """Processes of one sweep, each with the words of its own beside those of a small one."""
+    return run_together(folder, [["-m", "experiments.sweep", *SMALL, *words] for words in each])
+
+
+def run_together(folder, each):
+    """Processes of one run, each a list of words for Python; where they are several, they find each other."""
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "COLUMNS": "120", "XDG_CACHE_HOME": CACHE}
     port, running = free_port(), []
     for number, words in enumerate(each):
         others = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(len(each)), "--process-id", str(number)]
-        command = [sys.executable, "-m", "experiments.sweep", *SMALL, *words]
-        command += ["--distributed", *others] if len(each) > 1 else []
+        command = [sys.executable, *words, *(["--distributed", *others] if len(each) > 1 else [])]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append(subprocess.Popen(command, cwd=folder, env=environment, text=True, **streams))
     return running
@@ -136,6 +140,65 @@ def test_what_one_process_refuses_all_refuse_in_one_line(each, message, tmp_path
     assert leader[:2] == (2, "") and leader[2].startswith(message) and leader[2].count("\n") == 1
     assert follower == (2, "", "")
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["runs/taken/results.nc"]
+
+
+JOINED = """
+import sys, time
+from sae_jax import UserError
+from sae_jax.commands.cluster import launch
+from sae_jax.commands.flags import one_line_errors
+from sae_jax.sweeps.processes import agree, gather, leads, together
+
+def refuse(words):
+    raise UserError(words)
+
+with one_line_errors():
+    launch(sys.argv[1:])
+    number = int(sys.argv[-1])
+"""
+
+
+def test_processes_in_different_phases_end_with_an_error_that_names_both(tmp_path):
+    code = JOINED + (
+        "    try:\n"
+        "        together(['claim the folder', 'train', 'claim the folder'][number], lambda: None)\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
+        "        raise\n"
+    )
+    line = (
+        "all processes must be in the same phase: process 1 is at 'train', process 0 at 'claim the folder'; "
+        "start all with the same command and the same version\n"
+    )
+    leader, *followers = ended(run_together(tmp_path, [["-c", code]] * 3), 60)
+    assert leader == (2, line, f"error: {line}") and followers == [(2, line, "")] * 2
+
+
+def test_what_each_process_returns_reaches_all_however_long_it_is_and_takes(tmp_path):
+    code = JOINED + (
+        "    values = [[0, ''], [1, 'ä' * 400]]\n"
+        "    print(gather('load the data', lambda: values[number]) == values)\n"
+        "    print(together('load the data', lambda: time.sleep(4 * leads()) or number) == number)\n"
+        "    agree('load the data', 'samples', [float('nan'), 'x' * 508])\n"
+        "    try:\n"
+        "        together('train', lambda: refuse('only one refuses') if number else None)\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
+        "    agree('train', 'number', number)\n"
+    )
+    leader, follower = ended(run_together(tmp_path, [["-c", code]] * 2), 60)
+    printed = "True\nTrue\nonly one refuses\n"
+    differs = "error: all processes must have the same number: process 1 differs from process 0; start all alike\n"
+    assert leader == (2, printed, differs) and follower == (2, printed, "")
+
+
+def test_a_process_that_ends_while_another_waits_for_it_is_noticed(tmp_path):
+    code = (
+        JOINED + "    together('train', lambda: sys.stdout.flush() or __import__('os')._exit(9) if number else None)\n"
+    )
+    leader, follower = ended(run_together(tmp_path, [["-c", code]] * 2), 60)
+    assert follower[0] == 9 and leader[0] not in (0, 2)
+    assert leader[2].startswith("error: the processes of this run have lost each other") and leader[2].count("\n") == 1
 
 
 @pytest.mark.parametrize(

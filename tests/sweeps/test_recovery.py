@@ -138,7 +138,7 @@ def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
         raise FileNotFoundError(2, "No such file or directory", path)
 
     made, _ = again(kept)
-    monkeypatch.setattr(keepers, "remove", vanished)
+    monkeypatch.setattr(keepers, "remove_checkpoint", vanished)
     made.save(state(40, first=4), value(40))
     with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
         made.wait()
@@ -165,7 +165,7 @@ def test_what_others_have_put_there_is_left_alone(kept):
 
 @pytest.mark.parametrize("other", [state(100, first=2)._replace(finished=True), state(100)])
 def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other):
-    checkpoints.write(kept / "lanes" / "000-000000000", "", other, value(7))
+    checkpoints.write_checkpoint(kept / "lanes" / "000-000000000", "", other, value(7))
     made, lines = again(kept)
     assert made.position(0, 0) is None and "it is one of other lanes; they are trained again" in lines[0]
     with pytest.raises(UserError, match="it belongs to another run"):
@@ -179,7 +179,7 @@ def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
         writing.set()
         assert go_on.wait(30)
 
-    monkeypatch.setattr("sae_jax.sweeps.recovery.write", slow)
+    monkeypatch.setattr("sae_jax.sweeps.recovery.write_checkpoint", slow)
     made = Recovery(tmp_path, every=0)
     assert made.next_call(FIRST_CALL, None).save
     made.save(state(1), value(1))

@@ -5,19 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.models import memory as sparsity
-from sae_jax.models.activations import ACTIVATIONS
-from sae_jax.models.autoencoder import encode, init
-from sae_jax.models.penalties import (
-    contractive_penalty,
-    kl_divergence,
-    kl_penalty,
-    kl_slope,
-    l1_penalty,
-    weight_decay,
-)
-from sae_jax.models.types import EPSILON
-from sae_jax.training.config import Config
+from sae_jax.models import memory
+from sae_jax.models.kl import EPSILON, kl_divergence, kl_penalty, kl_slope
 from tests import references
 
 
@@ -77,13 +66,12 @@ def test_minibatch_means_bias_the_penalty_and_the_running_mean_shrinks_that():
     means = np.random.default_rng(0).binomial(batch, rho, size=draws) / batch
     with jax.enable_x64(True):
         bias = float(jnp.mean(kl_divergence(jnp.float64(rho), jnp.asarray(means))))
-        config = Config(d_hidden=1)
 
         def take(state, mean):
-            state = sparsity.update(state, mean[None], jnp.float64(decay))
-            return state, sparsity.estimate(state, jnp.float64(rho))
+            state = memory.update(state, mean[None], jnp.float64(decay))
+            return state, memory.estimate(state, jnp.float64(rho))
 
-        start = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), sparsity.init(rho, config))
+        start = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), memory.start(rho, 1, "rho"))
         _, running = jax.lax.scan(take, start, jnp.asarray(means))
         shrunk = float(jnp.mean(kl_divergence(jnp.float64(rho), running[:, 0])))
     assert bias == pytest.approx(1 / (2 * batch), rel=0.05)
@@ -115,10 +103,10 @@ def test_with_the_batchs_own_mean_the_rule_is_what_autodiff_gives(codes):
 def test_through_the_running_mean_autodiff_gives_one_minus_lambda_times_the_rule(codes, decay):
     # Fact 6.
     rho, beta = 0.05, 3.0
-    state = sparsity.init(0.1, Config(d_hidden=5))
+    state = memory.start(0.1, 5, "rho")
 
     def after(h):
-        return sparsity.estimate(sparsity.update(state, jnp.mean(h, axis=0), decay), rho)
+        return memory.estimate(memory.update(state, jnp.mean(h, axis=0), decay), rho)
 
     rule = jax.grad(lambda h: kl_penalty(h, jax.lax.stop_gradient(after(h)), rho, beta))(codes)
     autodiff = jax.grad(lambda h: beta * jnp.sum(kl_divergence(rho, after(h))))(codes)
@@ -169,31 +157,3 @@ def test_strict_dtype_promotion(codes):
         q, rho, beta = jnp.full(5, 0.3), jnp.float32(0.05), jnp.float32(3)
         gradients = jax.grad(kl_penalty, argnums=(0, 1, 2, 3))(codes, q, rho, beta)
     assert {gradient.dtype for gradient in gradients} == {jnp.dtype("float32")}
-
-
-def test_weight_decay_is_half_the_squared_norm_and_spares_biases():
-    params = {
-        "encoder_weight": jnp.asarray([[1.0, 2.0]]),
-        "decoder_weight": jnp.asarray([[3.0], [4.0]]),
-        "encoder_bias": jnp.asarray([5.0, 6.0]),
-        "decoder_bias": jnp.asarray([7.0]),
-    }
-    assert float(weight_decay(params)) == (1 + 4 + 9 + 16) / 2
-
-
-def test_l1_is_the_mean_over_samples_of_the_sum_over_units():
-    codes = jnp.asarray([[1.0, -2.0, 0.0], [0.0, 0.5, 0.5]])
-    assert float(l1_penalty(codes)) == (3 + 1) / 2
-
-
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
-@pytest.mark.parametrize("k", [None, 3])
-def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation, k):
-    config = Config(d_hidden=5, activation=activation)
-    params = init(jax.random.key(0), config, 7)
-    params["encoder_bias"] = jnp.linspace(-1.0, 1.0, 5)
-    x = jax.random.normal(jax.random.key(1), (11, 7))
-    jacobians = jax.vmap(jax.jacrev(lambda one: encode(params, one[None], config, k)[0]))(x)
-    expected = float(jnp.mean(jnp.sum(jnp.square(jacobians), axis=(1, 2))))
-    found = contractive_penalty(params, encode(params, x, config, k), activation, k is not None)
-    assert float(found) == pytest.approx(expected, rel=1e-5)

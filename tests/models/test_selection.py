@@ -1,11 +1,11 @@
-"""The k largest pre-activations of every sample."""
+"""The k largest pre-activations of every sample, and the codes that they leave out."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.models.activations import largest
+from sae_jax.models.selection import dropped, largest
 
 RNG = np.random.default_rng(0)
 SPECIAL = np.array([[0.0, -1e-38, 3e38, -3e38, 1e-40, -2.5, np.inf, -np.inf]], np.float32)
@@ -25,3 +25,8 @@ def test_equal_values_are_kept_together_and_a_large_k_keeps_all():
     values = jnp.asarray([[1.0, 2.0, 2.0, 0.0]])
     np.testing.assert_array_equal(largest(values, 1), [[False, True, True, False]])
     assert np.all(largest(values, 9))
+
+
+def test_dropped_codes_are_those_that_are_exactly_zero():
+    codes = jnp.asarray([[0.0, -0.0, 1e-30, -3.0]])
+    np.testing.assert_array_equal(dropped(codes), [[True, True, False, False]])

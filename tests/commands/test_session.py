@@ -1,0 +1,34 @@
+"""What sweep and train share, before a process joins others."""
+
+import json
+
+import pytest
+
+from sae_jax.commands import session
+from sae_jax.commands.flags import parse
+
+
+def parsed(words):
+    return parse(words, "python -m experiments.sweep", "", {}, several=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "devices"),
+    [
+        ([], 0),
+        (["--devices", "3"], 3),
+        (["--resume", "run"], 5),
+        (["--resume", "runs/run", "--devices", "3"], 3),
+        # What is wrong is said when all processes can hear it.
+        (["--resume", "elsewhere"], 0),
+        (["--devices", "many"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_devices_are_known_before_processes_join(words, devices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "run" / "unfinished").mkdir(parents=True)
+    record = {"command": "python -m experiments.sweep --devices 5 --rho 0.1 --name run", "packing": []}
+    record |= {name: {} for name in ("settings", "run", "versions")}
+    (tmp_path / "runs" / "run" / "config.json").write_text(json.dumps(record))
+    assert session._devices("sweep", words, parsed) == devices
