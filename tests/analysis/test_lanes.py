@@ -62,7 +62,7 @@ def test_a_model_of_ones_own_comes_back_by_its_record(samples):
     with pytest.raises(UserError, match="unknown model mine"):
         grid_of(made)
     assert grid_of(made, mine).model is mine and grid_of(made, mine).axes == {"rho": (0.05, 0.1)}
-    with pytest.raises(UserError, match="must hold the parameters of model classic: got no encoder_weight"):
+    with pytest.raises(UserError, match="results must hold encoder_weight over rho, seed, unit, input: got none"):
         trained(made, as_data(samples), model=CLASSIC)
     [lanes] = trained(made, as_data(samples), model=mine)
     assert list(lanes.lanes.params) == ["encoder_bias"]

@@ -21,18 +21,13 @@ def test_every_variable_has_a_label_units_and_a_kind(dataset):
     kinds = {}
     for name, variable in dataset.data_vars.items():
         assert all(isinstance(variable.attrs[key], str) and variable.attrs[key] for key in DESCRIPTION)
-        kinds.setdefault(variable.attrs["kind"], []).append(name)
+        kinds.setdefault(variable.attrs["kind"], set()).add(name)
+    measures = ["reconstruction", "explained_variance", "l0", "dead_fraction", "firing_rate"]
     assert kinds == {
-        "curve": ["loss", "loss_reconstruction", "loss_kl", "loss_weight_decay", "loss_l1"],
-        "measure": [
-            f"eval_{name}"
-            for name in (
-                *("reconstruction", "mean_activation", "max_activation"),
-                *("explained_variance", "l0", "dead_fraction", "firing_rate"),
-            )
-        ],
-        "status": ["diverged_at", "stopped_at", "image_height", "image_width"],
-        "parameter": ["encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"],
+        "curve": {"loss", "loss_reconstruction", "loss_kl", "loss_weight_decay", "loss_l1"},
+        "measure": {f"eval_{name}" for name in [*measures, "mean_activation", "max_activation"]},
+        "status": {"diverged_at", "stopped_at", "image_height", "image_width"},
+        "parameter": {"encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"},
     }
     for coordinate in dataset.coords.values():
         assert all(coordinate.attrs[key] and isinstance(coordinate.attrs[key], str) for key in DESCRIPTION[:2])

@@ -61,13 +61,18 @@ def test_memory_grows_with_the_batch_by_the_codes_and_not_by_many_times_as_much(
     assert plan(64, devices=2, data_parallel=2, d_hidden=512, batch_size=512).lane_bytes == small
 
 
-@pytest.mark.parametrize("settings", [{}, {"tied": True}, {"patience": 3}, {"optimizer": "sgd"}], ids=str)
-def test_the_state_is_counted_once_beside_a_gradient(settings):
+@pytest.mark.parametrize(
+    ("settings", "gradients"),
+    # Under early stopping the state before the steps is held until it is known whether the lane goes on.
+    [({}, 2.5), ({"tied": True}, 2.5), ({"optimizer": "sgd"}, 2.5), ({"patience": 3}, 4.5)],
+    ids=str,
+)
+def test_the_state_is_counted_once_beside_gradients(settings, gradients):
     settings = {"d_hidden": 1024, "batch_size": 1} | settings
     state, needed = state_bytes(256, **settings), lane_bytes(256, **settings)
     params = jax.eval_shape(lambda: init_state(jax.random.key(0), lane_settings(**settings), 256).params)
     gradient = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
-    assert state < needed < state + 2.5 * gradient
+    assert state < needed < state + gradients * gradient
 
 
 def test_memory_grows_with_the_width_in_proportion():
