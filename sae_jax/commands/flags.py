@@ -121,10 +121,10 @@ def read(
     types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
     fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
     # The library has flags of its own, which write files.
-    known = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
+    flags = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
     for word in argv:
-        if word.startswith("--") and word != "--help" and _flag_of(word) not in known:
-            raise unknown("flag", word.partition("=")[0], known)
+        if word.startswith("--") and word != "--help" and _flag_of(word) not in flags:
+            raise unknown("flag", word.partition("=")[0], flags)
     _refuse_repeats(argv)
     whole: type[Any] = dataclasses.make_dataclass("options", fields)
     parsed, rest = tyro.cli(
@@ -138,7 +138,7 @@ def read(
     words = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
     if rest:
         if rest[0].startswith("-"):
-            raise unknown("flag", rest[0].partition("=")[0], known)
+            raise unknown("flag", rest[0].partition("=")[0], flags)
         raise UserError(f"every value needs a flag before it: got {rest[0]!r}; see --help")
     return words
 
@@ -151,13 +151,13 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
     """The words of a command line but for some options with their values: those named, and those that argv gives."""
     left_out = {flag(name) for name in names} | {_flag_of(word) for word in argv if word.startswith("--")}
-    kept, keep = [], True
+    remaining, included = [], True
     for word in words:
         if word.startswith("--"):
-            keep = _flag_of(word) not in left_out
-        if keep:
-            kept.append(word)
-    return kept
+            included = _flag_of(word) not in left_out
+        if included:
+            remaining.append(word)
+    return remaining
 
 
 def checked_settings(owner: type, words: Mapping[str, tuple[str, ...]]) -> Any:
@@ -230,8 +230,8 @@ def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several:
     if len(words) > 1 and not several:
         raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)}); leave one")
     try:
-        found = tuple(check(field, word) for word in words)
-        return tuple(value[0] if isinstance(value, tuple) else value for value in found)
+        values = tuple(check(field, word) for word in words)
+        return tuple(value[0] if isinstance(value, tuple) else value for value in values)
     except UserError as error:
         raise UserError(f"{flag(name)}: {error}") from None
 
