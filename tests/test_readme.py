@@ -1,4 +1,4 @@
-"""The README's Python runs as written, and what it names exists."""
+"""The Python of README and CONTRIBUTING runs as written, and what the documents name exists."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,51 @@ import pytest
 from experiments.benchmark.__main__ import markdown_table as benchmark_table
 from experiments.benchmark.__main__ import saved
 from experiments.reproduce.report import markdown_table
+from sae_jax.analysis.tasks import TASKS
 from sae_jax.data import SOURCES
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCUMENTS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
+README = DOCUMENTS["README.md"]
+BLOCKS = [
+    (name, code) for name, text in DOCUMENTS.items() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
+LONGEST_EXAMPLE = 20
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
-def test_code_runs(code, capsys):
-    exec(compile(code, "README.md", "exec"), {})
+@pytest.mark.parametrize(("name", "code"), BLOCKS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BLOCKS)])
+def test_code_runs(name, code, capsys, monkeypatch):
+    for registry in (SOURCES, TASKS):  # What an example registers is gone after it.
+        for entry in ("faces", "spread"):
+            monkeypatch.setitem(registry, entry, None)
+    exec(compile(code, name, "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_every_kind_of_part_has_a_short_example():
+    parts = DOCUMENTS["CONTRIBUTING.md"].split("\n## ")[1:]
+    assert [part.partition("\n")[0] for part in parts] == [
+        *("A term of the loss", "A measure", "A model", "A data set", "A task")
+    ]
+    for part in parts:
+        [code] = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+        assert len([line for line in code.splitlines() if line.strip()]) < LONGEST_EXAMPLE
+
+
+def test_the_readme_is_short_and_begins_with_its_two_commands():
+    lines = README.splitlines()
+    commands = [line.strip() for line in lines[:20] if line.startswith("    ")]
+    assert len(lines) < 250
+    assert commands == [
+        "python -m pip install -r requirements.txt && python -m experiments.sweep",
+        "python -m pip install -r requirements-dev.txt && python -m pytest",
+    ]
+
+
+def test_the_layout_names_every_room():
+    listed = re.findall(r"^    sae_jax/(\w+)/ ", README, re.MULTILINE)
+    rooms = {path.parent.name for path in (ROOT / "sae_jax").glob("*/__init__.py")}
+    assert len(listed) == 7 and set(listed) == rooms
 
 
 def test_every_data_set_is_listed():
@@ -26,14 +60,22 @@ def test_every_data_set_is_listed():
         assert f"`{kind}" in README
 
 
-def test_every_figure_is_there():
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / path).is_file()
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_every_figure_and_document_that_is_linked_is_there(name):
+    folder = ROOT if (ROOT / name).is_file() else ROOT / "docs"
+    for path in re.findall(r"\]\(([^):#]+)\)", DOCUMENTS[name]):
+        assert (folder / path).is_file(), path
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_every_file_that_is_named_is_there(name):
+    for path in re.findall(r"`((?:sae_jax|experiments|tests|docs)/[\w/]+\.\w+)`", DOCUMENTS[name]):
+        assert (ROOT / path).is_file(), path
 
 
 def test_the_table_of_reproductions_is_the_commands_own():
-    assert markdown_table(ROOT / "reproductions") in README
+    assert markdown_table(ROOT / "reproductions") in DOCUMENTS["reproductions.md"]
 
 
 def test_the_table_of_the_benchmark_is_the_commands_own():
-    assert benchmark_table(saved(ROOT / "docs" / "benchmark.json")) in README
+    assert benchmark_table(saved(ROOT / "docs" / "benchmark.json")) in DOCUMENTS["benchmark.md"]
