@@ -35,7 +35,7 @@ def test_every_kind_of_part_has_a_short_example():
         *("A term of the loss", "A measure", "A model", "A data set", "A task")
     ]
     for part in parts:
-        [code] = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+        [code] = BLOCK.findall(part)
         assert len([line for line in code.splitlines() if line.strip()]) < LONGEST_EXAMPLE
 
 
