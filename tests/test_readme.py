@@ -14,9 +14,8 @@ from sae_jax.data import SOURCES
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
 README = DOCUMENTS["README.md"]
-BLOCKS = [
-    (name, code) for name, text in DOCUMENTS.items() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BLOCKS = [(name, code) for name, text in DOCUMENTS.items() for code in BLOCK.findall(text)]
 LONGEST_EXAMPLE = 20
 
 

@@ -46,7 +46,7 @@ class Output:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, measure row by row, tell, save."""
+    """Parse, measure row by row, save, show."""
     with one_line_errors():
         words = read(
             argv,
@@ -66,19 +66,19 @@ def main(argv: list[str]) -> None:
         if output.json:
             check_file(Path(output.json), "--json")
 
-        def keep(content: dict[str, Any]) -> None:
+        def save(content: dict[str, Any]) -> None:
             if output.json:
                 write_whole(target, (json.dumps(content, indent=2) + "\n").encode(), "--json")
 
-        tell(benchmark(output.quick, keep))
+        show(benchmark(output.quick, save))
 
 
-def benchmark(quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """All rows, the product rate at 2048 x 2048 and the fits by L-BFGS, for JSON.
 
     Args:
         quick: whether to measure small shapes, shortly.
-        keep: takes what has been measured, whenever there is more of it.
+        save: takes what has been measured, whenever there is more of it.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     devices = choose_devices()
@@ -94,10 +94,10 @@ def benchmark(quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, 
                 raise
             print(f"left out {shape}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
             continue
-        keep(content)
+        save(content)
         print(f"measured {shape}", file=sys.stderr, flush=True)
     content["lbfgs"] = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
-    keep(content)
+    save(content)
     return content
 
 
@@ -139,7 +139,7 @@ def markdown_table(content: dict[str, Any]) -> str:
     return "\n".join([f"{above}.", "", *(f"| {' | '.join(row)} |" for row in rows), "", f"{below}."])
 
 
-def tell(content: dict[str, Any]) -> None:
+def show(content: dict[str, Any]) -> None:
     """Print the numbers."""
     above, below = lines_of(content)
     table = Table(title=above, title_justify="left")

@@ -12,8 +12,9 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from scipy.special import expit
 
+from experiments.reproduce.ufldl import FULL_BATCH
 from experiments.reproduce.ufldl_patches import BETA, RHO, WEIGHT_DECAY
-from sae_jax import Config, DataConfig, init, keys_of, load, sweep
+from sae_jax import CLASSIC, DataConfig, keys_of, lane_settings, load, sweep
 
 
 def against_scipy(samples: int, steps: int, seeds: int) -> dict[str, Any]:
@@ -28,29 +29,30 @@ def against_scipy(samples: int, steps: int, seeds: int) -> dict[str, Any]:
         For JSON: seconds a fit and the largest final cost of both, and the ratio of the seconds.
     """
     data = load(DataConfig(samples=samples))
-    config = Config(
-        d_hidden=25, reconstruction_loss="half_squared_error", estimator="batch", optimizer="lbfgs", steps=steps
-    )
+    coefficients = {"rho": RHO, "beta": BETA, "weight_decay": WEIGHT_DECAY}
+    settings = {"d_hidden": 25, "steps": steps, **FULL_BATCH, **coefficients}
+    model = lane_settings(**settings).model
     limits = {"maxiter": steps, "maxfun": 10 * steps}
-    theirs, spent, ours = [], [], []
+    scipy_costs, scipy_seconds, engine_seconds = [], [], []
     for seed in range(seeds):
-        start, rebuild = ravel_pytree(init(keys_of(jax.random.key(seed)).init, config, data.train.shape[1]))
-        began = time.perf_counter()
-        cost = numpy_cost(data.train.astype(np.float64), {name: part.shape for name, part in rebuild(start).items()})
-        found = scipy.optimize.minimize(
-            cost, np.asarray(start, np.float64), jac=True, method="L-BFGS-B", options=limits
+        params = CLASSIC.init(keys_of(jax.random.key(seed)).init, data.train.shape[1], model)
+        flat, rebuild = ravel_pytree(params)
+        start = time.perf_counter()
+        cost = numpy_cost(data.train.astype(np.float64), {name: part.shape for name, part in rebuild(flat).items()})
+        minimum = scipy.optimize.minimize(
+            cost, np.asarray(flat, np.float64), jac=True, method="L-BFGS-B", options=limits
         )
-        theirs.append(float(found.fun))
-        spent.append(time.perf_counter() - began)
+        scipy_costs.append(float(minimum.fun))
+        scipy_seconds.append(time.perf_counter() - start)
     for _ in range(2):
-        began = time.perf_counter()
-        trained = sweep(config, data, seeds=seeds, rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY)
-        ours.append((time.perf_counter() - began) / seeds)
+        start = time.perf_counter()
+        trained = sweep(data, seeds=seeds, **settings)
+        engine_seconds.append((time.perf_counter() - start) / seeds)
     return {
-        "seconds": {"engine": ours[-1], "SciPy": float(np.median(spent))},
-        "cost": {"engine": float(trained["loss"].isel(step=-1).max()), "SciPy": max(theirs)},
+        "seconds": {"engine": engine_seconds[-1], "SciPy": float(np.median(scipy_seconds))},
+        "cost": {"engine": float(trained["loss"].isel(step=-1).max()), "SciPy": max(scipy_costs)},
         "fits": seeds,
-        "ratio": float(np.median(spent)) / ours[-1],
+        "ratio": float(np.median(scipy_seconds)) / engine_seconds[-1],
     }
 
 

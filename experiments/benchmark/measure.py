@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmark.ours import Contender, control, engine, lanes_of, products
+from experiments.benchmark.contenders import Contender, control, engine, lanes_of, products
 from experiments.benchmark.shapes import Shape, samples
 from sae_jax.sweeps.devices import cpu_cores
 
@@ -37,9 +37,9 @@ def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str
     """
     data = samples(shape.d_in)
     lanes = lanes_of(shape, data, devices)
-    ours, cost = engine(lanes)
+    in_sweep, cost = engine(lanes)
     contenders: dict[str, tuple[Contender, int]] = {
-        ENGINE: (ours, lanes.number),
+        ENGINE: (in_sweep, lanes.number),
         PRODUCTS: (products(shape, devices), shape.lanes),
     }
     contenders |= {name: (control(shape, data, devices[0], name == "vmap"), shape.lanes) for name in CONTROLS}
@@ -74,9 +74,9 @@ def steps_in(advance: Contender, seconds: float) -> int:
 
 def timed(advance: Contender, steps: int) -> float:
     """Seconds that a number of steps take."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     advance(steps)
-    return max(time.perf_counter() - began, 1e-6)
+    return max(time.perf_counter() - start, 1e-6)
 
 
 def product_rate(shape: Shape, devices: list[jax.Device], seconds: float) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax import Config, Data, Hyperparameters, as_data
+from sae_jax import Data, DataConfig, LaneSettings, as_data
 from sae_jax.sweeps.grid import make_grid
 
 SAMPLES = 10_000
@@ -30,20 +30,21 @@ class Shape(NamedTuple):
         return 5 * 2 * self.batch * self.d_in * self.d_hidden
 
     @property
-    def config(self) -> Config:
-        """The program: the defaults at this shape, with an output that has no range."""
-        return Config(d_hidden=self.d_hidden, batch_size=self.batch, output="linear", steps=1_000_000)
+    def settings(self) -> dict[str, Any]:
+        """What all lanes share: defaults at this shape, an output without range, none of the warm-ups peers lack."""
+        size = {"d_hidden": self.d_hidden, "batch_size": self.batch, "steps": 1_000_000}
+        return {**size, "output": "linear", "warmup": 0.0, "beta_warmup": 0.0}
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of every cell: as many as a study would have."""
         return tuple(range(min(MOST_SEEDS, self.lanes)))
 
-    def cells(self) -> Hyperparameters:
-        """Hyperparameters of every cell, without the warm-ups that the peers lack; each leaf [cells]."""
+    def cells(self) -> LaneSettings:
+        """Settings of every cell, each leaf [cells]."""
         rho = np.linspace(0.02, 0.2, self.lanes // len(self.seeds)).tolist()
-        settings = {"rho": rho, "warmup": 0.0, "beta_warmup": 0.0}
-        return make_grid(self.config, samples(self.d_in).config, self.seeds, settings).cells()
+        grid = make_grid("classic", DataConfig(), self.seeds, {**self.settings, "rho": rho})
+        return next(cells for _, cells, _ in grid.programs())
 
     def __str__(self) -> str:
         return f"{self.d_in}-{self.d_hidden} x {self.batch} x {self.lanes}"

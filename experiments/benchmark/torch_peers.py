@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Array
 from torch import Tensor, nn
 
-from experiments.benchmark.ours import Contender
+from experiments.benchmark.contenders import Contender
 from experiments.benchmark.shapes import Shape
-from sae_jax import init, keys_of
-from sae_jax.models.types import EPSILON, Hyperparameters
+from sae_jax import CLASSIC, keys_of, lane_settings
+from sae_jax.models import classic
+from sae_jax.models.kl import EPSILON
 
 
 class InjectKL(torch.autograd.Function):
@@ -52,16 +53,16 @@ class Autoencoders(nn.Module):
     Args:
         params: encoder_weight [(lanes,) n, d_in], encoder_bias, decoder_weight, decoder_bias.
         rho: a scalar, or [lanes, 1].
-        hyper: beta, weight_decay and ema_decay are read.
+        settings: beta, weight_decay and ema_decay are read.
     """
 
-    def __init__(self, params: dict[str, Tensor], rho: Tensor, hyper: Hyperparameters) -> None:
+    def __init__(self, params: dict[str, Tensor], rho: Tensor, settings: classic.Settings) -> None:
         super().__init__()
         self.encoder_weight = nn.Parameter(params["encoder_weight"].clone())
         self.encoder_bias = nn.Parameter(params["encoder_bias"].clone())
         self.decoder_weight = nn.Parameter(params["decoder_weight"].clone())
         self.decoder_bias = nn.Parameter(params["decoder_bias"].clone())
-        self.beta, self.weight_decay, self.ema_decay = hyper.beta, hyper.weight_decay, hyper.ema_decay
+        self.beta, self.weight_decay, self.ema_decay = settings.beta, settings.weight_decay, settings.ema_decay
         self.register_buffer("rho", rho)
         self.register_buffer("mean_activation", torch.zeros_like(params["encoder_bias"]) + rho)
 
@@ -106,16 +107,16 @@ def peers(shape: Shape, train: np.ndarray) -> tuple[tuple[Contender, int], tuple
     """
     torch.compiler.reset()  # Past eight shapes it would go on uncompiled.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    starts = [
-        tensors(init(keys_of(jax.random.key(lane)).init, shape.config, shape.d_in)) for lane in range(shape.lanes)
-    ]
+    settings = lane_settings(**shape.settings)
+    keys = [keys_of(jax.random.key(lane)).init for lane in range(shape.lanes)]
+    starts = [tensors(CLASSIC.init(key, shape.d_in, settings.model)) for key in keys]
     stacked = {name: torch.stack([start[name] for start in starts]) for name in starts[0]}
-    rows, hyper = torch.from_numpy(train).to(device), Hyperparameters()
-    alone = Autoencoders(starts[0], torch.tensor(0.05), hyper).to(device)
-    together = Autoencoders(stacked, torch.linspace(0.02, 0.2, shape.lanes)[:, None], hyper).to(device)
+    rows = torch.from_numpy(train).to(device)
+    alone = Autoencoders(starts[0], torch.tensor(0.05), settings.model).to(device)
+    together = Autoencoders(stacked, torch.linspace(0.02, 0.2, shape.lanes)[:, None], settings.model).to(device)
 
     def contender(model: Autoencoders, compile_it: bool) -> Contender:
-        step = step_of(model, rows, hyper.learning_rate, compile_it)
+        step = step_of(model, rows, settings.training.learning_rate, compile_it)
 
         def advance(steps: int) -> None:
             for _ in range(steps):

@@ -24,7 +24,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, encode, load, sweep
+from sae_jax import LaneSettings, encode, lane_settings, load, sweep
 from sae_jax.analysis.tasks import TaskConfig, apply
 from sae_jax.models.activations import ACTIVATIONS
 
@@ -44,18 +44,22 @@ def run(options: Options) -> Report:
     """Train the five kinds; measure the norm, the singular values and the error of a softmax layer."""
     data = load(dataclasses.replace(options.mnist, samples=500 if options.quick else 0))
     kinds = ("contractive", "plain") if options.quick else tuple(KINDS)
-    config = Config(
-        d_hidden=40 if options.quick else 1000,
-        tied=True,
-        reconstruction_loss="bernoulli",
-        batch_size=50 if options.quick else 100,
-        steps=300 if options.quick else 6000,
-    )
+    shared: dict[str, Any] = {
+        "d_hidden": 40 if options.quick else 1000,
+        "tied": True,
+        "reconstruction_loss": "bernoulli",
+        "batch_size": 50 if options.quick else 100,
+        "steps": 300 if options.quick else 6000,
+        "beta": 0.0,
+        "weight_decay": 0.0,
+        "learning_rate": 1e-3,
+    }
+    seeds = 1 if options.quick else 2
     norms, errors, spectra = {}, {}, {}
     for kind in kinds:
-        fixed = {"beta": 0.0, "weight_decay": 0.0, "learning_rate": 1e-3, "seeds": 1 if options.quick else 2}
-        trained = sweep(config, data, **(fixed | KINDS[kind][2]))
-        lanes = [jacobian(trained.isel(seed=i), data.heldout, config) for i in range(trained.sizes["seed"])]
+        settings = shared | KINDS[kind][2]
+        trained = sweep(data, seeds=seeds, **settings)
+        lanes = [jacobian(trained.isel(seed=i), data.heldout, lane_settings(**settings)) for i in range(seeds)]
         norms[kind], spectra[kind] = float(np.mean([norm for norm, _ in lanes])), lanes[0][1]
         probed, _ = apply("probe", trained, TaskConfig(iterations=20 if options.quick else 200), data)
         errors[kind] = 100 * (1 - float(probed["probe_accuracy"].mean()))
@@ -93,14 +97,15 @@ def run(options: Options) -> Report:
     return Report(checks, figure)
 
 
-def jacobian(lane: xr.Dataset, x: np.ndarray, config: Config) -> tuple[float, np.ndarray]:
+def jacobian(lane: xr.Dataset, x: np.ndarray, settings: LaneSettings) -> tuple[float, np.ndarray]:
     """Mean Frobenius norm of dh/dx over samples, and the mean of its sorted singular values over the first few.
 
     dh_j/dx_i = sigma'(z_j) W_ji, whose singular values are the roots of the eigenvalues of W^T diag(sigma'^2) W.
     """
     weight = np.asarray(lane["encoder_weight"].values, float)
     params = {name: jnp.asarray(lane[name].values) for name in ("encoder_weight", "encoder_bias")}
-    slopes = np.asarray(ACTIVATIONS[config.activation].slope(encode(params, x, config))).astype(float)
+    codes = encode(params, x, settings)
+    slopes = np.asarray(ACTIVATIONS[settings.model.activation].slope(codes)).astype(float)
     norm = np.mean(np.sqrt(np.sum(slopes**2 * np.sum(weight**2, axis=1), axis=1)))
     spectra = [
         np.sqrt(np.maximum(np.linalg.eigvalsh((weight.T * slope**2) @ weight)[::-1], 0))

@@ -31,7 +31,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, DataConfig, load, sweep
+from sae_jax import DataConfig, load, sweep
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
 
@@ -110,19 +110,35 @@ def extent(rows: np.ndarray, side: int) -> np.ndarray:
 def _patches(options: Options) -> dict[str, np.ndarray]:
     samples, steps, units = (1000, 50, SHOWN) if options.quick else (40_000, 8000, 200)
     data = load(DataConfig(patch_size=SIDE, normalize="unit", samples=samples))
-    config = Config(d_hidden=units, output="linear", tied=True, batch_size=256, steps=steps)
-    shared: dict[str, Any] = {"beta": 0.0, "learning_rate": 0.05}
-    clean = sweep(config, data, weight_decay=WEIGHT_DECAY, **shared)["decoder_weight"].values[:, 0]
-    noisy = sweep(config, data, weight_decay=0.0, corruption="gaussian", noise=NOISE, **shared)["decoder_weight"]
+    shared: dict[str, Any] = {
+        "d_hidden": units,
+        "output": "linear",
+        "tied": True,
+        "batch_size": 256,
+        "steps": steps,
+        "beta": 0.0,
+        "learning_rate": 0.05,
+    }
+    clean = sweep(data, weight_decay=WEIGHT_DECAY, **shared)["decoder_weight"].values[:, 0]
+    noisy = sweep(data, weight_decay=0.0, corruption="gaussian", noise=NOISE, **shared)["decoder_weight"]
     return {"plain": clean[0], "decay .1": clean[1], "decay 1": clean[2], "denoising": noisy.values[0]}
 
 
 def _digits(options: Options) -> np.ndarray:
     steps, units, rate = (100, SHOWN, 0.05) if options.quick else (2500, 200, 0.01)
-    config = Config(
-        d_hidden=units, tied=True, corruption="masking", reconstruction_loss="bernoulli", batch_size=128, steps=steps
+    trained = sweep(
+        load(options.mnist),
+        d_hidden=units,
+        tied=True,
+        corruption="masking",
+        noise=MASKING,
+        reconstruction_loss="bernoulli",
+        batch_size=128,
+        steps=steps,
+        beta=0.0,
+        weight_decay=0.0,
+        learning_rate=rate,
     )
-    trained = sweep(config, load(options.mnist), beta=0.0, weight_decay=0.0, learning_rate=rate, noise=MASKING)
     return trained["decoder_weight"].values[:, 0]
 
 

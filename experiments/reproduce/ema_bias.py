@@ -11,7 +11,7 @@ from jaxtyping import Array
 from scipy.signal import lfilter
 
 from experiments.reproduce.report import Check
-from sae_jax.models.types import Key
+from sae_jax.models.base import Key
 
 RHO = 0.1
 DECAYS = (0.0, 0.5, 0.9, 0.99)

@@ -39,8 +39,8 @@ from matplotlib.ticker import NullFormatter
 
 from experiments.reproduce.ema_bias import DECAYS, RHO, Bias, bias_checks, measure_bias
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, Data, DataConfig, Hyperparameters, encode, init_state, keys_of, load, train_step
-from sae_jax.models.types import Key, Params, Scalar, without_unused
+from sae_jax import Data, DataConfig, LaneSettings, encode, init_state, keys_of, lane_settings, load, train_step
+from sae_jax.models.base import Key, Params, Scalar
 from sae_jax.sweeps.devices import choose_devices, lane_mesh, over_lanes
 
 SOURCE = "Ng, CS294A notes, section 3, with minibatches"
@@ -84,36 +84,45 @@ def run(options: Options) -> Report:
     phases: dict[int, Phases] = {}
     settled: Params = {}
     for batch_size in batch_sizes:
-        traces, params = _train(data, decays, betas, seeds, _config(batch_size, steps))
+        traces, params = _train(data, decays, betas, seeds, _settings(batch_size, steps))
         phases[batch_size] = _phases(traces, decays, steps // 2)
         settled = settled or {name: jnp.asarray(value[0, side // 3, side // 2]) for name, value in params.items()}
-    codes = np.asarray(encode(settled, data.train, _config(1, 1)), np.float64)
+    codes = np.asarray(encode(settled, data.train, _settings(1, 1)), np.float64)
     bias = measure_bias(codes, (64, 256) if quick else (8, 16, 32, 64, 128, 256), 1000 if quick else 3000)
     checks = _quick_checks(phases[64]) if quick else _phase_checks(phases, decays, betas)
     return Report(checks + bias_checks(bias), _draw(phases, decays, betas, bias))
 
 
-def _config(batch_size: int, steps: int) -> Config:
-    return Config(d_hidden=UNITS, batch_size=batch_size, steps=steps, reconstruction_loss="half_squared_error")
+def _settings(batch_size: int, steps: int) -> LaneSettings:
+    return lane_settings(
+        d_hidden=UNITS,
+        batch_size=batch_size,
+        steps=steps,
+        reconstruction_loss="half_squared_error",
+        rho=RHO,
+        weight_decay=1e-4,
+        final_learning_rate=1.0,
+    )
 
 
-def _train(data: Data, decays: np.ndarray, betas: np.ndarray, seeds: int, config: Config) -> tuple[Traces, Params]:
+def _train(data: Data, decays: np.ndarray, betas: np.ndarray, seeds: int, fixed: LaneSettings) -> tuple[Traces, Params]:
     """Train every cell of lambda x beta with every seed; arrays with leading axes [seed, lambda, beta]."""
-    steps, batch_size, recorded = config.steps, config.batch_size, config.steps // 2
+    steps, batch_size = fixed.training.steps, fixed.training.batch_size
+    recorded = steps // 2
 
     def lane(train: Array, decay: Scalar, beta: Scalar, key: Key) -> tuple[Traces, Params]:
-        fixed: dict[str, Any] = {"rho": RHO, "weight_decay": 1e-4, "final_learning_rate": 1.0}
-        hyper = dataclasses.replace(without_unused(Hyperparameters(**fixed)), beta=beta, ema_decay=decay)
+        model = dataclasses.replace(fixed.model, beta=beta, ema_decay=decay)
+        settings = dataclasses.replace(fixed, model=model)
         keys = keys_of(key)
 
         def step(state: Any, t: Array) -> tuple[Any, tuple[Array, Array, Array]]:
             # Drawn with replacement: a long average over permutations sees whole epochs, whose noise cancels.
             chosen = jax.random.randint(jax.random.fold_in(keys.batches, t), (batch_size,), 0, train.shape[0])
-            codes = encode(state.params, train[chosen], config)
-            state, _ = train_step(config, state, train[chosen], hyper)
-            return state, (jnp.mean(codes, axis=0), jnp.var(codes, axis=0, ddof=1), state.sparsity.average)
+            codes = encode(state.params, train[chosen], settings)
+            state, _ = train_step(settings, state, train[chosen])
+            return state, (jnp.mean(codes, axis=0), jnp.var(codes, axis=0, ddof=1), state.memory.average)
 
-        start = init_state(keys.init, config, hyper, train.shape[1])
+        start = init_state(keys.init, settings, train.shape[1])
         state = jax.lax.fori_loop(0, steps - recorded, lambda t, state: step(state, t)[0], start)
         state, (means, variances, estimates) = jax.lax.scan(step, state, jnp.arange(steps - recorded, steps))
         traces = Traces(
@@ -132,8 +141,8 @@ def _train(data: Data, decays: np.ndarray, betas: np.ndarray, seeds: int, config
     devices = choose_devices()
     devices = devices[: 1 if len(seed_of) % len(devices) else len(devices)]
     everything = over_lanes(lane, lane_mesh(devices), shared=1, blocks_in_turn=True)
-    found = jax.device_get(everything(data.train, *blocks, jax.vmap(jax.random.key)(seed_of)))
-    return jax.tree.map(lambda leaf: leaf.reshape(seeds, len(decays), len(betas), *leaf.shape[2:]), found)
+    lanes = jax.device_get(everything(data.train, *blocks, jax.vmap(jax.random.key)(seed_of)))
+    return jax.tree.map(lambda leaf: leaf.reshape(seeds, len(decays), len(betas), *leaf.shape[2:]), lanes)
 
 
 def _period(series: Array) -> Array:

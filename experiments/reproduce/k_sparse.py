@@ -18,7 +18,7 @@ import dataclasses
 from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, load, sweep
+from sae_jax import load, sweep
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.tasks import TaskConfig, apply
 
@@ -31,15 +31,19 @@ def run(options: Options) -> Report:
     """Train one lane for each k, all in one program, and a softmax layer on the codes of each."""
     data = load(dataclasses.replace(options.mnist, samples=500 if options.quick else 0))
     units, ks = (40, (1, 8)) if options.quick else (1000, (5, 10, 25, 40, 70, 150, 400, 1000))
-    config = Config(
+    trained = sweep(
+        data,
         d_hidden=units,
+        k=ks,
         activation="linear",
         output="linear",
         tied=True,
         batch_size=50 if options.quick else 100,
         steps=300 if options.quick else 6000,
+        beta=0.0,
+        weight_decay=0.0,
+        learning_rate=1e-3,
     )
-    trained = sweep(config, data, k=ks, beta=0.0, weight_decay=0.0, learning_rate=1e-3)
     probed, _ = apply("probe", trained, TaskConfig(iterations=20 if options.quick else 200), data)
     errors = dict(zip(ks, 100 * (1 - probed["probe_accuracy"].values[:, 0]), strict=True))
     raw = 100 * (1 - float(probed["probe_accuracy_raw"]))

@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import kl_divergence
-from sae_jax.models.penalties import kl_slope
+from sae_jax.models.kl import kl_slope
 
 SOURCE = "Ng, CS294A notes, section 3"
 TARGETS = (0.2, 0.05)

@@ -26,7 +26,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, DataConfig, load, sweep
+from sae_jax import DataConfig, load, sweep
 
 SOURCE = "tutorials, on the penalty of Ng, CS294A notes, section 3"
 STRONG, GENTLE = 3.0, 0.1
@@ -62,8 +62,9 @@ def run(options: Options) -> Report:
     """Sweep both knobs, match the errors, compare."""
     quick = options.quick
     common: dict[str, Any] = {
-        "config": Config(steps=300 if quick else 4000, reconstruction_loss="half_squared_error"),
         "data": load(DataConfig(samples=500 if quick else 0)),
+        "steps": 300 if quick else 4000,
+        "reconstruction_loss": "half_squared_error",
         "seeds": 2 if quick else 4,
         "d_hidden": [NARROW] if quick else [NARROW, WIDE],
         "weight_decay": 1e-4,

@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 from scipy.spatial.distance import cdist
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, as_data, decode, encode, sweep
+from sae_jax import as_data, decode, encode, lane_settings, sweep
 
 SOURCE = "Vincent et al. 2010; Alain and Bengio 2014"
 RADIUS, TURNS, NOISE = 14.0, 2.0, 1.0
@@ -46,12 +46,21 @@ def run(options: Options) -> Report:
     samples, curve = spiral(rng.uniform(size=5000)), spiral(np.linspace(0, 1, CURVE_POINTS))
     points, to_curve = beside(curve, rng, 2000)
     seeds, steps, units, batch, rate = (1, 2000, 32, 64, 0.05) if options.quick else (3, 20_000, 128, 256, 0.02)
-    config = Config(d_hidden=units, output="linear", batch_size=batch, steps=steps)
-    shared: dict[str, Any] = {"seeds": seeds, "beta": 0.0, "weight_decay": 0.0, "learning_rate": rate}
-    untied = sweep(config, as_data(samples), corruption="gaussian", noise=[0.0, NOISE], **shared)
+    shared: dict[str, Any] = {
+        "data": as_data(samples),
+        "seeds": seeds,
+        "d_hidden": units,
+        "output": "linear",
+        "batch_size": batch,
+        "steps": steps,
+        "beta": 0.0,
+        "weight_decay": 0.0,
+        "learning_rate": rate,
+    }
+    untied = sweep(**shared, corruption="gaussian", noise=[0.0, NOISE])
     trained = {
         "denoising": untied.sel(noise=NOISE),
-        "contractive": sweep(config, as_data(samples), tied=True, contractive=CONTRACTIVE, **shared),
+        "contractive": sweep(**shared, tied=True, contractive=CONTRACTIVE),
         "plain": untied.sel(noise=0.0),
     }
     ways = {name: [arrows(lanes.isel(seed=i), points) for i in range(seeds)] for name, lanes in trained.items()}
@@ -111,8 +120,8 @@ def arrows(lane: xr.Dataset, points: np.ndarray) -> np.ndarray:
     """r(x) - x of one lane, [n, 2]."""
     names = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias")
     params = {name: jnp.asarray(lane[name].values) for name in names}
-    config = Config(output="linear")
-    return np.asarray(decode(params, encode(params, jnp.asarray(points), config), config)) - points
+    settings = lane_settings(output="linear")
+    return np.asarray(decode(params, encode(params, jnp.asarray(points), settings), settings)) - points
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:

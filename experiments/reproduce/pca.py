@@ -17,7 +17,7 @@ from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, DataConfig, load, sweep
+from sae_jax import DataConfig, load, sweep
 
 SOURCE = "Baldi and Hornik 1989"
 UNITS = 10
@@ -26,15 +26,18 @@ UNITS = 10
 def run(options: Options) -> Report:
     """Train, and compare the decoder's row space and the error with PCA's on the training samples."""
     data = load(DataConfig(dataset="digits"))
-    config = Config(
+    trained = sweep(
+        data,
+        seeds=1 if options.quick else 3,
         d_hidden=UNITS,
         activation="linear",
         output="linear",
         optimizer="lbfgs",
         estimator="batch",
         steps=150 if options.quick else 400,
+        beta=0.0,
+        weight_decay=0.0,
     )
-    trained = sweep(config, data, seeds=1 if options.quick else 3, beta=0.0, weight_decay=0.0)
     principal = PCA(UNITS).fit(data.train)
     error = np.mean(np.sum((data.train - principal.inverse_transform(principal.transform(data.train))) ** 2, axis=1))
     angles = [np.degrees(subspace_angles(rows.T, principal.components_.T)) for rows in trained["decoder_weight"].values]

@@ -19,11 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
-from sae_jax.models.types import without_unused
 
 from experiments.reproduce.report import Check, Options, Report
-from experiments.reproduce.ufldl import BETA, RHO, WEIGHT_DECAY, config_of
-from sae_jax import Hyperparameters, fit, load
+from experiments.reproduce.ufldl import digit_settings
+from sae_jax import fit, lane_settings, load
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
@@ -37,20 +36,18 @@ def run(options: Options) -> Report:
     """Pre-train two layers, put a softmax layer on top, fine-tune."""
     data = load(dataclasses.replace(options.mnist, samples=1000 if options.quick else 0))
     width, steps = (30, 30) if options.quick else (WIDTH, 400)
-    config = config_of(width, steps)
-    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
-    key = jax.random.key(0)
+    settings, key = lane_settings(**digit_settings(width, steps)), jax.random.key(0)
     assert data.train_labels is not None and data.heldout_labels is not None
     train, heldout, labels = jnp.asarray(data.train), jnp.asarray(data.heldout), jnp.asarray(data.train_labels)
-    first = jax.jit(lambda x: final_params(fit(config, x, x[:1], hyper, key)[0]))(train)
-    layers = jax.jit(lambda p, x: pretrain(config, p, (width,), x, x[:1], hyper, key))(first, train)
-    codes = encode_stack(layers, train, config)
+    first = jax.jit(lambda x: final_params(fit(settings, x, x[:1], key)[0], settings))(train)
+    layers = jax.jit(lambda p, x: pretrain(settings, p, (width,), x, x[:1], key))(first, train)
+    codes = encode_stack(layers, train, settings)
     probe = jax.jit(lambda x, y: fit_probe(x, y, 10, 1e-4, min(steps, 100)))(codes, labels)
-    tuned, head = jax.jit(lambda net, top, x, y: fine_tune(net, top, x, y, config, None, 3e-3, steps))(
+    tuned, head = jax.jit(lambda net, top, x, y: fine_tune(net, top, x, y, settings, 3e-3, steps))(
         layers, probe, train, labels
     )
     scores = [
-        float(accuracy(stack_logits(net, top, heldout, config, None), data.heldout_labels))
+        float(accuracy(stack_logits(net, top, heldout, settings), data.heldout_labels))
         for net, top in ((layers, probe), (tuned, head))
     ]
     figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")

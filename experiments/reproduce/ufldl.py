@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +11,30 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from sae_jax import Config, Data, encode, sweep
+from sae_jax import Data, encode, lane_settings, sweep
 from sae_jax.analysis.probes import accuracy, fit_probe, probe_logits
 
 RHO, BETA, WEIGHT_DECAY = 0.1, 3.0, 3e-3
+# The loss of all exercises, half the squared error over all samples, and how it is minimised.
+FULL_BATCH: dict[str, Any] = {
+    "reconstruction_loss": "half_squared_error",
+    "estimator": "batch",
+    "optimizer": "lbfgs",
+}
 
 
-def config_of(d_hidden: int, steps: int) -> Config:
-    """The program of the exercises: half the squared error, minimised over all samples by L-BFGS."""
-    return Config(
-        d_hidden=d_hidden,
-        reconstruction_loss="half_squared_error",
-        estimator="batch",
-        optimizer="lbfgs",
-        steps=steps,
-    )
+def digit_settings(d_hidden: int, steps: int) -> dict[str, Any]:
+    """Settings of the exercises on digits, by name."""
+    coefficients = {"rho": RHO, "beta": BETA, "weight_decay": WEIGHT_DECAY}
+    return {"d_hidden": d_hidden, "steps": steps, **FULL_BATCH, **coefficients}
 
 
 def train(data: Data, d_hidden: int, steps: int) -> tuple[xr.Dataset, Callable[[np.ndarray], Array]]:
     """Train one autoencoder with the exercises' settings, and return the lane and its encoder."""
-    config = config_of(d_hidden, steps)
-    trained = sweep(config, data, rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY).squeeze()
+    settings = digit_settings(d_hidden, steps)
+    trained = sweep(data, **settings).squeeze()
     params = {name: jnp.asarray(trained[name].values) for name in ("encoder_weight", "encoder_bias")}
-    return trained, lambda x: encode(params, x, config)
+    return trained, lambda x: encode(params, x, lane_settings(**settings))
 
 
 def on_test(x: Array | np.ndarray, heldout: Array | np.ndarray, data: Data) -> float:

@@ -36,7 +36,7 @@ def run(options: Options) -> Report:
     panels[0].imshow(tile(trained["decoder_weight"].values, (SIDE, SIDE)), cmap="gray", vmin=-1, vmax=1)
     panels[0].set_title("decoder rows")
     panels[0].axis("off")
-    for name, label in (("loss", "cost"), ("reconstruction", "reconstruction"), ("penalty", "KL penalty")):
+    for name, label in (("loss", "cost"), ("loss_reconstruction", "reconstruction"), ("loss_kl", "KL penalty")):
         panels[1].plot(trained["step"], trained[name], label=f"{label}: {float(trained[name][-1]):.2f} at the end")
     panels[1].set(yscale="log", xlabel="L-BFGS iteration", title="cost and its terms")
     panels[1].legend(frameon=False)

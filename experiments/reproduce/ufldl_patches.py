@@ -19,12 +19,13 @@ import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from matplotlib import pyplot as plt
-from sae_jax.models.types import without_unused
 
 from experiments.reproduce.report import Check, Options, Report
-from sae_jax import Config, DataConfig, Hyperparameters, init, keys_of, load, objective, sweep
+from experiments.reproduce.ufldl import FULL_BATCH
+from sae_jax import CLASSIC, DataConfig, LaneSettings, keys_of, lane_settings, load, sweep
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
+from sae_jax.training.stopping import heldout_loss
 
 SOURCE = "Ng, UFLDL exercise 'Sparse Autoencoder'"
 RHO, BETA, WEIGHT_DECAY, SIDE = 0.01, 3.0, 1e-4, 8
@@ -36,16 +37,14 @@ def run(options: Options) -> Report:
     # The exercise subtracts each patch's own mean; the published cost is that of ports that subtract the global one.
     dataset, mean = (f"images:{options.images}", "global") if options.images else ("patches", "patch")
     data = load(DataConfig(dataset=dataset, subtract_mean=mean, samples=500 if options.quick else 10_000))
-    config = Config(
-        d_hidden=25, reconstruction_loss="half_squared_error", estimator="batch", optimizer="lbfgs", steps=steps
-    )
-    trained = sweep(config, data, seeds=seeds, rho=RHO, beta=[0.0, BETA], weight_decay=WEIGHT_DECAY)
+    settings = FULL_BATCH | {"d_hidden": 25, "steps": steps, "rho": RHO, "weight_decay": WEIGHT_DECAY}
+    trained = sweep(data, seeds=seeds, beta=[0.0, BETA], **settings)
     fits = np.array(
         [[gabor_fit(rows, (SIDE, SIDE)) for rows in cell] for cell in trained["decoder_weight"].values[:, :, :25]]
     )
     shares = np.mean(fits > 0.8, axis=(1, 2))
     ours = trained["loss"].sel(beta=BETA).isel(step=-1).values
-    theirs, gradient_error = _scipy(config, data.train, seeds)
+    theirs, gradient_error = _scipy(lane_settings(beta=BETA, **settings), data.train, seeds)
     checks = [
         Check("cost over SciPy's, worst seed", "1", float(np.max(ours / theirs)), 0, 1.1 if options.quick else 1.003),
         Check("gradient check in float64, relative", "1e-9", gradient_error, 0, 1e-9),
@@ -70,35 +69,35 @@ def run(options: Options) -> Report:
     return Report(checks, figure)
 
 
-def _scipy(config: Config, train: np.ndarray, seeds: int) -> tuple[np.ndarray, float]:
+def _scipy(settings: LaneSettings, train: np.ndarray, seeds: int) -> tuple[np.ndarray, float]:
     """Final costs of SciPy's L-BFGS-B in float64, and the largest relative error of a directional derivative."""
-    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
+    iterations = settings.training.steps
     costs, errors = [], []
     for seed in range(seeds):
-        start, rebuild = ravel_pytree(init(keys_of(jax.random.key(seed)).init, config, train.shape[1]))
+        start, rebuild = ravel_pytree(CLASSIC.init(keys_of(jax.random.key(seed)).init, train.shape[1], settings.model))
         with jax.enable_x64(True):
             x = jnp.asarray(train, jnp.float64)
-            cost = jax.jit(jax.value_and_grad(lambda w, r=rebuild, x=x: objective(r(w), x, config, hyper, BETA)[0]))
+            cost = jax.jit(jax.value_and_grad(lambda w, r=rebuild, x=x: heldout_loss(r(w), x, settings)))
 
             def double(w: np.ndarray, cost=cost) -> tuple[float, np.ndarray]:
                 value, gradient = cost(jnp.asarray(w))
                 return float(value), np.asarray(gradient, np.float64)
 
-            begin = np.asarray(start, np.float64)
-            found = scipy.optimize.minimize(
+            initial = np.asarray(start, np.float64)
+            minimum = scipy.optimize.minimize(
                 double,
-                begin,
+                initial,
                 jac=True,
                 method="L-BFGS-B",
-                options={"maxiter": config.steps, "maxfun": 10 * config.steps},
+                options={"maxiter": iterations, "maxfun": 10 * iterations},
             )
-            costs.append(found.fun)
-            direction = np.random.default_rng(seed).normal(size=begin.size)
+            costs.append(minimum.fun)
+            direction = np.random.default_rng(seed).normal(size=initial.size)
             direction /= np.linalg.norm(direction)
             # Fourth-order differences: the error of second-order ones would hide a wrong ninth digit.
             steps = np.array([-2, -1, 1, 2]) * 1e-3
             weights = np.array([1, -8, 8, -1]) / 12e-3
-            numeric = sum(w * double(begin + s * direction)[0] for w, s in zip(weights, steps, strict=True))
-            exact = double(begin)[1] @ direction
+            numeric = sum(w * double(initial + s * direction)[0] for w, s in zip(weights, steps, strict=True))
+            exact = double(initial)[1] @ direction
             errors.append(abs(numeric - exact) / abs(exact))
     return np.array(costs), float(max(errors))

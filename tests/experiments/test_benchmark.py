@@ -11,9 +11,11 @@ from jax.flatten_util import ravel_pytree
 from experiments.benchmark.__main__ import main, markdown_table
 from experiments.benchmark.lbfgs import numpy_cost
 from experiments.benchmark.shapes import ACCELERATOR, CPU, Shape, samples
+from experiments.reproduce.ufldl import FULL_BATCH
 from experiments.reproduce.ufldl_patches import BETA, RHO, WEIGHT_DECAY
-from sae_jax import Config, Hyperparameters, init, init_state, keys_of, objective, train_step
-from sae_jax.models.types import without_unused
+from sae_jax import CLASSIC, init_state, keys_of, lane_settings, train_step
+from sae_jax.training.config import lane_at
+from sae_jax.training.stopping import heldout_loss
 
 SHAPE = Shape(16, 8, 32, 4)
 
@@ -63,16 +65,14 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
 
 @pytest.mark.parametrize("shape", [*CPU, *ACCELERATOR], ids=str)
 def test_a_shape_has_as_many_lanes_as_it_says(shape):
-    assert len(shape.cells().rho) * len(shape.seeds) == shape.lanes
+    assert len(shape.cells().model.rho) * len(shape.seeds) == shape.lanes
 
 
 def test_the_cost_given_to_scipy_is_the_objective_with_its_gradient():
     data = samples(16).train[:200]
-    config = Config(d_hidden=8, reconstruction_loss="half_squared_error", estimator="batch")
-    params = init(jax.random.key(0), config, 16)
-    start, rebuild = ravel_pytree(params)
-    hyper = without_unused(Hyperparameters(rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY))
-    expected, gradient = jax.value_and_grad(lambda w: objective(rebuild(w), data, config, hyper, BETA)[0])(start)
+    settings = lane_settings(d_hidden=8, rho=RHO, beta=BETA, weight_decay=WEIGHT_DECAY, **FULL_BATCH)
+    start, rebuild = ravel_pytree(CLASSIC.init(jax.random.key(0), 16, settings.model))
+    expected, gradient = jax.value_and_grad(lambda w: heldout_loss(rebuild(w), data, settings))(start)
     cost = numpy_cost(data.astype(np.float64), {name: part.shape for name, part in rebuild(start).items()})
     value, slope = cost(np.asarray(start, np.float64))
     assert value == pytest.approx(float(expected), rel=1e-5)
@@ -83,28 +83,25 @@ def test_one_step_of_both_peers_is_one_step_of_ours():
     torch = pytest.importorskip("torch")
     from experiments.benchmark.torch_peers import Autoencoders, step_of, tensors
 
-    hyper, data = SHAPE.cells(), samples(16)
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), hyper)
-    starts = [init(keys_of(jax.random.key(seed)).init, SHAPE.config, 16) for seed in SHAPE.seeds]
-    rows = np.arange(32)
-    ours = []
-    for seed in SHAPE.seeds:
-        state = init_state(keys_of(jax.random.key(seed)).init, SHAPE.config, one, 16)
-        ours.append(train_step(SHAPE.config, state, data.train[rows], one)[0])
-    defaults, train = Hyperparameters(), torch.from_numpy(data.train)
-    rho = torch.tensor(float(one.rho))
+    data, rows = samples(16), np.arange(32)
+    settings = jax.tree.map(jnp.asarray, lane_at(SHAPE.cells(), 0))
+    keys = [keys_of(jax.random.key(seed)).init for seed in SHAPE.seeds]
+    starts = [tensors(CLASSIC.init(key, 16, settings.model)) for key in keys]
+    states = [train_step(settings, init_state(key, settings, 16), data.train[rows])[0] for key in keys]
+    defaults, train = lane_settings(**SHAPE.settings), torch.from_numpy(data.train)
+    rho = torch.tensor(float(settings.model.rho))
 
-    alone = Autoencoders(tensors(starts[0]), rho, defaults)
-    stacked = {name: torch.stack([tensors(start)[name] for start in starts]) for name in starts[0]}
-    together = Autoencoders(stacked, rho.expand(len(starts))[:, None], defaults)
+    alone = Autoencoders(starts[0], rho, defaults.model)
+    stacked = {name: torch.stack([start[name] for start in starts]) for name in starts[0]}
+    together = Autoencoders(stacked, rho.expand(len(starts))[:, None], defaults.model)
     for model in (alone, together):
-        step_of(model, train, defaults.learning_rate, compile_it=False)(torch.from_numpy(rows))
-    for seed, state in enumerate(ours):
+        step_of(model, train, defaults.training.learning_rate, compile_it=False)(torch.from_numpy(rows))
+    for seed, state in enumerate(states):
         for name, value in state.params.items():
             np.testing.assert_allclose(getattr(together, name)[seed].detach(), value, atol=1e-5)
             if seed == 0:
                 np.testing.assert_allclose(getattr(alone, name).detach(), value, atol=1e-5)
-        np.testing.assert_allclose(together.mean_activation[seed], state.sparsity.average, atol=1e-6)
+        np.testing.assert_allclose(together.mean_activation[seed], state.memory.average, atol=1e-6)
 
 
 def test_a_shape_without_memory_is_left_out_and_what_was_measured_is_kept(saved, tmp_path, monkeypatch, capsys):

@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from experiments.benchmark.shapes import Shape
-from sae_jax import Data, Hyperparameters
+from sae_jax import Data, LaneSettings
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys
 from sae_jax.sweeps.plan import Engine, Plan, chunk_at
-from sae_jax.sweeps.program import compiled, plan_lanes
-from sae_jax.training.lane import LaneState, init_lane, no_metrics, train_steps
-from sae_jax.training.step import Metrics
+from sae_jax.sweeps.program import Carry, compiled, plan_lanes
+from sae_jax.training.config import lane_at
+from sae_jax.training.lane import LaneState, init_lane, no_curves, train_steps
 
 # Takes a number of training steps of all its lanes and returns when they are done.
 Contender = Callable[[int], None]
@@ -32,46 +32,56 @@ class Cost(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """Lanes of a shape, those of its first chunk, ready to be trained: their number, program, plan and arguments."""
+    """Lanes of a shape, those of its first chunk, ready to be trained: their number, plan, program and arguments.
+
+    Attributes:
+        number: how many there are.
+        plan: how they are packed.
+        advance: of `sae_jax.sweeps.program.Compiled`.
+        samples: what batches are drawn from, and those held out.
+        carry: the lanes before their first step.
+        settings: of every lane, leaves [blocks, cells_per_block].
+        keys: of every block's seed, [blocks].
+    """
 
     number: int
     plan: Plan
     advance: jax.stages.Wrapped
-    samples: tuple[Array, Array]
-    states: tuple[LaneState, Metrics]
-    own: tuple[Hyperparameters, Array]
+    samples: tuple[Any, Array]
+    carry: Carry
+    settings: LaneSettings
+    keys: Array
 
 
 def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     """The lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices; one chunk."""
-    hyper, devices = shape.cells(), devices[: shape.lanes]
-    plan = plan_lanes(shape.config, data, hyper, shape.seeds, devices, Engine())
+    cells, devices = shape.cells(), devices[: shape.lanes]
+    plan = plan_lanes(cells, data, shape.seeds, devices, Engine())
     mesh = lane_mesh(devices, plan.data_parallel)
     chunk = chunk_at(plan, 0)
-    own = (
-        place(jax.tree.map(lambda leaf: leaf[np.maximum(chunk.cells, 0)], hyper), mesh, split=True),
-        place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh),
-    )
-    program = compiled(shape.config, shape.d_in, mesh, plan.sequential)
-    split = (place(data.train, mesh, split=False), place(data.heldout, mesh, split=False))
-    return Lanes(chunk.end, plan, program.advance, split, program.start(*own), own)
+    settings = place(lane_at(cells, np.maximum(chunk.cells, 0)), mesh, split=True)
+    keys = place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh)
+    program = compiled(data.feed.draw, shape.d_in, mesh, plan.sequential)
+    block = data.feed.block(0, shape.batch)
+    samples = (place(block, mesh, split=False), place(data.heldout, mesh, split=False))
+    return Lanes(chunk.end, plan, program.advance, samples, program.start(settings, keys), settings, keys)
 
 
 def engine(lanes: Lanes) -> tuple[Contender, Cost]:
     """The contender that trains lanes as a sweep does, and what compiling it cost."""
-    states, step = lanes.states, 0
-    began = time.perf_counter()
-    run = lanes.advance.lower(*lanes.samples, *map(np.int32, (0, 1, 0)), states, *lanes.own).compile()
-    seconds, needs = time.perf_counter() - began, run.memory_analysis()
+    carry, step = lanes.carry, 0
+    start = time.perf_counter()
+    run = lanes.advance.lower(*lanes.samples, *map(np.int32, (0, 1, 0)), carry, lanes.settings, lanes.keys).compile()
+    seconds, needs = time.perf_counter() - start, run.memory_analysis()
     assert needs is not None
     memory = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
     memory -= needs.alias_size_in_bytes
 
     def advance(steps: int) -> None:
-        nonlocal states, step
+        nonlocal carry, step
         bounds = map(np.int32, (step, step + steps, steps))
-        states, metrics = run(*lanes.samples, *bounds, states, *lanes.own)
-        jax.block_until_ready(metrics)
+        carry, curves = run(*lanes.samples, *bounds, carry, lanes.settings, lanes.keys)
+        jax.block_until_ready(curves)
         step += steps
 
     return advance, Cost(seconds, memory * lanes.plan.devices)
@@ -79,28 +89,28 @@ def engine(lanes: Lanes) -> tuple[Contender, Cost]:
 
 def control(shape: Shape, data: Data, device: jax.Device, batched: bool) -> Contender:
     """The same step for every lane on one device, under plain vmap or under lax.map, each lane with its own batch."""
-    hyper = jax.tree.map(lambda leaf: np.tile(leaf, len(shape.seeds)), shape.cells())
-    keys = jax.vmap(jax.random.key)(np.arange(len(hyper.rho), dtype=np.uint32))
-    train = jax.device_put(data.train, device)
+    settings = jax.tree.map(lambda leaf: np.tile(leaf, len(shape.seeds)), shape.cells())
+    keys = jax.vmap(jax.random.key)(np.arange(shape.lanes, dtype=np.uint32))
+    block = jax.device_put(data.feed.block(0, shape.batch), device)
 
     def over(one: Callable[..., Any]) -> Callable[..., Any]:
         return jax.vmap(one) if batched else lambda *lanes: jax.lax.map(lambda lane: one(*lane), lanes)
 
-    states = jax.jit(over(lambda h, key: init_lane(key, shape.config, h, shape.d_in)))(hyper, keys)
+    states = jax.jit(over(lambda lane, key: init_lane(key, lane, shape.d_in)))(settings, keys)
     step = 0
 
     def window(states: LaneState, start: Array, stop: Array) -> Any:
-        def one(state: LaneState, h: Hyperparameters, key: Array) -> Any:
-            return train_steps(shape.config, state, no_metrics(), train, h, key, start, stop)
+        def one(state: LaneState, lane: LaneSettings, key: Array) -> Any:
+            return train_steps(lane, data.feed.draw, state, no_curves(lane), block, key, start, stop)
 
-        return over(one)(states, hyper, keys)
+        return over(one)(states, settings, keys)
 
     run = jax.jit(window, donate_argnums=0)
 
     def advance(steps: int) -> None:
         nonlocal states, step
-        states, metrics = run(states, np.int32(step), np.int32(step + steps))
-        jax.block_until_ready(metrics)
+        states, curves = run(states, np.int32(step), np.int32(step + steps))
+        jax.block_until_ready(curves)
         step += steps
 
     return advance
@@ -115,7 +125,7 @@ def products(shape: Shape, devices: list[jax.Device]) -> Contender:
     def drawn(*size: int) -> Array:
         return place(rng.normal(size=(lanes, *size)).astype(np.float32) * 1e-2, mesh, split=True)
 
-    own = {
+    arrays = {
         "x": drawn(shape.batch, shape.d_in),
         "we": drawn(shape.d_in, shape.d_hidden),
         "wd": drawn(shape.d_hidden, shape.d_in),
@@ -134,13 +144,13 @@ def products(shape: Shape, devices: list[jax.Device]) -> Contender:
 
     in_turn = devices[0].platform == "cpu"
 
-    def spread(own: dict[str, Array], steps: Array) -> dict[str, Array]:
-        return jax.lax.map(lambda lane: one(lane, steps), own) if in_turn else jax.vmap(one, (0, None))(own, steps)
+    def spread(lanes: dict[str, Array], steps: Array) -> dict[str, Array]:
+        return jax.lax.map(lambda lane: one(lane, steps), lanes) if in_turn else jax.vmap(one, (0, None))(lanes, steps)
 
     split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
     run = jax.jit(jax.shard_map(spread, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False))
 
     def advance(steps: int) -> None:
-        jax.block_until_ready(run(own, jnp.int32(steps)))
+        jax.block_until_ready(run(arrays, jnp.int32(steps)))
 
     return advance
