@@ -41,7 +41,8 @@ from experiments.reproduce.ema_bias import DECAYS, RHO, Bias, bias_checks, measu
 from experiments.reproduce.report import Check, Options, Report
 from sae_jax import Data, DataConfig, LaneSettings, encode, init_state, keys_of, lane_settings, load, train_step
 from sae_jax.models.base import Key, Params, Scalar
-from sae_jax.sweeps.devices import choose_devices, lane_mesh, over_lanes
+from sae_jax.sweeps.devices import choose_devices, lane_mesh
+from sae_jax.sweeps.mapping import over_lanes
 
 SOURCE = "Ng, CS294A notes, section 3, with minibatches"
 UNITS, CELLS_PER_BLOCK = 16, 32
