@@ -15,8 +15,8 @@ from sae_jax import DataConfig, evaluate
 from sae_jax import load as load_samples
 from sae_jax.analysis.figures import save_all
 from sae_jax.analysis.lanes import trained
+from sae_jax.analysis.report import print_table, warnings_of
 from sae_jax.analysis.tasks import TaskConfig, apply
-from sae_jax.commands.terminal import print_table, warnings_of
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE, load, save, save_measures
 
 matplotlib.use("Agg")
