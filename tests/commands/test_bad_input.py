@@ -20,7 +20,7 @@ from sae_jax.storage import results
 from tests import bad_files
 from tests.bad_inputs import DATA, FLAGS, ONLY_SWEEP, ONLY_TRAIN
 from tests.bad_runs import BENCHMARK, DAMAGES, EVALUATE, REPRODUCE
-from tests.test_experiments import run as run_alone
+from tests.commands.test_commands import run as run_alone
 
 SHORT = ["--batch-size", "9"]
 

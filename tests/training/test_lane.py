@@ -10,7 +10,7 @@ from sae_jax.models.losses import heldout_objective
 from sae_jax.models.types import Hyperparameters
 from sae_jax.training.lane import final_params, fit, init_lane, no_metrics, train_steps, windows
 from sae_jax.training.step import init_state, keys_of
-from tests.test_training import CONFIG, HYPER, STEP, assert_close, batches_of
+from tests.training.test_step import CONFIG, HYPER, STEP, assert_close, batches_of
 
 ADVANCE = jax.jit(train_steps, static_argnums=0)
 FIT = jax.jit(fit, static_argnums=0)
