@@ -19,12 +19,8 @@ from sae_jax.commands import session as study
 from sae_jax.storage import results
 from tests import bad_files
 from tests.bad_inputs import DATA, FLAGS, ONLY_SWEEP, ONLY_TRAIN
-<<<<<<< HEAD
 from tests.bad_reports import BENCHMARK, REPRODUCE
 from tests.bad_runs import DAMAGES, EVALUATE
-=======
-from tests.bad_runs import BENCHMARK, DAMAGES, EVALUATE, REPRODUCE
->>>>>>> package
 from tests.commands.test_commands import run as run_alone
 
 SHORT = ["--batch-size", "9"]

@@ -8,13 +8,9 @@ from sae_jax.data.feed import resident
 from sae_jax.training.config import lane_settings
 from sae_jax.training.lane import curve_names, final_params, fit, init_lane, no_curves, train_steps, windows
 from sae_jax.training.step import init_state, keys_of
-<<<<<<< HEAD
 from tests.example_model import EXAMPLE
 from tests.training.test_step import SETTINGS, VALUES
 from tests.transforms import STEP, assert_close, batches_of
-=======
-from tests.training.test_step import CONFIG, HYPER, STEP, assert_close, batches_of
->>>>>>> package
 
 ADVANCE = jax.jit(train_steps, static_argnums=1)
 FIT = jax.jit(fit)
