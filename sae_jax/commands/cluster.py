@@ -22,19 +22,19 @@ from sae_jax.sweeps.recovery import Interrupted
 LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
 PEERS = re.compile(r"gloo|nccl|coordination|heartbeat|socket closed|connection (closed|reset|refused)|peer", re.I)
 # JAX's runtime ends a process that has lost the others, with a page about its insides. A process of its own reads what
-# the runtime says and says it in one line; Python's own output does not pass through it.
+# the runtime writes and prints one line; Python's output does not pass through it.
 MARK = b"the others are lost\n"
 READER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 lost, mark = sys.argv[1:]
-silent = said = False
+silent = reported = False
 for line in sys.stdin.buffer:
     runtime = re.match(rb"[WEF][0-9]{4} .*(coordination|preemption|client[.]h)", line)
     if line == mark.encode() or runtime and line.startswith(b"F"):
-        if not said:
+        if not reported:
             sys.stderr.write(lost)
-        said = silent = True
+        reported = silent = True
     elif runtime:
         silent = True
     elif not silent and not line.startswith(b"[Gloo]"):
@@ -81,11 +81,11 @@ def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> N
     for name, words in given.items():
         if words is not None:
             values[name] = check(settings_of(Launch)[name], " ".join(words) or "true")
-    wanted = Launch(**values)
-    if wanted.distributed:
-        _hear_the_runtime()
+    requested = Launch(**values)
+    if requested.distributed:
+        _filter_runtime_messages()
         reserve_cpu_devices(cpu_devices())
-        distributed.start(wanted.coordinator, wanted.processes, wanted.process_id)
+        distributed.start(requested.coordinator, requested.processes, requested.process_id)
     elif len(values) > ("distributed" in values):
         others = ", ".join(flag(name) for name in values if name != "distributed")
         raise UserError(f"{others} must stand beside --distributed: got no such flag, or False; add it")
@@ -97,19 +97,19 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     Args:
         error: why it ends.
         code: exit code.
-        line: what is said about it; "" is the error's traceback, or that others were lost.
+        line: printed to stderr; "" is the error's traceback, or that others were lost.
     """
     if not distributed.started():
         if not line:
             raise error
-        _say(line)
+        _print_error(line)
         sys.exit(code)
     if isinstance(error, distributed.Refused | Interrupted):  # All of them know, and end in step.
         if distributed.leads():
-            _say(line)
+            _print_error(line)
         sys.exit(code)
     if line:
-        _say(line)
+        _print_error(line)
     elif isinstance(error, JaxRuntimeError | ValueError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
@@ -121,7 +121,7 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     os._exit(code)
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     with contextlib.suppress(OSError):  # Nobody is there to read it any longer.
         print(line, file=sys.stderr)
 
@@ -140,18 +140,18 @@ def _words(argv: Sequence[str], name: str) -> list[str] | None:
     return None
 
 
-def _hear_the_runtime() -> None:
+def _filter_runtime_messages() -> None:
     """Let everything that is not Python write to the reader, and Python where it wrote before."""
     out, err = os.dup(1), os.dup(2)
-    ours, theirs = os.pipe()
+    reading, writing = os.pipe()
     subprocess.Popen(
-        [sys.executable, "-I", "-c", READER, LOST + "\n", MARK.decode()], stdin=ours, stdout=err, stderr=err
+        [sys.executable, "-I", "-c", READER, LOST + "\n", MARK.decode()], stdin=reading, stdout=err, stderr=err
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(theirs, 1)
-    os.dup2(theirs, 2)
-    os.close(ours)
-    os.close(theirs)
+    os.dup2(writing, 1)
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
     sys.stdout = os.fdopen(out, "w", buffering=1)
     sys.stderr = os.fdopen(err, "w", buffering=1)

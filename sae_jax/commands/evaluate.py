@@ -60,9 +60,7 @@ def main(argv: list[str]) -> None:
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
         folder = Path(words["run"][0])
         if runs.is_unfinished(folder) and not (folder / results.RESULTS_FILE).is_file():
-            raise UserError(
-                f"a run must be finished: got {folder}, an unfinished one; go on with it: --resume {folder}"
-            )
+            raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
         before = results.load(folder)
         dataset, figure = apply(where.task, before, options, devices=where.devices)
         path = folder / "figures" / f"{where.task}.png"

@@ -29,7 +29,7 @@ class RunConfig(Engine):
 
     name: str = setting("", TEXT, "name of the run; empty is that of an unfinished run alike, or the command and time")
     runs: str = setting("runs", TEXT, "folder of all runs")
-    resume: str = setting("", TEXT, "an unfinished run to go on with: its folder, or its name among all runs")
+    resume: str = setting("", TEXT, "an unfinished run to resume: its folder, or its name among all runs")
     checkpoint_every: float = setting(60.0, NON_NEGATIVE, "time between checkpoints", "s")
 
     def __post_init__(self) -> None:

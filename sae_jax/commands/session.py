@@ -15,7 +15,7 @@ from sae_jax.analysis.report import print_table, warnings_of
 from sae_jax.commands.cluster import Launch, launch
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.flags import RunConfig, without
-from sae_jax.commands.signals import Interrupts, heard
+from sae_jax.commands.signals import Interrupts, interrupts_of
 from sae_jax.commands.terminal import Terminal
 from sae_jax.data import DataConfig
 from sae_jax.settings import UserError, as_json, settings_of
@@ -30,7 +30,7 @@ from sae_jax.sweeps.processes import gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery
 from sae_jax.sweeps.sweep import Study, packed_as, packing, prepare, train
 
-# What a command that goes on with a run may say anew.
+# Flags that a command that resumes a run may change.
 OF_THE_PROCESS = ("resume", "name", "runs", *settings_of(Launch))
 
 Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
@@ -64,16 +64,18 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
         folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, stack))
         [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
         study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
-        go_on = f"{call(command)} --resume {shlex.quote(str(folder))}"
-        go_on += " with the --distributed flags of each process" if started() else ""
-        last_words = f"interrupted before it could save; to go on from what was saved before, if anything: {go_on}"
-        interrupts = stack.enter_context(heard(last_words if folder else "interrupted"))
+        resume_command = f"{call(command)} --resume {shlex.quote(str(folder))}"
+        resume_command += " with the --distributed flags of each process" if started() else ""
+        last_words = (
+            f"interrupted before it could save; to resume from what was saved before, if anything: {resume_command}"
+        )
+        interrupts = stack.enter_context(interrupts_of(last_words if folder else "interrupted"))
         recovery, opened = together(
             "open the checkpoints", lambda: _open_checkpoints(folder, run, interrupts, observer, stack)
         )
         for line in _resumption(recovery, folder, before, content):
             observer.line(line)
-        dataset = together("train", lambda: _train(study, observer, opened, recovery, interrupts, go_on))
+        dataset = together("train", lambda: _train(study, observer, opened, recovery, interrupts, resume_command))
         trained = time.monotonic()
         files = together("write the results", lambda: _write_results(dataset, folder))
     if terminal:
@@ -142,7 +144,7 @@ def _claim_folder(
     """
     if not leads():
         return None, None
-    # The same command goes on where it stood, also where the run's name was made of the time.
+    # The same command resumes its unfinished run, also where the run's name was made of the time.
     folder = _named_folder(run) or runs.find_unfinished(Path(run.runs), content)
     folder = folder or Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     return folder, stack.enter_context(runs.claim(folder, content))
@@ -180,18 +182,21 @@ def _resumption(recovery: Recovery, folder: Path | None, before: Record | None, 
         return []
     warning = "warning: results are the same to the bit only with the same versions: got"
     changes = [f"{warning} {change}" for change in records.changed_versions(before, content)]
-    return [f"going on with {folder}: {recovery.summary()}", *changes]
+    return [f"resuming {folder}: {recovery.summary()}", *changes]
 
 
 def _train(
-    study: Study, observer: Observer, opened: Opener, recovery: Recovery, interrupts: Interrupts, go_on: str
+    study: Study, observer: Observer, opened: Opener, recovery: Recovery, interrupts: Interrupts, resume_command: str
 ) -> xr.Dataset:
     """Train what is left of a study, and have all of it on the disk."""
     try:
         dataset = train(study, observer, opened, recovery)
     except Interrupted as error:
         recovery.wait()
-        error.number, error.line = interrupts.number, f"interrupted; what was trained is saved; to go on: {go_on}"
+        error.number, error.line = (
+            interrupts.number,
+            f"interrupted; what was trained is saved; to resume: {resume_command}",
+        )
         raise
     recovery.wait()
     # What is left to do is done again in a moment, from what is saved.

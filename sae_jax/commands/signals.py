@@ -17,11 +17,11 @@ CLOSED = 0
 
 
 class Interrupts:
-    """Signals that ask this process to end, heard also while the main thread is inside a long computation.
+    """Signals that ask this process to end, received also while the main thread is inside a long computation.
 
     Attributes:
         number: the first signal that came; 0 before.
-        last_words: what is said where the process has to end before it has ended by itself.
+        last_words: printed where the process has to end before it has ended by itself.
         patience: seconds that it may take for that.
     """
 
@@ -32,7 +32,7 @@ class Interrupts:
         """Whether the process is to end."""
         return self.number > 0
 
-    def listen(self, heard: int) -> None:
+    def listen(self, pipe: int) -> None:
         """Read the numbers of signals from a pipe until it says CLOSED; end the process if it has not ended in time.
 
         A second signal ends it at once.
@@ -44,9 +44,9 @@ class Interrupts:
                 if deadline is None
                 else max(0.0, min(deadline, time.monotonic() + self.patience) - time.monotonic())
             )
-            if not select.select([heard], [], [], left)[0]:
+            if not select.select([pipe], [], [], left)[0]:
                 self._leave()
-            number = os.read(heard, 1)[0]
+            number = os.read(pipe, 1)[0]
             if number == CLOSED:
                 return
             if number in SIGNALS:
@@ -64,11 +64,11 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def heard(last_words: str) -> Iterator[Interrupts]:
-    """Hear SIGINT and SIGTERM instead of being ended by them.
+def interrupts_of(last_words: str) -> Iterator[Interrupts]:
+    """Receive SIGINT and SIGTERM instead of being ended by them.
 
     Args:
-        last_words: how to go on; said where the process has to end before it has ended by itself.
+        last_words: how to resume; printed where the process has to end before it has ended by itself.
     """
     interrupts = Interrupts(last_words)
     reading, writing = os.pipe()

@@ -1,4 +1,11 @@
-"""Data sources behind one function, `load`."""
+"""Rows, wherever they come from: data sources behind one function, `load`.
+
+config        DataConfig, the settings
+samples       Data, and the steps that every source shares; normalise: by the training split's statistics
+feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
+corruption    noise on the encoder's inputs
+patches, digits, tfds_images, files   one file a source
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models.base import Codes, Scalar, UnitMeans
 
-# Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence goes on along its tangent.
+# Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence continues along its tangent.
 EPSILON = 1e-6
 
 

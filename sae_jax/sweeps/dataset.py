@@ -41,8 +41,8 @@ class Variable(NamedTuple):
 
 def variables_of(settings: LaneSettings) -> dict[str, Variable]:
     """Every variable of a program's lanes, from the declarations of its terms, measures and parameters."""
-    model, own = settings.architecture, settings.model
-    terms = model.terms(own)
+    model, declared = settings.architecture, settings.model
+    terms = model.terms(declared)
     window = "mean since the step logged before"
     first = next(iter(terms.values()))
     curves = curves_of(Term("training loss", first.units), terms)
@@ -50,7 +50,7 @@ def variables_of(settings: LaneSettings) -> dict[str, Variable]:
         **{name: Variable(("step",), f"{term.label}, {window}", term.units, "curve") for name, term in curves.items()},
         **{
             f"eval_{name}": Variable(measure.dims, measure.label, measure.units, "measure")
-            for name, measure in measures_of(model, own).items()
+            for name, measure in measures_of(model, declared).items()
         },
         "diverged_at": Variable(
             (),
@@ -64,7 +64,7 @@ def variables_of(settings: LaneSettings) -> dict[str, Variable]:
         ),
         **{
             name: Variable(parameter.dims, parameter.label, "1", "parameter")
-            for name, parameter in model.parameters(own).items()
+            for name, parameter in model.parameters(declared).items()
         },
     }
 

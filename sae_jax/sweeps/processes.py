@@ -141,7 +141,7 @@ def together(phase: Phase, action: Callable[[], T]) -> T:
 
 
 def agree(phase: Phase, what: str, value: Any) -> None:
-    """Refuse to go on where processes do not all have the same value of JSON.
+    """Refuse to continue where processes do not all have the same value of JSON.
 
     Raises:
         Refused: they do not; `what` says what differs.

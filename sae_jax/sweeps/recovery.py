@@ -1,4 +1,4 @@
-"""What a run needs to go on after it was ended: the last states of its lanes in training, and its finished lanes."""
+"""What a run needs to be resumed: the last states of its lanes in training, and its finished lanes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Interrupted(Exception):
 
     Attributes:
         number: of the signal that asked, 0 where another process heard it.
-        line: how to go on.
+        line: how to resume.
     """
 
     number: int = 0
@@ -110,7 +110,7 @@ class Recovery:
         self._writer.shutdown()
 
     def summary(self) -> str:
-        """What there is to go on from, in words."""
+        """What a run is resumed from, in words."""
         finished = len(list(self.folder.glob("lanes/*"))) if self.folder else 0
         state = f", another at step {self.state[1].step:,}" if self.state else ""
         return f"{count(finished, 'finished chunk')}{state}"
@@ -143,11 +143,11 @@ class Recovery:
             UserError: they are not those expected.
         """
 
-        def own() -> Arrays:
+        def read() -> Arrays:
             assert self.state is not None and self.state[1] == position
             return read_arrays(self.state[0], expected)
 
-        return from_leader("train", own, expected)
+        return from_leader("train", read, expected)
 
     def read_measured(self, position: Position, expected: Expected) -> Arrays | None:
         """What `finish` received at a position; None on a process that only helps.
@@ -156,11 +156,11 @@ class Recovery:
             UserError: the arrays are not those expected.
         """
 
-        def own() -> Arrays | None:
+        def read() -> Arrays | None:
             path = self.folder and _lanes(self.folder, position.program, position.first)
             return read_arrays(path, expected) if path else None
 
-        return together("train", own)
+        return together("train", read)
 
     def next_call(self, before: NextCall, seconds_per_step: float | None) -> NextCall:
         """What comes next, as the first process decides; all end where one is asked to. Arguments as in `pace`.
@@ -169,11 +169,11 @@ class Recovery:
             UserError: something could not be written.
         """
 
-        def own() -> NextCall:
+        def decide() -> NextCall:
             self._check()
             return next_call(before, seconds_per_step, self._is_due(), self.asked_to_end())
 
-        calls = [NextCall(*values) for values in gather("train", own)]
+        calls = [NextCall(*values) for values in gather("train", decide)]
         return calls[0]._replace(end=any(call.end for call in calls))
 
     def _is_due(self) -> bool:

@@ -130,8 +130,8 @@ def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
     """The same study with its lanes packed as `packing` said before."""
     if len(sizes) != len(study.programs):
         raise UserError(
-            f"what a run is gone on with must be packed for its {count(len(study.programs), 'program')}: "
-            f"got {len(sizes)}; choose another --name"
+            f"cannot resume: the run has {count(len(sizes), 'program')}, this sweep has {len(study.programs)}; "
+            "choose another --name"
         )
     programs = [
         program._replace(plan=repacked(program.plan, *size))

@@ -91,12 +91,12 @@ def test_who_is_asked_to_end_saves_says_how_to_go_on_and_does_so_soon(number, ex
     assert time.monotonic() - began < 10
     [run] = (tmp_path / "all").iterdir()
     go_on = f"python -m experiments.sweep --resume all/{run.name}"
-    assert (code, complaint) == (expected, f"interrupted; what was trained is saved; to go on: {go_on}\n")
+    assert (code, complaint) == (expected, f"interrupted; what was trained is saved; to resume: {go_on}\n")
     # By the command that was told, or by the one that began the run.
     again = ["--resume", f"all/{run.name}"] if number == signal.SIGINT else [*WORDS, "--runs", "all"]
     out, complaint, code = ended(start(tmp_path, *again))
     assert (code, complaint) == (0, "")
-    assert f"going on with all/{run.name}: " in out and "training: step 0 of" not in out
+    assert f"resuming all/{run.name}: " in out and "training: step 0 of" not in out
     assert bytes_of(run) == whole
     assert [one.name for one in (tmp_path / "all").iterdir()] == [run.name]
 
@@ -124,13 +124,13 @@ def test_while_it_compiles_too_a_process_ends_soon_when_asked_to(tmp_path):
     _, complaint, code = ended(process)
     assert time.monotonic() - began < 10
     assert code == 143 and complaint.strip().startswith("interrupted; ")
-    assert complaint.strip().endswith("to go on: python -m experiments.sweep --resume runs/run")
+    assert complaint.strip().endswith("to resume: python -m experiments.sweep --resume runs/run")
 
 
 def test_a_process_whose_readers_are_gone_ends_all_the_same(tmp_path):
     code = (
-        "import time; from sae_jax.commands.signals import heard\n"
-        "with heard('last words'): print('hearing', flush=True); time.sleep(60)"
+        "import time; from sae_jax.commands.signals import interrupts_of\n"
+        "with interrupts_of('last words'): print('hearing', flush=True); time.sleep(60)"
     )
     reading, writing = os.pipe()
     command = [sys.executable, "-c", code]
@@ -164,7 +164,7 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
         assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
     _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
     assert code == 2 and complaint.count("\n") == 1
-    assert "a run must be finished: got runs/run, an unfinished one; go on with it: --resume runs/run" in complaint
+    assert "a run must be finished: got runs/run, an unfinished one; resume it: --resume runs/run" in complaint
     swapped = ["--beta", "0.5", "2", "--rho", "0.05", "0.1", *WORDS[6:], "--name", "run"]
     _, complaint, code = ended(start(tmp_path, *swapped))
     assert (
@@ -223,4 +223,4 @@ def test_train_is_gone_on_with_too(tmp_path):
         in complaint
     )
     out, complaint, code = ended(start(tmp_path, "--resume", "runs/run", command="train"))
-    assert (code, complaint) == (0, "") and "going on with runs/run" in out
+    assert (code, complaint) == (0, "") and "resuming runs/run" in out

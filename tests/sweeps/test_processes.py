@@ -93,10 +93,10 @@ def test_processes_that_are_asked_to_end_go_on_together_to_the_same_bits(tmp_pat
     running[1].send_signal(signal.SIGTERM)
     leader, follower = ended(running, 60)
     assert (leader[0], follower) == (143, (143, "", ""))
-    assert leader[2].startswith("interrupted; what was trained is saved; to go on: ")
+    assert leader[2].startswith("interrupted; what was trained is saved; to resume: ")
     leader, follower = ended(start(tmp_path, *[["--resume", "run"]] * 2))
     assert (leader[0], leader[2], follower) == (0, "", (0, "", ""))
-    assert "going on with runs/run" in leader[1]
+    assert "resuming runs/run" in leader[1]
     for name in ("results.nc", "params.safetensors"):
         assert (tmp_path / "runs/run" / name).read_bytes() == (tmp_path / "runs/whole" / name).read_bytes()
 
