@@ -9,7 +9,7 @@ import sae_jax
 from sae_jax import Data, DataConfig, UserError
 from sae_jax.data import feed as feeds
 from sae_jax.data.batches import batch_indices
-from sae_jax.data.feed import draw_whole, from_host, generated, resident
+from sae_jax.data.feed import Feed, draw_whole, from_host, generated, resident
 from sae_jax.training.config import lane_settings
 from sae_jax.training.lane import init_lane, no_curves, train_steps
 
@@ -129,6 +129,21 @@ def test_a_sweep_trains_on_generated_samples_and_does_so_again():
     split = sae_jax.sweep(data, **settings, devices=2, data_parallel=2)
     for name in first:
         np.testing.assert_allclose(split[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_sweep_from_the_host_trains_on_the_batches_of_every_step():
+    heldout = ROWS[:20]
+    settings = {"d_hidden": 5, "batch_size": BATCH, "steps": 35, "rho": [0.05, 0.1]}
+
+    def trained(feed):
+        return sae_jax.sweep(Data(ROWS, heldout, DataConfig(dataset="array"), "", stream=feed), seeds=2, **settings)
+
+    # As a resident array of whole batches in order, which is what the host reads block by block.
+    batches = np.stack([read(step, BATCH) for step in range(35)])
+    whole = Feed(lambda rows, key, step, size, axis: jnp.asarray(rows)[step], lambda first, size: batches)
+    from_blocks, at_once = trained(from_host(read, INPUTS)), trained(whole)
+    for name in ("loss", "encoder_weight"):
+        np.testing.assert_array_equal(from_blocks[name], at_once[name])
 
 
 def test_a_batch_may_be_larger_than_the_excerpt_of_a_stream():
