@@ -25,7 +25,7 @@ FILES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "sae_jax").rglob(
 # Figures, curves, checkpoints and other people's data sets: what neither `import sae_jax` nor --help may wait for.
 HEAVY = {
     *("matplotlib", "sklearn", "skimage", "orbax", "tensorflow_datasets", "scipy.optimize", "xarray", "pandas"),
-    *("optax", "h5netcdf"),
+    "h5netcdf",
 }
 
 
