@@ -24,7 +24,8 @@ def filters_best(dataset: xr.Dataset) -> Figure:
     point = {name: lane[name].item() for name in lanes}
     figure, panel = plt.subplots(figsize=(5, 5), layout="constrained")
     _draw_filters(panel, lane)
-    panel.set_title(f"decoder rows, best lane{_dead_units(dataset)}\n{name_of(point)}{_score(lane, '  ', 3)}")
+    which = "best" if SCORE in dataset else "first"
+    panel.set_title(f"decoder rows, {which} lane{_dead_units(dataset)}\n{name_of(point)}{_score(lane, '  ', 3)}")
     return figure
 
 

@@ -88,9 +88,11 @@ def test_a_task_is_added_beside_parameters_that_stay_as_they_are(dataset, tmp_pa
 @pytest.mark.parametrize(
     ("absent", "figures"),
     [
-        (["eval_reconstruction"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps"}),
-        (["eval_explained_variance"], {"curves", "filters", "mean_activation", "heatmaps", "tradeoff"}),
-        (["eval_mean_activation"], {"curves", "filters_best", "filters", "heatmaps"}),
+        # Explained variance stands for the error, and L0 for the activation.
+        (["eval_reconstruction"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
+        (["eval_explained_variance"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
+        (["eval_mean_activation"], {"curves", "filters_best", "filters", "heatmaps", "tradeoff"}),
+        (["eval_mean_activation", "eval_l0"], {"curves", "filters_best", "filters", "heatmaps"}),
         (
             ["eval_dead_fraction", "image_height"],
             {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"},
