@@ -125,12 +125,12 @@ def test_a_lane_that_diverges_changes_no_other_by_a_bit(data):
 
 
 def test_settings_that_change_the_program_are_axes_too(data):
-    settings = {"batch_size": 32, "rho": [0.05, 0.1], "learning_rate": 0.01}
-    made = sweep(data, seeds=2, d_hidden=[4, 6], steps=[50, 100], **settings).transpose("d_hidden", "rho", "steps", ...)
+    fixed, rho = {"batch_size": 32, "learning_rate": 0.01}, [0.05, 0.1]
+    made = sweep(data, seeds=2, d_hidden=[4, 6], rho=rho, steps=[50, 100], **fixed)
     assert list(made["loss"].dims) == ["d_hidden", "rho", "steps", "seed", "step"]
     assert made["eval_mean_activation"].isel(d_hidden=0).isnull().sum("unit").values.tolist() == [[[2, 2]] * 2] * 2
     assert made["loss"].sel(steps=50).notnull().sum("step").values.ravel().tolist() == [50] * 8
-    alone = sweep(data, seeds=2, d_hidden=4, steps=100, **settings)
+    alone = sweep(data, seeds=2, d_hidden=4, rho=rho, steps=100, **fixed)
     there = made.sel(d_hidden=4, steps=100)
     np.testing.assert_allclose(there["eval_reconstruction"], alone["eval_reconstruction"], rtol=1e-5)
     weight = there["encoder_weight"].values[..., :4, :]
