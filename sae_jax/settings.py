@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,72 @@ class UserError(ValueError):
     """Input that breaks a rule: one line with the rule, the value received and the likely fix."""
 
     def __str__(self) -> str:
-        # What was received may hold line breaks, or commands to a terminal.
-        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in super().__str__())
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere in one line: it may hold line breaks, or commands to a terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 400
+
+
+def received(value: Any) -> str:
+    """What somebody passed, in a few words: plain values as Python writes them, arrays by shape, others by kind."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        masked = "a masked" if isinstance(value, np.ma.MaskedArray) else "an"
+        return f"{masked} array of shape {list(value.shape)} and dtype {value.dtype}"
+    plain = (bool, int, float, complex, str, bytes, os.PathLike, np.generic, list, tuple, dict, set, range)
+    if value is None or isinstance(value, plain) or hasattr(value, "dtype"):
+        return _SHORT.repr(value)
+    return (
+        f"the function {value.__name__}"
+        if callable(value) and hasattr(value, "__name__")
+        else f"a {type(value).__name__}"
+    )
+
+
+def check_type(name: str, value: Any, kinds: type | tuple[type, ...], rule: str, fix: str) -> None:
+    """Refuse an argument that is of none of some types.
+
+    Raises:
+        UserError: "NAME must be RULE: got VALUE; FIX".
+    """
+    if not isinstance(value, kinds):
+        raise UserError(f"{name} must be {rule}: got {received(value)}; {fix}")
+
+
+def check_whole(name: str, value: Any, low: int = 1) -> None:
+    """Refuse what is no whole number from `low` to the largest of int32.
+
+    Raises:
+        UserError: it is none.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= value <= MOST:
+        raise UserError(f"{name} must be a whole number in [{low}, {MOST}]: got {received(value)}; use an int")
+
+
+def check_numbers(name: str, value: Any) -> None:
+    """Refuse what is neither a real number nor an array of them, which may be traced.
+
+    Raises:
+        UserError: it is none.
+    """
+    dtype = getattr(value, "dtype", None)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    holds_numbers = getattr(dtype, "kind", "") in ("f", "i", "u") or str(dtype) == "bfloat16"
+    # JAX takes no masked arrays, and others would take what lies under the mask.
+    if isinstance(value, (type, np.ma.MaskedArray)) or not (number or holds_numbers):
+        raise UserError(f"{name} must be a real number or an array of them: got {received(value)}; use numpy.asarray")
+
+
+class SweepWarning(UserWarning):
+    """Something about a sweep that its results should be read with, or that it would be faster without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +175,21 @@ def settings_of(owner: Any) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(owner) if "range" in field.metadata}
 
 
+# By a setting and its value, the names of those that have no effect beside it.
+Unread = Mapping[tuple[str, Any], tuple[str, ...]]
+
+
+def unread(rules: Unread, values: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that have no effect beside the others, each with the setting whose value says so.
+
+    Args:
+        rules: as `UNREAD` of a class of settings declares them.
+        values: the value of every setting; of NAME:ARGUMENT the name alone counts.
+    """
+    plain = {name: one.partition(":")[0] if isinstance(one, str) else one for name, one in values.items()}
+    return {name: other for (other, value), names in rules.items() if plain.get(other) == value for name in names}
+
+
 def flag(name: str) -> str:
     """The command-line spelling of a setting: ema_decay -> --ema-decay."""
     return "--" + name.replace("_", "-")
@@ -118,37 +198,51 @@ def flag(name: str) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is none of the choices, with the nearest one."""
     names = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+    check_type(kind, name, str, "a name", f"known: {', '.join(names)}")
+    near = closest(name, names)
+    hint = f"did you mean {near}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name or repr(name)}: {hint}")
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that a word resembles most, whatever its case; None where it resembles none."""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return by_lower_case[near[0]] if near else None
 
 
 def nearest(path: Path, among: Iterable[Path]) -> str:
     """The likely fix for a path at which nothing is: the one that it resembles most."""
     paths = {other.name: other for other in among}
-    near = difflib.get_close_matches(path.name, paths, n=1)
-    return f"did you mean {paths[near[0]]}?" if near else "check the path"
+    near = closest(path.name, paths)
+    return f"did you mean {paths[near]}?" if near else "check the path"
 
 
-def check(field: dataclasses.Field, value: Any) -> Any:
+def check(field: dataclasses.Field, value: Any, default: Any = None) -> Any:
     """Return `value` in the setting's type, or raise UserError.
 
     Args:
         field: the setting, as made by `setting`; a tuple as its default says that it takes several values.
         value: a bool, int, float or str; text is read as the setting's type, so that a command line may pass it on.
+        default: what messages name, where it is another one than the setting's own.
     """
+    default = field.default if default is None else default
     if isinstance(field.default, tuple):
         values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
         if not values:
             raise UserError(f"{field.name} needs at least one value: got none; leave it out for its default")
-        return tuple(_check_value(field, type(field.default[0]), single) for single in values)
-    return _check_value(field, type(field.default), value)
+        return tuple(_check_value(field, type(field.default[0]), single, default) for single in values)
+    return _check_value(field, type(field.default), value, default)
 
 
-def _check_value(field: dataclasses.Field, kind: type, value: Any) -> Any:
+def _check_value(field: dataclasses.Field, kind: type, value: Any, default: Any) -> Any:
     within, name = field.metadata["range"], field.name
-    default = f"the default is {_words(field.default)}"
+    default = f"the default is {_words(default)}"
     try:
+        if value is np.ma.masked:  # It would be read as what lies under the mask.
+            raise ValueError
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()
         if kind is bool:
             words = {"true": True, "false": False, "1": True, "0": False}
             result: Any = value if isinstance(value, bool) else words[str(value).lower()]
@@ -163,19 +257,23 @@ def _check_value(field: dataclasses.Field, kind: type, value: Any) -> Any:
                 raise ValueError
         elif isinstance(value, (str, os.PathLike)):
             result = str(value)
+            result.encode()  # Or neither a log nor config.json could say it.
         else:
             raise TypeError
+    except UnicodeEncodeError:
+        raise UserError(f"{name} must be text in UTF-8: got {value!r}; rename what it names") from None
     except (KeyError, ValueError, TypeError, OverflowError):
         expected = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
-        raise UserError(f"{name} must be {expected}: got {value!r}; {default}") from None
+        raise UserError(f"{name} must be {expected}: got {received(value)}; {default}") from None
     # Floats are trained with in single precision, so that is where they must lie in their range.
-    if (float(np.float32(result)) if kind is float else result) not in within:
+    trained_with = float(np.float32(result)) if kind is float else result
+    bounds = {name: float(np.float32(getattr(within, name))) for name in ("low", "high")} if kind is float else {}
+    if trained_with not in dataclasses.replace(within, **bounds):
         if within.choices:
-            near = difflib.get_close_matches(result, within.choices, n=1)
-            raise UserError(
-                f"{name} must be {within}: got {result!r}; {f'did you mean {near[0]}?' if near else default}"
-            )
-        raise UserError(f"{name} must be {within}: got {value}; {default}")
+            near = closest(result, within.choices)
+            raise UserError(f"{name} must be {within}: got {result!r}; {f'did you mean {near}?' if near else default}")
+        rounded = f", which is {trained_with:g} in single precision" if result in within else ""
+        raise UserError(f"{name} must be {within}: got {value}{rounded}; {default}")
     if kind is int and within.low > -math.inf and result > MOST:
         raise UserError(f"{name} must be at most {MOST}: got {value}; {default}")
     return result

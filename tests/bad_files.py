@@ -188,9 +188,21 @@ def attribute(name, value):
 
 
 def settings(**values):
-    """A run that says it was trained with other settings."""
+    """A run whose lanes are said to have other settings, by the coordinates of these."""
 
     def change(file):
+        for name, value in values.items():
+            file[name][...] = value
+
+    return stored(change)
+
+
+def config(**values):
+    """A run that has some settings in its attribute config alone, as earlier versions wrote them."""
+
+    def change(file):
+        for name in values.keys() & file.keys():
+            del file[name]
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | values)
 
     return stored(change)

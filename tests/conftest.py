@@ -19,21 +19,34 @@ typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 # no such classes.
 CHECKED = (
     *("models.classic", "models.kl", "models.linear", "models.selection", "models.terms"),
-    *("training.evaluation", "training.lbfgs", "training.optimizers", "data"),
+    *("training.evaluation", "training.lbfgs", "training.optimizers", "training.truth", "data"),
 )
 install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest.typechecked")
 
-# Compiling is most of the suite's time, and arithmetic is what it tests. Commands that run as processes of their own
-# compile as they do for a user.
-QUICK_COMPILER = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
-# Compiled once for all workers, and away from the user's own cache.
+# Compiling is most of the suite's time, and arithmetic is what it tests: XLA's older emitters make kernels in a third
+# of the time of its newer ones, and one piece of a program takes less than 32; and next to nothing is optimised.
+QUICK_COMPILER = "--xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__ < (0, 11):  # Later versions have the newer emitters alone, and end where the flag is given.
+    QUICK_COMPILER += " --xla_cpu_use_fusion_emitters=false"
+if QUICK_COMPILER not in os.environ.get("XLA_FLAGS", ""):  # Workers have it from the process that starts them.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
+# As many threads for products of matrices as a worker has cores: those that wait for work would take others' time.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# Everything is compiled once for all workers and their processes, and away from the user's own cache.
 CACHE = os.environ.get("SAE_JAX_TEST_CACHE")
 if CACHE is None:
     CACHE = os.environ["SAE_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="sae_jax_")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Processes that tests start have these too.
+SHARED = {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": CACHE,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in SHARED.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -44,6 +57,30 @@ def no_figure_stays_open():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """Optimise programs, and those of processes: for trainings that take longer than that."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def as_for_a_user(environment):
+    """Variables of a process that compiles as it does for a user."""
+    compiler = environment["XLA_FLAGS"].replace(QUICK_COMPILER, "").strip()
+    return environment | {"XLA_FLAGS": compiler, "JAX_DISABLE_MOST_OPTIMIZATIONS": "False"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_fit_into_the_process():
+    """Some hundred tests compile more programs than a process has room for."""
+    yield
+    from sae_jax.sweeps.devices import release_programs  # After the import hook.
+
+    release_programs()
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,7 @@ def finish(params, memory, s):
     return params | {"threshold": 0.1 * memory.peak, "active_units": active_units}
 
 
-def gradient(params, gradient):
+def gradient(params, gradient, s):
     """Without what would only lengthen the decoder's rows."""
     rows, to_rows = params["decoder_weight"], gradient["decoder_weight"]
     along = jnp.sum(rows * to_rows, axis=1, keepdims=True) * rows
@@ -122,7 +122,7 @@ EXAMPLE = Model(
     update=update,
     finish=finish,
     gradient=gradient,
-    constrain=lambda params: params | {"decoder_weight": unit_rows(params["decoder_weight"])},
+    constrain=lambda params, memory, s: params | {"decoder_weight": unit_rows(params["decoder_weight"])},
     measures=lambda s: {
         "largest_code": Measure(lambda lane: jnp.max(lane.codes, axis=0), "largest code", dims=("unit",))
     },

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sae_jax.data.config import DataConfig
@@ -56,6 +58,34 @@ def test_values_that_single_precision_moves_out_of_range_are_refused(name, value
         check(declared(CLASSIC)[name], value)
 
 
+@pytest.mark.parametrize(
+    ("name", "ends"), [("rho", (1e-6, 1 - 1e-6)), ("momentum", (0, 0.9999999)), ("heldout", (0.5,))]
+)
+def test_the_ends_of_a_range_are_admitted_in_the_precision_that_is_trained_with(name, ends):
+    fields = declared(CLASSIC) | settings_of(DataConfig)
+    assert [check(fields[name], str(end)) for end in ends] == list(ends)
+
+
+def test_messages_say_what_single_precision_makes_of_a_value_and_the_default_that_holds():
+    with pytest.raises(
+        UserError, match=r"momentum must be in \[0, 1\): got 0.99999999, which is 1 in single precision;"
+    ):
+        lane_settings(momentum=0.99999999)
+    with pytest.raises(UserError, match=r"rho must be in .*: got 2; the default is 0.1 0.3$"):
+        check(declared(CLASSIC)["rho"], 2, default=(0.1, 0.3))
+
+
+@pytest.mark.parametrize("value", [np.float32(0.25), np.array(0.25), jnp.float32(0.25), "0.25"])
+def test_numbers_of_other_libraries_are_numbers(value):
+    assert lane_settings(rho=value).model.rho == 0.25
+
+
+@pytest.mark.parametrize("value", [np.ma.masked, np.complex64(0.25), np.datetime64("2020"), np.array([0.25]), np.True_])
+def test_what_only_looks_like_a_number_is_refused(value):
+    with pytest.raises(UserError, match=r"^rho must be a finite number: got .*; the default is 0.02$"):
+        lane_settings(rho=value)
+
+
 def test_values_take_the_declared_type():
     settings = lane_settings(d_hidden="12", tied="True", steps=1e3)
     assert (settings.model.d_hidden, settings.model.tied, settings.training.steps) == (12, True, 1000)
@@ -78,6 +108,11 @@ def test_values_take_the_declared_type():
 def test_errors_say_the_rule_the_value_and_the_fix(settings, message):
     with pytest.raises(UserError, match=message):
         lane_settings(**settings)
+
+
+def test_text_that_no_file_could_hold_is_refused():
+    with pytest.raises(UserError, match=r"dataset must be text in UTF-8: got 'array:a.udcff'; rename what it names"):
+        DataConfig(dataset="array:a\udcff")
 
 
 def test_names_are_spelt_for_the_command_line_and_guessed_when_mistyped():

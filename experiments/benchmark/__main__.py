@@ -27,8 +27,10 @@ from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
 from sae_jax.commands.environment import check_file, write_whole
-from sae_jax.commands.flags import checked_settings, one_line_errors, options_of, read
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
+from sae_jax.storage.atomic import read_file
 from sae_jax.sweeps.devices import choose_devices
 
 SECONDS, QUICK_SECONDS = 0.5, 0.01
@@ -161,7 +163,7 @@ def saved(path: Path) -> dict[str, Any]:
         UserError: the file holds none.
     """
     try:
-        content = dict(json.loads(path.read_text()))
+        content = dict(json.loads(read_file(path)))
         markdown_table(content)
     except Exception as error:  # Anything may be in a file.
         raise UserError(f"--table must name a file written by --json: got {path}: {error!r}; write one") from None

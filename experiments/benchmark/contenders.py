@@ -56,7 +56,7 @@ class Lanes(NamedTuple):
 def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     """The lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices; one chunk."""
     cells, devices = shape.cells(), devices[: shape.lanes]
-    plan = plan_lanes(cells, data, shape.seeds, devices, Engine())
+    plan = plan_lanes(cells, data, len(shape.seeds), devices, Engine())
     mesh = lane_mesh(devices, plan.data_parallel)
     chunk = chunk_at(plan, 0)
     settings = place(lane_at(cells, np.maximum(chunk.cells, 0)), mesh, split=True)
@@ -64,7 +64,7 @@ def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     program = compiled(data.feed.draw, shape.d_in, mesh, plan.sequential)
     block = data.feed.block(0, shape.batch)
     samples = (place(block, mesh, split=False), place(data.heldout, mesh, split=False))
-    return Lanes(chunk.end, plan, program.advance, samples, program.start(settings, keys), settings, keys)
+    return Lanes(chunk.end, plan, program.advance, samples, program.start({}, settings, keys), settings, keys)
 
 
 def engine(lanes: Lanes) -> tuple[Contender, Cost]:

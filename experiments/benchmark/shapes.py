@@ -31,9 +31,10 @@ class Shape(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all lanes share: defaults at this shape, an output without range, none of the warm-ups peers lack."""
+        """What all lanes share: a loss at this shape, an output without range, none of the warm-ups peers lack."""
         size = {"d_hidden": self.d_hidden, "batch_size": self.batch, "steps": 1_000_000}
-        return {**size, "output": "linear", "warmup": 0.0, "beta_warmup": 0.0}
+        loss = {"beta": 1.0, "ema_decay": 0.9, "weight_decay": 1e-3, "learning_rate": 5e-3}
+        return {**size, **loss, "output": "linear", "warmup": 0.0, "beta_warmup": 0.0}
 
     @property
     def seeds(self) -> tuple[int, ...]:

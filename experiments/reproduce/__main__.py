@@ -22,7 +22,8 @@ from rich.table import Table
 
 from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
 from sae_jax.commands.environment import check_writable, draw_to_files, set_up
-from sae_jax.commands.flags import checked_settings, one_line_errors, option, options_of, read
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
 
 NAMES = (

@@ -102,6 +102,7 @@ def _settings(batch_size: int, steps: int) -> LaneSettings:
         reconstruction_loss="half_squared_error",
         rho=RHO,
         weight_decay=1e-4,
+        learning_rate=5e-3,
         final_learning_rate=1.0,
     )
 

@@ -68,6 +68,8 @@ def run(options: Options) -> Report:
         "seeds": 2 if quick else 4,
         "d_hidden": [NARROW] if quick else [NARROW, WIDE],
         "weight_decay": 1e-4,
+        "ema_decay": 0.9,
+        "learning_rate": 5e-3,
     }
     rhos = [0.05, 0.2] if quick else [0.01, 0.02, 0.04, 0.08, 0.15, 0.3]
     coefficients = [0.002, 0.006] if quick else np.geomspace(5e-4, 1.6e-2, 11).tolist()

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from sae_jax import DataConfig, UserError
 from sae_jax.commands.environment import write_whole
+from sae_jax.storage.atomic import read_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def markdown_table(folder: Path) -> str:
     lines = ["| reproduction | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_file(path))
             for i, check in enumerate(content["checks"]):
                 name = f"`{content['name']}`: {content['source']}" if i == 0 else ""
                 cells = [name, *(check[column] for column in COLUMNS)]

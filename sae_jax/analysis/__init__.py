@@ -1,9 +1,10 @@
 """What trained lanes say.
 
-cells         walking through a Dataset cell by cell
-report        the table of a sweep, and warnings
-figures       curves, heatmaps, mean activation, reconstruction against sparsity; filters: decoder rows
+cells         walking through a Dataset cell by cell, and what is said of several seeds; select: part of a run
+summary       a row for every lane, and for every cell; formats: CSV, Markdown, LaTeX; report: the terminal's table
+figures       the figures by name; lines, heatmaps, filters and cosines draw them
+channels      which axis is shown by what; style: how figures look
 lanes         trained lanes, ready to be put to use
-tasks         one file a task
+options       the tasks by name, and their settings; tasks: one file a task
 probes        softmax layers on codes; stacked: further layers; gabor: fits of Gabor functions
 """

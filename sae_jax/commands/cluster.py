@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax.errors import JaxRuntimeError
 
 from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
+from sae_jax.storage.atomic import reason_of
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import reserve_cpu_devices
 from sae_jax.sweeps.recovery import Interrupted
+from sae_jax.sweeps.streams import unfailing
 
+LAST_PORT = 65535
+# Processes that are started at once do not all come at once.
+SILENT_SECONDS = 10
 LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
 PEERS = re.compile(r"gloo|nccl|coordination|heartbeat|socket closed|connection (closed|reset|refused)|peer", re.I)
+# What libc may call must stay where it is.
+_HANDLERS: list[Any] = []
 # JAX's runtime ends a process that has lost the others, with a page about its insides. A process of its own reads what
 # the runtime writes and prints one line; Python's output does not pass through it.
 MARK = b"the others are lost\n"
+# Gloo greets every peer, and its threads write into each other's lines, so that ends of lines stand alone.
 READER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+greeting = re.compile(
+    rb"((\\[Gloo\\]|Rank|[0-9]+|is connected to|(connected )?peer ranks[.]?|Expected number of|is :) ?)+\\s*"
+)
 lost, mark = sys.argv[1:]
-silent = reported = False
+silent = reported = greeted = False
 for line in sys.stdin.buffer:
     runtime = re.match(rb"[WEF][0-9]{4} .*(coordination|preemption|client[.]h)", line)
     if line == mark.encode() or runtime and line.startswith(b"F"):
@@ -37,8 +52,10 @@ for line in sys.stdin.buffer:
         reported = silent = True
     elif runtime:
         silent = True
-    elif not silent and not line.startswith(b"[Gloo]"):
-        sys.stderr.buffer.write(line)
+    elif not silent:
+        greeted = bool(greeting.fullmatch(line)) or greeted and line == b"\\n"
+        if not greeted:
+            sys.stderr.buffer.write(line)
     sys.stderr.flush()
 """
 
@@ -58,6 +75,11 @@ class Launch:
         if self.coordinator and not re.fullmatch(r".+:[0-9]+", self.coordinator):
             raise UserError(
                 f"coordinator must be HOST:PORT: got {self.coordinator}; add the port, as in {self.coordinator}:7777"
+            )
+        port = self.coordinator.rpartition(":")[2]
+        if port and not 1 <= int(port) <= LAST_PORT:
+            raise UserError(
+                f"coordinator must have a port in [1, {LAST_PORT}]: got {self.coordinator}; choose another port"
             )
         if self.processes and self.process_id >= self.processes:
             raise UserError(
@@ -84,11 +106,56 @@ def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> N
     requested = Launch(**values)
     if requested.distributed:
         _filter_runtime_messages()
+        _end_without_core()
         reserve_cpu_devices(cpu_devices())
-        distributed.start(requested.coordinator, requested.processes, requested.process_id)
+        _check_port(requested)
+        with _meeting(requested) as met:
+            distributed.start(requested.coordinator, requested.processes, requested.process_id, met)
     elif len(values) > ("distributed" in values):
         others = ", ".join(flag(name) for name in values if name != "distributed")
         raise UserError(f"{others} must stand beside --distributed: got no such flag, or False; add it")
+
+
+def _check_port(requested: Launch) -> None:
+    """Refuse a port that another program has: the runtime would share it with some, and end without a word."""
+    if requested.coordinator and requested.process_id == 0:
+        dual = socket.has_dualstack_ipv6()
+        port = int(requested.coordinator.rpartition(":")[2])
+        try:
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+        except OSError as error:
+            raise UserError(
+                f"coordinator must have a port that is free here: got {requested.coordinator}: {reason_of(error)}; "
+                "choose another port, the same for all processes"
+            ) from None
+
+
+@contextlib.contextmanager
+def _meeting(requested: Launch) -> Iterator[Callable[[], None]]:
+    """Say what is waited for until the function that is returned is called, and end the process if it never is.
+
+    The runtime says nothing for minutes, and then ends the process with a page about its insides.
+    """
+    met = threading.Event()
+    processes = f"all {requested.processes} processes" if requested.processes else "all processes"
+    place = requested.coordinator or "the address of the first"
+
+    def watch() -> None:
+        if not met.wait(SILENT_SECONDS):
+            print(f"waiting for {processes} of this run to meet at {place}", file=sys.stderr, flush=True)
+            if not met.wait(distributed.MEETING_SECONDS - SILENT_SECONDS):
+                rule = f"{processes} of this run must meet at {place} within {distributed.MEETING_SECONDS} s"
+                print(
+                    f"error: {rule}: got fewer; start them all, or correct --coordinator", file=sys.stderr, flush=True
+                )
+                os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield met.set
+    finally:
+        met.set()
 
 
 def end(error: BaseException, code: int, line: str = "") -> None:
@@ -102,14 +169,14 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     if not distributed.started():
         if not line:
             raise error
-        _print_error(line)
+        print(line, file=sys.stderr)
         sys.exit(code)
     if isinstance(error, distributed.Refused | Interrupted):  # All of them know, and end in step.
         if distributed.leads():
-            _print_error(line)
+            print(line, file=sys.stderr)
         sys.exit(code)
     if line:
-        _print_error(line)
+        print(line, file=sys.stderr)
     elif isinstance(error, JaxRuntimeError | ValueError) and PEERS.search(str(error)):
         # The runtime may be ending this process at the same moment: the reader says it once.
         os.write(2, MARK)
@@ -119,11 +186,6 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     sys.stderr.flush()
     # The usual end waits for the other processes, which may be waiting for this one.
     os._exit(code)
-
-
-def _print_error(line: str) -> None:
-    with contextlib.suppress(OSError):  # Nobody is there to read it any longer.
-        print(line, file=sys.stderr)
 
 
 def _words(argv: Sequence[str], name: str) -> list[str] | None:
@@ -140,6 +202,18 @@ def _words(argv: Sequence[str], name: str) -> list[str] | None:
     return None
 
 
+def _end_without_core() -> None:
+    """Let the runtime's abort, which has been said in a line, end the process with the exit code of a failure.
+
+    Python's own handlers run between two of its instructions, which an abort does not wait for.
+    """
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _HANDLERS.append(kind(lambda number: os._exit(1)))
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, kind], ctypes.c_void_p
+    libc.signal(signal.SIGABRT, _HANDLERS[-1])
+
+
 def _filter_runtime_messages() -> None:
     """Let everything that is not Python write to the reader, and Python where it wrote before."""
     out, err = os.dup(1), os.dup(2)
@@ -153,5 +227,5 @@ def _filter_runtime_messages() -> None:
     os.dup2(writing, 2)
     os.close(reading)
     os.close(writing)
-    sys.stdout = os.fdopen(out, "w", buffering=1)
-    sys.stderr = os.fdopen(err, "w", buffering=1)
+    sys.stdout = unfailing(os.fdopen(out, "w", buffering=1))
+    sys.stderr = unfailing(os.fdopen(err, "w", buffering=1))

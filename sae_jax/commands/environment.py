@@ -3,23 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
 import hashlib
+import logging
 import os
 import platform
+import re
+import resource
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import check_expanded, check_regular, temporary_path, unwritable, write_file, writing
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FEWEST_FILES = 64
+CACHE_TROUBLE = re.compile(
+    r"Error (?P<action>reading|writing) persistent compilation cache entry for '(?P<program>.*)': "
+    r"\w+: (\[Errno \d+\] )?(?P<reason>.*?)(: '.*')?",
+    re.DOTALL,
+)
 
 
 def set_up() -> None:
-    """Keep compiled programs in the user's cache, unless JAX was told of another place."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    """Keep compiled programs in the user's cache, unless JAX was told of another place.
+
+    A cache that cannot be used costs time alone: a line says so, and what was cut short there is compiled again.
+
+    Raises:
+        UserError: the process may open too few files to train.
+    """
+    _check_open_files()
+    if jax.config.values["jax_compilation_cache_dir"] is None and (folder := cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
+
+
+def _check_open_files() -> None:
+    # Without a file to open, libraries end in ways of their own, after the training.
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < FEWEST_FILES:
+        raise UserError(f"the limit of open files must be at least {FEWEST_FILES}: got {allowed}; raise ulimit -n")
+
+
+def _show_warning(show: Callable[..., None], told: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
+    """Show a warning the way it was shown before, unless JAX says that it could not use its cache."""
+    trouble = CACHE_TROUBLE.fullmatch(str(message))
+    if not trouble:
+        show(message, *rest, **named)
+        return
+    folder = Path(jax.config.values["jax_compilation_cache_dir"])
+    with contextlib.suppress(OSError):
+        if trouble["action"] == "reading" and folder.is_dir():
+            # JAX would stumble over the entry for ever: it writes none where one is, and does not say which it was.
+            for entry in folder.glob(f"{glob.escape(trouble['program'])}-*-cache"):
+                entry.unlink()
+            return
+    if not told:
+        told.add(trouble["reason"])
+        line = f"warning: compiled programs cannot be kept: got {folder}: {trouble['reason']}"
+        print(f"{line}; make room there, or name another folder in JAX_COMPILATION_CACHE_DIR", file=sys.stderr)
 
 
 def call(command: str) -> str:
@@ -28,14 +80,25 @@ def call(command: str) -> str:
 
 
 def draw_to_files() -> None:
-    """Draw without a window."""
+    """Draw without a window, and without words about where fonts are kept for the next time."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib  # Training need not wait for it.
 
     matplotlib.use("Agg")
 
 
-def cache_folder() -> Path:
+def draw_usual(dataset: xr.Dataset, folder: Path) -> list[Path]:
+    """Draw a sweep's usual figures into a folder; their paths."""
+    draw_to_files()
+    from sae_jax.analysis.figures import save_all  # Training need not wait for it.
+
+    return save_all(dataset, folder)
+
+
+def cache_folder() -> Path | None:
     """Where compiled programs of this kind of machine are kept: in $XDG_CACHE_HOME, or else ~/.cache.
+
+    None for a user without a home folder, as in a container of an unknown user.
 
     A home folder may be shared by machines of different processors; a program compiled for one may not run on another.
     """
@@ -44,7 +107,10 @@ def cache_folder() -> Path:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / kind
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / kind
+    except RuntimeError:
+        return None
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -53,6 +119,7 @@ def check_writable(folder: Path, flag: str) -> None:
     Raises:
         UserError: it, or what it would be made in, is no folder or is read-only.
     """
+    check_expanded(folder, flag)
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is read-only" if existing.is_dir() else "is no folder"
@@ -63,11 +130,11 @@ def check_file(path: Path, flag: str) -> None:
     """Refuse a file, named by a flag, that could not be written, before anything is computed for it.
 
     Raises:
-        UserError: it is a folder, or its own folder is missing or read-only, or its name is too long.
+        UserError: it is no regular file, or its own folder is missing or read-only, or its name is too long.
     """
+    check_expanded(path, flag)
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError
+        check_regular(path)
         temporary = temporary_path(path)
         temporary.unlink(missing_ok=True)
         temporary.touch()

@@ -1,55 +1,50 @@
-"""Command lines made from the settings' own declarations, and one way to fail."""
+"""Command lines made from the settings' own declarations."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
-from sae_jax.commands.cluster import Launch, end
+from sae_jax.commands.cluster import Launch
+from sae_jax.commands.help import FIRST, asks_for_help, options_type, print_help
+from sae_jax.commands.run_config import RunConfig
 from sae_jax.data.config import DataConfig
-from sae_jax.models import CLASSIC, MODELS
-from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, one_of, setting, settings_of, unknown
+from sae_jax.models import CLASSIC, MODELS, model_of
+from sae_jax.models.presets import preset
+from sae_jax.settings import (
+    TEXT,
+    Range,
+    UserError,
+    check,
+    flag,
+    one_of,
+    setting,
+    settings_of,
+    unknown,
+)
 from sae_jax.sweeps.grid import fields_of
-from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.training.config import TrainingSettings
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+# Where a run goes, its settings (a tuple where several values), and its seeds.
+Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig(Engine):
-    """Where a run's files go and what it runs on."""
-
-    name: str = setting("", TEXT, "name of the run; empty is that of an unfinished run alike, or the command and time")
-    runs: str = setting("runs", TEXT, "folder of all runs")
-    resume: str = setting("", TEXT, "an unfinished run to resume: its folder, or its name among all runs")
-    checkpoint_every: float = setting(60.0, NON_NEGATIVE, "time between checkpoints", "s")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.name and self.resume:
-            raise UserError(f"name must be left out beside resume: got {self.name} and {self.resume}; use one of them")
-        if self.name and (self.name == ".." or self.name != Path(self.name).name):
-            raise UserError(
-                f"name must be that of a folder inside --runs: got {self.name}; leave out what is before the last /, "
-                "or pass it to --runs"
-            )
-
-
+ZIP = "settings whose values are paired, the first of each and so on, instead of crossed"
+PRESET = setting("", TEXT, "settings that were published, by name, such as gao; flags beside it are changes of it")
 MODEL = setting(CLASSIC.name, one_of(MODELS), "what is trained")
 GROUPS = {"training": TrainingSettings, "data": DataConfig, "run": RunConfig, "processes": Launch}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
 
 def parse(
-    argv: Sequence[str], prog: str, description: str, defaults: Mapping[str, tuple[Any, ...]], several: bool
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    defaults: Mapping[str, tuple[Any, ...]],
+    several: bool,
+    seeds: int = 4,
 ) -> tuple[RunConfig, dict[str, Any], int | tuple[int, ...]]:
     """Read a command line.
 
@@ -58,43 +53,69 @@ def parse(
         prog, description: for the help.
         defaults: values of settings whose default differs from their declaration.
         several: whether a setting may take several values, and seeds be asked for by number.
+        seeds: how many there are where their number is not given.
 
     Returns:
-        (where the run goes, the model and values of its and every other setting of a sweep: a tuple where several
+        (where the run goes, the model and the settings that were given or have a default here: a tuple where several
         were given, seeds: their number or themselves).
 
     Raises:
         UserError: a flag is unknown, repeated, lacks its value or has one out of range.
     """
     seed_flag, seed_help, seed_default = (
-        ("seeds", "a number of seeds N for 0..N-1, or several seeds themselves", "4")
+        ("seeds", "a number of seeds N for 0..N-1, or several seeds themselves", str(seeds))
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
-    groups = {"model": options_from({"model": MODEL}) + options_from(_model_fields(), defaults, several)}
+    groups = {"model": options_from({"model": MODEL, "preset": PRESET, **_model_fields()}, defaults, several)}
     groups |= {
         group: options_of(owner, defaults, several and group not in ("run", "processes"))
         for group, owner in GROUPS.items()
     }
     groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
-    words = read(argv, prog, description, groups)
-    seeds = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
+    if several:
+        groups["run"].insert(1, option("zip", (), ZIP, "TEXT", True))
+    else:
+        groups["run"] = [one for one in groups["run"] if one[0] != "extend"]
+    words = {"extend": ("",), **read(argv, prog, description, groups, FIRST)}
+    order = named_flags(argv)
+    [name] = _checked(PRESET, "preset", words["preset"], several=False)
+    if name and name not in defaults:
+        published = {name: (), **_published(name, words["model"] if "model" in order else ())}
+        return parse(argv, prog, description, {**defaults, **published}, several, seeds)
+    numbers = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
-    order = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
-    [model] = _checked(MODEL, "model", words["model"], several=False)
-    fields = fields_of(MODELS[model])
+    names = _checked(MODEL, "model", words["model"], several)
+    model = names[0] if len(names) == 1 else names
+    fields = {name: field for name, field in fields_of(model_of(model)).items() if name != "model"}
     for name in _model_fields():
         if name in order and name not in fields:
-            raise UserError(f"{flag(name)} is no setting of model {model}: got it beside --model {model}; leave it out")
+            raise UserError(
+                f"{flag(name)} is no setting of model {' or '.join(names)}: got it beside --model {' '.join(names)}; "
+                "leave it out"
+            )
     settings = {}
     for name, field in fields.items():
-        values = _checked(field, name, words[name], several) if name in order or name in defaults else (field.default,)
-        settings[name] = values[0] if len(values) == 1 else values
+        if name in order or name in defaults:
+            values = _checked(field, name, words[name], several, defaults.get(name))
+            settings[name] = values[0] if len(values) == 1 else values
     # Swept settings come first, in the order of the command line, so that they are the axes in that order.
     ordered = sorted(settings, key=lambda name: order.index(name) if name in order else len(order))
     settings = {"model": model} | {name: settings[name] for name in ordered}
-    return run, settings, seeds[0] if several and len(seeds) == 1 else seeds
+    if "zip" in order:
+        if not words["zip"]:
+            raise UserError("--zip needs the settings to pair: got none; see --help")
+        settings["zip"] = tuple(name.replace("-", "_") for name in words["zip"])
+    return run, settings, numbers[0] if several and len(numbers) == 1 else numbers
+
+
+def _published(name: str, models: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """The settings of a preset as defaults, its model among them; `models` are those that were named beside it."""
+    model, settings = preset(name)
+    if models and tuple(models) != (model,):
+        raise UserError(f"preset {name} is of model {model}: got it beside --model {' '.join(models)}; leave one out")
+    return {"model": (model,), **{setting: (value,) for setting, value in settings.items()}}
 
 
 def _model_fields() -> dict[str, dataclasses.Field]:
@@ -106,7 +127,7 @@ def _model_fields() -> dict[str, dataclasses.Field]:
 
 
 def read(
-    argv: Sequence[str], prog: str, description: str, groups: Mapping[str, list[Any]]
+    argv: Sequence[str], prog: str, description: str, groups: Mapping[str, list[Any]], first: Sequence[str] = ()
 ) -> dict[str, tuple[str, ...]]:
     """The words given to every option of a command line.
 
@@ -114,21 +135,22 @@ def read(
         argv: its words, without the program's name.
         prog, description: for the help.
         groups: by heading, options made by `option` and `options_of`.
+        first: names of the options that the help shows where not all are asked for; empty shows all.
 
     Raises:
         UserError: a flag is unknown or repeated, or a word has no flag.
+        SystemExit: help was asked for, and is printed.
     """
-    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
-    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
     # The library has flags of its own, which write files.
     flags = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
     for word in argv:
         if word.startswith("--") and word != "--help" and _flag_of(word) not in flags:
             raise unknown("flag", word.partition("=")[0], flags)
+    if asks_for_help(argv):
+        print_help(argv, prog, description, groups, first)
     _refuse_repeats(argv)
-    whole: type[Any] = dataclasses.make_dataclass("options", fields)
     parsed, rest = tyro.cli(
-        whole,
+        options_type(groups),
         args=list(argv),
         prog=prog,
         description=description,
@@ -143,9 +165,9 @@ def read(
     return words
 
 
-def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for the list of flags and for nothing else."""
-    return "--help" in argv or "-h" in argv
+def named_flags(argv: Sequence[str]) -> list[str]:
+    """The settings that a command line names, in its order."""
+    return [word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
 
 
 def without(words: Sequence[str], argv: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -222,7 +244,9 @@ def option(
     return name, (tyro.conf.Positional[annotation] if positional else annotation), field
 
 
-def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several: bool) -> tuple[Any, ...]:
+def _checked(
+    field: dataclasses.Field, name: str, words: Sequence[str], several: bool, default: tuple[Any, ...] | None = None
+) -> tuple[Any, ...]:
     if not words and isinstance(field.default, bool):
         return (True,)
     if not words:
@@ -230,7 +254,7 @@ def _checked(field: dataclasses.Field, name: str, words: Sequence[str], several:
     if len(words) > 1 and not several:
         raise UserError(f"{flag(name)} takes one value: got {len(words)} ({' '.join(words)}); leave one")
     try:
-        values = tuple(check(field, word) for word in words)
+        values = tuple(check(field, word, default) for word in words)
         return tuple(value[0] if isinstance(value, tuple) else value for value in values)
     except UserError as error:
         raise UserError(f"{flag(name)}: {error}") from None
@@ -248,18 +272,3 @@ def _refuse_repeats(argv: Sequence[str]) -> None:
 
 def _flag_of(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the process with one line and exit code 2 on bad input, 130 when interrupted."""
-    try:
-        yield
-    except UserError as error:
-        end(error, BAD_INPUT, f"error: {error}")
-    except Interrupted as error:
-        end(error, 128 + (error.number or signal.SIGTERM), error.line)
-    except KeyboardInterrupt as error:
-        end(error, INTERRUPTED, "interrupted")
-    except Exception as error:
-        end(error, FAILED)

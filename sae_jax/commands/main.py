@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import importlib
 import sys
+import textwrap
 
 import sae_jax
-from sae_jax.settings import UserError, unknown
+from sae_jax.commands.help import WIDTH
+from sae_jax.commands.signals import end_at_once
+from sae_jax.commands.variables import BAD_INPUT, import_jax
+from sae_jax.sweeps.streams import open_streams
 
 # Every command is the function main of a module of this folder, imported when it is called.
 COMMANDS = {
     "sweep": "Train a grid of sparse autoencoders over any settings, with several seeds, and draw what came out.",
+    "frontier": "Train architectures at several sparsities, and draw quality against sparsity.",
     "train": "Train one sparse autoencoder: a sweep of one cell, with the same files.",
+    "merge": "Put finished runs that differ in some settings or seeds together as one.",
     "evaluate": "Put every lane of a finished run to a task, add what it measures to the run's results, and draw it.",
+    "encode": "Encode samples with a lane of a finished run, and write the codes into a file.",
+    "table": "Print the table of a finished run as Markdown, CSV or LaTeX.",
+    "draw": "Draw figures of a finished run again, as images or vectors, for a screen or a paper.",
+    "runs": "List the runs in a folder, show one of them, or remove those that were abandoned before they had results.",
 }
-BAD_INPUT = 2
 
 
 def main() -> None:
     """Hand the words after a command to its module."""
+    end_at_once()
+    open_streams()
     name, *words = sys.argv[1:] or [""]
     if name in ("--help", "-h"):
         print(usage())
     elif name == "--version":
         print(f"sae-jax {sae_jax.__version__}")
     elif name in COMMANDS:
+        import_jax()
         importlib.import_module(f"sae_jax.commands.{name}").main(words)
     else:
         print(f"error: {_refusal(name)}", file=sys.stderr)
@@ -37,19 +49,22 @@ def main() -> None:
 
 def usage() -> str:
     """What sae-jax --help prints."""
-    rows = [f"  {name:<10}{sentence}" for name, sentence in COMMANDS.items()]
+    rows = [textwrap.fill(f"  {name:<10}{COMMANDS[name]}", WIDTH, subsequent_indent=" " * 12) for name in COMMANDS]
     return "\n".join(
         [
             "usage: sae-jax COMMAND [FLAG VALUE ...]",
             "",
             *rows,
             "",
-            "sae-jax COMMAND --help lists a command's flags; sae-jax --version says which version this is.",
+            "sae-jax COMMAND --help lists a command's flags; sae-jax --version says which",
+            "version this is.",
         ]
     )
 
 
-def _refusal(name: str) -> UserError:
+def _refusal(name: str) -> Exception:
+    from sae_jax.settings import UserError, unknown  # Nothing else here waits for a library.
+
     if not name:
         return UserError(f"sae-jax needs a command: got none; use one of {', '.join(COMMANDS)}")
     return unknown("command", name, COMMANDS)

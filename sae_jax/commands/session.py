@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from jax import process_count
 
-from sae_jax.analysis.report import print_table, warnings_of
+from sae_jax.analysis.report import print_table
 from sae_jax.commands.cluster import Launch, launch
-from sae_jax.commands.environment import call, draw_to_files, set_up
-from sae_jax.commands.flags import RunConfig, without
+from sae_jax.commands.environment import call, draw_usual, set_up
+from sae_jax.commands.extending import check_single, completed, digest_of, earlier_of, origin_of_run, version_lines
+from sae_jax.commands.flags import Parsed, without
+from sae_jax.commands.run_config import RunConfig
+from sae_jax.commands.run_log import RunLog, recorded
 from sae_jax.commands.signals import Interrupts, interrupts_of
-from sae_jax.commands.terminal import Terminal
 from sae_jax.data import DataConfig
 from sae_jax.settings import UserError, as_json, settings_of
 from sae_jax.storage import record as records
 from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
 from sae_jax.storage.arrays import Opener, in_folder, no_storage
+from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, read_sessions, session_of
+from sae_jax.storage.states import STATE_FILE, save_states
 from sae_jax.sweeps.devices import machine_description
+from sae_jax.sweeps.footprint import footprint_of
+from sae_jax.sweeps.keep import keep_parameters
+from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.processes import gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery
-from sae_jax.sweeps.sweep import Study, packed_as, packing, prepare, train
+from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, prepare
+from sae_jax.sweeps.sweep import train
+from sae_jax.sweeps.terminal import Terminal
+from sae_jax.sweeps.trackers import Tracker, check_tracker
 
 # Flags that a command that resumes a run may change.
 OF_THE_PROCESS = ("resume", "name", "runs", *settings_of(Launch))
 
-Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 Parse = Callable[[Sequence[str]], Parsed]
 Record = Mapping[str, Any]
 
@@ -56,33 +68,49 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
     set_up()
     words, parsed = together("read the command", lambda: _read_command(command, argv, parse))
     run = parsed[0]
-    with contextlib.ExitStack() as stack:
-        terminal = stack.enter_context(Terminal()) if leads() else None
-        observer = Observers([terminal] if terminal else [])
-        study = together("load the data", lambda: _load_data(parsed, observer))
-        content = _content(command, words, run, study)
-        folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, stack))
-        [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
-        study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
-        resume_command = f"{call(command)} --resume {shlex.quote(str(folder))}"
-        resume_command += " with the --distributed flags of each process" if started() else ""
-        last_words = (
-            f"interrupted before it could save; to resume from what was saved before, if anything: {resume_command}"
-        )
-        interrupts = stack.enter_context(interrupts_of(last_words if folder else "interrupted"))
-        recovery, opened = together(
-            "open the checkpoints", lambda: _open_checkpoints(folder, run, interrupts, observer, stack)
-        )
-        for line in _resumption(recovery, folder, before, content):
-            observer.line(line)
-        dataset = together("train", lambda: _train(study, observer, opened, recovery, interrupts, resume_command))
-        trained = time.monotonic()
-        files = together("write the results", lambda: _write_results(dataset, folder))
-    if terminal:
-        print_table(terminal.console, dataset)
-        times = f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:"
-        for line in [*warnings_of(dataset), times, *(f"  {path}" for path in files)]:
-            observer.line(line)
+    with contextlib.closing(Observers()) as observer:
+        terminal, log = (Terminal(), RunLog()) if leads() else (None, None)
+        for one in (terminal, log):
+            if one:
+                observer.add(one)
+        # What is to be said at the end is said once the folder is free again.
+        with contextlib.ExitStack() as stack:
+            if terminal:
+                stack.enter_context(terminal)
+            study = together("load the data", lambda: _load_data(command, parsed, words, observer))
+            content = _content(command, words, run, study)
+            interrupts = stack.enter_context(interrupts_of("interrupted"))
+            folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, stack))
+            together("claim the folder", lambda: _record(folder, command, words, content, log, stack))
+            [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
+            study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
+            resume_command = f"{call(command)} --resume {shlex.quote(str(folder))}"
+            resume_command += " with the --distributed flags of each process" if started() else ""
+            if folder:
+                interrupts.last_words = (
+                    "interrupted before it could save; to resume from what was saved before, if anything: "
+                    f"{resume_command}"
+                )
+            recovery, opened = together(
+                "open the checkpoints", lambda: _open_checkpoints(folder, run, interrupts, observer, stack)
+            )
+            if folder and run.track != "none":
+                observer.add(Tracker(run.track, folder, folder.name, _key(folder), observer.line))
+            for line in [*_resumption(recovery, folder, before, content), *version_lines(run, content)]:
+                observer.line(line)
+            observer.line(f"plan: {footprint_of(study, run.keep, run.keep_state)}")
+            states: dict[str, np.ndarray] | None = {} if run.keep_state else None
+            dataset = together(
+                "train", lambda: _train(study, observer, opened, recovery, interrupts, resume_command, states)
+            )
+            trained = time.monotonic()
+            files = together("write the results", lambda: _write_results(dataset, folder, run, opened, states))
+        if terminal and log:
+            print_table(terminal.console, dataset)
+            log.table(dataset)
+            times = f"trained in {trained - began:.0f} s, all done in {time.monotonic() - began:.0f} s; files:"
+            for line in [*stopped_early(dataset), *warnings_of(dataset), times, *(f"  {path}" for path in files)]:
+                observer.line(line)
 
 
 def _devices(command: str, argv: Sequence[str], parse: Parse) -> int:
@@ -96,10 +124,13 @@ def _devices(command: str, argv: Sequence[str], parse: Parse) -> int:
 def _read_command(command: str, argv: Sequence[str], parse: Parse) -> tuple[Sequence[str], Parsed]:
     """The words of a command and what they say; those of the run that it resumes, where it does."""
     parsed = parse(argv)
-    if not parsed[0].resume:
+    run = parsed[0]
+    if not run.resume:
         return argv, parsed
+    if run.extend:
+        raise UserError(f"extend must be left out beside resume: got {run.extend} and {run.resume}; use one of them")
     # Only the first process need see the run's folder.
-    recorded = gather("read the command", lambda: _recorded_words(command, parsed[0]) if leads() else None)[0]
+    recorded = gather("read the command", lambda: _recorded_words(command, run) if leads() else None)[0]
     words = _resumed_words(argv, recorded)
     return words, parse(words)
 
@@ -118,7 +149,8 @@ def _resumed_folder(run: RunConfig) -> Path:
     """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
     path, named = Path(run.resume), Path(run.runs) / run.resume
     # What else has that name here is not meant where a run has it.
-    return named if runs.is_unfinished(named) and not runs.is_unfinished(path) else path
+    folder = named if runs.is_unfinished(named) and not runs.is_unfinished(path) else path
+    return folder.resolve() if os.path.islink(folder) else folder  # A link at the name of a new run is refused.
 
 
 def _named_folder(run: RunConfig) -> Path | None:
@@ -126,13 +158,25 @@ def _named_folder(run: RunConfig) -> Path | None:
     return _resumed_folder(run) if run.resume else Path(run.runs) / run.name if run.name else None
 
 
-def _load_data(parsed: Parsed, observer: Observer) -> Study:
+def _load_data(command: str, parsed: Parsed, words: Sequence[str], observer: Observer) -> Study:
     """The sweep that a command line asks for, checked, with its data."""
-    run, settings, seeds = parsed
+    run = parsed[0]
+    if run.track != "none" and leads():
+        check_tracker(run.track)
     folder = _named_folder(run)
     if leads() and folder:
         runs.check_claimable(folder)
-    return prepare(DataConfig(), seeds=seeds, engine=run, observer=observer, **settings)
+    earlier, origin = earlier_of(run), origin_of_run(run)
+    before = earlier or origin
+    _, settings, seeds = completed(parsed, words, before.grid) if before else parsed
+    if command == "train":
+        check_single(settings, seeds)
+    study = prepare(
+        DataConfig(), seeds=seeds, engine=run, observer=observer, earlier=earlier, origin=origin, **settings
+    )
+    if run.keep_state:
+        check_states_end(study)
+    return study
 
 
 def _claim_folder(
@@ -146,8 +190,31 @@ def _claim_folder(
         return None, None
     # The same command resumes its unfinished run, also where the run's name was made of the time.
     folder = _named_folder(run) or runs.find_unfinished(Path(run.runs), content)
-    folder = folder or Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    named_by_time = Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = folder or stack.enter_context(runs.new_folder(named_by_time))
     return folder, stack.enter_context(runs.claim(folder, content))
+
+
+def _record(
+    folder: Path | None,
+    command: str,
+    words: Sequence[str],
+    content: Record,
+    log: RunLog | None,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Record in the run's folder, until the stack is left, that this process works on it."""
+    if folder is None or log is None:
+        return
+    line = f"{call(command)} {shlex.join(words)}".rstrip()
+    machine = content["versions"]["machine"]
+    session = session_of(line, content["devices"], machine, process_count(), content["versions"])
+    stack.enter_context(recorded(folder, session, log))
+
+
+def _key(folder: Path) -> str:
+    """By what a tracker knows a run again that is resumed, and tells it from the same command at another time."""
+    return f"{runs.identity(folder)} {read_sessions(folder)[0].get('began')}"
 
 
 def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -> Record:
@@ -156,12 +223,13 @@ def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -
     return records.content_of(
         f"{call(command)} {shlex.join(without(words, [], ('resume',)))}".rstrip(),
         study.grid.as_json(),
-        list(study.grid.axes),
+        list(study.grid.dims),
         engine,
         study.devices,
-        [program.data.summary for program in study.programs],
+        [point.data.summary for point in study.points],
         packing(study),
         machine_description(study.devices),
+        digest_of(run),
     )
 
 
@@ -186,11 +254,17 @@ def _resumption(recovery: Recovery, folder: Path | None, before: Record | None, 
 
 
 def _train(
-    study: Study, observer: Observer, opened: Opener, recovery: Recovery, interrupts: Interrupts, resume_command: str
+    study: Study,
+    observer: Observer,
+    opened: Opener,
+    recovery: Recovery,
+    interrupts: Interrupts,
+    resume_command: str,
+    states: dict[str, np.ndarray] | None,
 ) -> xr.Dataset:
     """Train what is left of a study, and have all of it on the disk."""
     try:
-        dataset = train(study, observer, opened, recovery)
+        dataset = train(study, observer, opened, recovery, states=states)
     except Interrupted as error:
         recovery.wait()
         error.number, error.line = (
@@ -204,13 +278,23 @@ def _train(
     return dataset
 
 
-def _write_results(dataset: xr.Dataset, folder: Path | None) -> list[Path]:
+def _write_results(
+    dataset: xr.Dataset,
+    folder: Path | None,
+    run: RunConfig,
+    opened: Opener,
+    states: Mapping[str, np.ndarray] | None,
+) -> list[Path]:
     """Write the files of a run into its folder: their paths; none on a process that does not write."""
     if folder is None:
         return []
-    results.save(dataset, folder)
-    draw_to_files()
-    from sae_jax.analysis import figures  # Training need not wait for it.
+    if states is not None:
+        save_states(states, folder)
+    results.save(keep_parameters(dataset, run.keep, opened), folder)
+    from sae_jax.analysis import summary  # Training need not wait for it.
 
-    pictures = figures.save_all(dataset, folder / "figures")
-    return [folder / name for name in (records.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)] + pictures
+    written = [summary.write_summary(dataset, folder)]
+    written += draw_usual(dataset, folder / "figures") if run.figures else []
+    states_file = [STATE_FILE] if states is not None else []
+    names = records.CONFIG_FILE, PROVENANCE_FILE, LOG_FILE, results.RESULTS_FILE, results.PARAMS_FILE, *states_file
+    return [*(folder / name for name in names), *written]

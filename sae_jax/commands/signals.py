@@ -9,11 +9,41 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Those who end processes give them ten seconds at least.
 PATIENCE_SECONDS = 8.0
 CLOSED = 0
+# A progress bar hides it. What follows stands below the ^C.
+SHOW_CURSOR = "\x1b[?25h\n"
+
+
+def end_at_once() -> None:
+    """Have Ctrl-C end this process at once, with one line, instead of raising KeyboardInterrupt.
+
+    While libraries are imported, some of them swallow the exception, some abort, and others print pages about it.
+    """
+    signal.signal(signal.SIGINT, _end_at_once)
+
+
+def end_in_order() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt again, where `end_at_once` was called: something is to be taken away."""
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(number: int, _: object) -> None:
+    _leave(number, "interrupted")
+
+
+def _leave(number: int, line: str) -> NoReturn:
+    try:
+        # Nobody may be there to read it any longer, and then it must not keep the process.
+        if select.select([], [2], [], 0.5)[1]:
+            os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{line}\n".encode())
+    finally:
+        os._exit(128 + number)
 
 
 class Interrupts:
@@ -55,12 +85,7 @@ class Interrupts:
                 self.number, deadline = number, time.monotonic() + self.patience
 
     def _leave(self) -> None:
-        try:
-            # Nobody may be there to read it any longer, and then it must not keep the process.
-            if select.select([], [2], [], 0.5)[1]:
-                os.write(2, f"\n{self.last_words}\n".encode())
-        finally:
-            os._exit(128 + self.number)
+        _leave(self.number, self.last_words)
 
 
 @contextlib.contextmanager

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
+from sae_jax.data.checks import check_key
 from sae_jax.models.base import Key, Scalar
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, check_numbers, check_whole
 
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); the spare two pay for the cheap hash.
 ROUNDS = 6
 
 
-@functools.partial(jax.jit, static_argnames=("samples", "batch_size"))
 def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int) -> Int[Array, " batch"]:
     """Which samples make the batch of a step: the next batch_size entries of the epoch's permutation, [batch] int32.
 
@@ -33,12 +33,21 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
         batch_size: samples a batch, at most n.
 
     Raises:
-        UserError: a batch is larger than the set.
+        UserError: a batch is larger than the set, or an argument is of another kind.
     """
+    check_key(key)
+    check_numbers("step", step)
+    check_whole("samples", samples)
+    check_whole("batch_size", batch_size)
     if batch_size > samples:
         raise UserError(
             f"batch_size must be at most the number of training samples: got {batch_size} of {samples}; use fewer"
         )
+    return _batch_indices(key, step, int(samples), int(batch_size))
+
+
+@functools.partial(jax.jit, static_argnames=("samples", "batch_size"))
+def _batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int) -> Int[Array, " batch"]:
     steps_per_epoch = samples // batch_size
     epoch, within = jnp.divmod(jnp.asarray(step, jnp.int32), steps_per_epoch)
     positions = within * batch_size + jnp.arange(batch_size, dtype=jnp.int32)

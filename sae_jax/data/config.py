@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
+from typing import ClassVar
 
-from sae_jax.settings import NON_NEGATIVE, TEXT, TRUE_OR_FALSE, Range, check_all, one_of, setting
+from sae_jax.data.normalise import MEANS, RULES
+from sae_jax.settings import NON_NEGATIVE, TEXT, TRUE_OR_FALSE, Range, Unread, check_all, one_of, setting
+
+# Sources whose name is followed by the path of a file.
+OF_FILES = ("images", "array")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,24 +22,64 @@ class DataConfig:
         UserError: a value is out of range.
     """
 
-    dataset: str = setting("patches", TEXT, "patches, digits, tfds:NAME, images:FILE.npy or array:FILE.npy/.npz")
+    UNREAD: ClassVar[Unread] = {
+        ("dataset", "patches"): ("data_dir",),
+        ("dataset", "images"): ("data_dir",),
+        ("dataset", "digits"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "array"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "tfds"): ("patch_size", "whiten"),
+        ("dataset", "superposition"): ("data_dir", "patch_size", "whiten", "subtract_mean"),
+        ("normalize", "none"): ("subtract_mean",),
+        ("normalize", "centre"): ("subtract_mean",),
+        ("normalize", "standardize"): ("subtract_mean",),
+        ("normalize", "length"): ("subtract_mean",),
+    }
+    dataset: str = setting(
+        "patches",
+        TEXT,
+        "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, or superposition, as it is or with settings "
+        "of its own, superposition:features=128,inputs=32",
+    )
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets; empty is TFDS's own default")
     classes: str = setting("", TEXT, "labels of the samples to train on, such as 0-4,7; empty is all")
     samples: int = setting(
-        0, NON_NEGATIVE, "training samples: patches to draw (0 is 10000), or the most to take of a dataset (0 is all)"
+        0,
+        NON_NEGATIVE,
+        "training samples: patches to draw (0 is 10000), the excerpt of a superposition (0 is 36000), or the most to "
+        "take of a dataset (0 is all)",
     )
     patch_size: int = setting(8, Range(low=2), "side of a square patch", "pixel")
     whiten: bool = setting(True, TRUE_OR_FALSE, "Olshausen-Field whitening of the images before patches are drawn")
     normalize: str = setting(
         "auto",
-        one_of(("auto", "ufldl", "unit", "none")),
-        "ufldl: clip at 3 std, map to [.1, .9]; unit: variance 1, for linear outputs; auto: ufldl for patches only",
+        one_of(RULES),
+        "ufldl: clip at 3 std, map to [.1, .9]; unit: variance 1; standardize: mean 0 and variance 1 of every feature; "
+        "centre: mean 0 of every feature; length: mean norm sqrt(inputs); all but ufldl for linear "
+        "outputs; auto: ufldl for patches only",
     )
     subtract_mean: str = setting(
-        "patch", one_of(("patch", "global")), "with ufldl and unit: subtract each sample's own mean, or the global one"
+        "auto",
+        one_of(MEANS),
+        "with ufldl and unit: subtract each image's own mean (patch), or the one of all; auto: patch for images",
     )
     heldout: float = setting(0.1, Range(low=0, high=0.5, low_open=True), "fraction of the data held out")
     data_seed: int = setting(0, NON_NEGATIVE, "seed of the patches drawn and of the held-out split")
 
     def __post_init__(self) -> None:
         check_all(self)
+        # A run's record names files wherever it is read again.
+        kind, _, path = self.dataset.partition(":")
+        if kind in OF_FILES and path:
+            object.__setattr__(self, "dataset", f"{kind}:{_absolute(path)}")
+        if self.data_dir:
+            object.__setattr__(self, "data_dir", _absolute(self.data_dir))
+
+
+def shown(path: str | Path) -> str:
+    """A path as people read it: below the folder that they are in without what leads there."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

@@ -5,6 +5,7 @@ Nothing is carried between steps, so that a resumed run needs no position in its
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,18 +57,23 @@ def draw_whole(rows: Array, key: Key, step: Scalar | Array, batch_size: int, axi
     return rows
 
 
-def generated(generate: Callable[[Key, int], Array]) -> Feed:
+def generated(generate: Callable[..., Array], *arrays: Any) -> Feed:
     """Endless samples drawn inside the step.
 
     Args:
-        generate: (key, batch_size) -> batch [batch, d_in], pure; it gets another key for every seed and step.
+        generate: (*arrays, key, batch_size) -> batch [batch, d_in], pure; it gets another key for every seed and step.
+        arrays: pytrees of arrays that it reads; a program is compiled for their shapes, and again for none of the same.
     """
+    return Feed(_drawing(generate), lambda first, batch_size: arrays)
 
+
+@functools.lru_cache(maxsize=64)
+def _drawing(generate: Callable[..., Array]) -> Callable[..., Array]:
     def draw(block: Any, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
         # Every device draws the whole batch and takes its share, so that samples do not depend on their number.
-        return device_rows(generate(jax.random.fold_in(key, step), batch_size), axis_name)
+        return device_rows(generate(*block, jax.random.fold_in(key, step), batch_size), axis_name)
 
-    return Feed(draw, lambda first, batch_size: ())
+    return draw
 
 
 def from_host(read: Callable[[int, int], np.ndarray], d_in: int) -> Feed:

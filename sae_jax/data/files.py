@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import zipfile
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax.data.config import DataConfig
+from sae_jax.data.checks import check_fits, checked
+from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.patches import from_images
-from sae_jax.data.samples import Data, as_data, check_fits, checked
+from sae_jax.data.samples import SINGLE_BYTES, Rows, array_rows
 from sae_jax.settings import UserError, nearest
 
 SAMPLES, LABELS = "samples", "labels"
@@ -23,16 +25,24 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 LONGEST_HEADER = 1000
 
 
-def load_images(path: str, config: DataConfig) -> Data:
+def read_images(path: str, config: DataConfig) -> Rows:
     """Patches of a .npy file of images [n, height, width]."""
-    images = checked(read(path, config.dataset)[0], path, ("n", "height", "width"))
-    return from_images(list(images), config, f"patches of {len(images)} images in {Path(path).name}")
+    grey = "make them grey first, without alpha"
+    images = checked(read(path, config.dataset)[0], shown(path), ("n", "height", "width"), grey)
+    rows = from_images(list(images), config, f"patches of {len(images)} images in {Path(path).name}")
+    return rows._replace(digest=digest(path))
 
 
-def load_array(path: str, config: DataConfig) -> Data:
+def read_array(path: str, config: DataConfig) -> Rows:
     """Samples of a .npy or .npz file, [samples, features], with labels [samples] where a .npz holds both by name."""
     samples, labels = read(path, config.dataset)
-    return as_data(samples, config, path, labels)
+    return array_rows(samples, shown(path), labels)._replace(digest=digest(path))
+
+
+def digest(path: str) -> str:
+    """The beginning of the SHA-256 digest of a file, by which it is known again where it has been moved."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -50,16 +60,17 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
     if not path:
         raise UserError(f"dataset {kind} needs a file: got {dataset!r}; use {kind}:FILE.npy")
     file = Path(path)
+    path = shown(path)
     try:
         if not file.is_file():
-            neighbours = [path for path in file.parent.glob("*.np[yz]") if path.is_file()]
+            neighbours = [Path(shown(other)) for other in file.parent.glob("*.np[yz]") if other.is_file()]
             raise UserError(f"dataset {kind} needs a file that exists: got {path}; {nearest(file, neighbours)}")
         with file.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
             stream.seek(0)
             if zipped:
                 return _of_archive(stream, path)
-            return _array(stream, file.stat().st_size), None
+            return _array(stream, file.stat().st_size, file), None
     except UserError:
         raise
     except Exception as error:  # A file that is not what its name says fails in as many ways as there are formats.
@@ -92,12 +103,13 @@ def _of_archive(stream: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     return (arrays[SAMPLES], arrays[LABELS]) if len(arrays) == 2 else (arrays[names[0]], None)
 
 
-def _array(stream: Any, size: int) -> np.ndarray:
-    """One array as numpy.save writes it.
+def _array(stream: Any, size: int, file: Path | None = None) -> np.ndarray:
+    """One array as numpy.save writes it, or a map of it.
 
     Args:
         stream: at its beginning, seekable.
         size: how many bytes there are; what promises more is refused before memory is taken for it.
+        file: where the array begins at the stream's beginning and its bytes are the file's own, so that it is mapped.
 
     Raises:
         Exception: of whatever kind, it is no array of plain numbers.
@@ -105,12 +117,15 @@ def _array(stream: Any, size: int) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
         raise ValueError(f"version {version[0]}.{version[1]} of the format")
-    shape, _, dtype = HEADERS[version](stream, max_header_size=LONGEST_HEADER)
+    shape, column_major, dtype = HEADERS[version](stream, max_header_size=LONGEST_HEADER)
     if dtype.hasobject:
         raise ValueError("Python objects")
     promised = math.prod(shape) * dtype.itemsize
     if promised > size:
         raise ValueError(f"{size} bytes where shape {list(shape)} of {dtype} takes {promised}")
-    check_fits(len(shape) and shape[0], math.prod(shape[1:]))
+    if file and promised:
+        order: Any = "F" if column_major else "C"
+        return np.memmap(file, dtype, "r", stream.tell(), shape, order)
+    check_fits(len(shape) and shape[0], promised + SINGLE_BYTES * math.prod(shape))
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False, max_header_size=LONGEST_HEADER)

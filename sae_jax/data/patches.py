@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig
-from sae_jax.data.samples import Data, check_fits, finish
+from sae_jax.data.samples import Rows
 from sae_jax.settings import UserError
 
 # Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and
@@ -18,10 +19,12 @@ PHOTOGRAPHS = {
     "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
 }
 DEFAULT_PATCHES = 10_000
+# Patches in double precision: of each image, together, and in random order.
+DRAWING_BYTES = 3 * 8
 CUTOFF = 0.4  # cycles per pixel: Olshausen and Field's 200 cycles over pictures of 512 pixels
 
 
-def load(argument: str, config: DataConfig) -> Data:
+def read(argument: str, config: DataConfig) -> Rows:
     """Patches of the photographs that ship inside scikit-image and scikit-learn."""
     if argument:
         raise UserError(f"dataset patches takes nothing after a colon: got {config.dataset}; use images:FILE.npy")
@@ -63,12 +66,12 @@ def whiten(image: np.ndarray) -> np.ndarray:
     return whitened / whitened.std() if whitened.std() > 1e-9 * np.abs(image).max() else np.zeros_like(whitened)
 
 
-def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data:
+def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows:
     """Draw patches from images: every image alike often, held-out patches from strips that no training patch touches.
 
     Args:
         images: each [height, width].
-        config: samples, patch_size, whiten, heldout, data_seed and the normalisation are read.
+        config: samples, patch_size, whiten, heldout and data_seed are read.
         name: what the description calls them.
 
     Raises:
@@ -83,10 +86,10 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data
                 f"patch_size must leave room for two patches side by side, one held out: got {side} "
                 f"for an image of {image.shape[0]} x {image.shape[1]} pixels; use a smaller patch"
             )
-    check_fits(total, side * side)
+    check_fits(total, DRAWING_BYTES * (total + held) * side * side)
     splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
     for i, (image, strip) in enumerate(zip(images, strips, strict=True)):
-        pixels = whiten(image) if config.whiten else image
+        pixels = whiten(image.astype(float)) if config.whiten else image.astype(float)
         parts = {"train": (pixels[:, :-strip], total), "heldout": (pixels[:, -strip:], held)}
         for which, (part, number) in parts.items():
             rng = np.random.default_rng([config.data_seed, i, which == "heldout"])
@@ -95,7 +98,7 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Data
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
     label = f"{name}{', whitened' if config.whiten else ''}"
-    return finish(train, heldout, config, label, normalize="ufldl", image_shape=(side, side))
+    return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side))
 
 
 def draw(image: np.ndarray, side: int, count: int, rng: np.random.Generator) -> np.ndarray:

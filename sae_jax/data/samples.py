@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 from jaxtyping import Float, Int
 
+from sae_jax.data.checks import as_array, check_fits, check_image_shape, checked, class_numbers, trainable
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
-from sae_jax.data.normalise import normalise
-from sae_jax.settings import UserError
+from sae_jax.data.normalise import Normalisation, fit
+from sae_jax.data.truth import Truth, check_truth
+from sae_jax.settings import UserError, check_type
+from sae_jax.storage.arrays import aligned, pieces
 
-MOST_CLASSES = 1_000_000
-# Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
-LARGEST_SAMPLE = 1e8
+SINGLE_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Data:
         train_labels, heldout_labels: class numbers, [samples] and [heldout], where the source has them.
         left_out, left_out_labels: held-out samples of the classes that `config.classes` leaves out, where it does.
         stream: where training batches come from; None draws them from `train`, which is else an excerpt of them.
+        truth: the features that the samples are sums of, where they were made.
+        normalisation: what was done to the samples; None where nothing is known of it.
+        digest: of the file that they come from, where it is one of the user's.
+
+    Raises:
+        UserError: samples are not finite or too large, or arrays, labels and the image's sides do not fit together.
     """
 
     train: Float[np.ndarray, "samples d_in"]
@@ -44,6 +51,22 @@ class Data:
     left_out: Float[np.ndarray, "left_out d_in"] | None = None
     left_out_labels: Int[np.ndarray, " left_out"] | None = None
     stream: Feed | None = None
+    truth: Truth | None = None
+    normalisation: Normalisation | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        check_type("config", self.config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
+        for split in ("train", "heldout", "left_out"):
+            rows, labels = getattr(self, split), f"{split}_labels"
+            if rows is None and split == "left_out":
+                continue
+            object.__setattr__(self, split, trainable(rows, split, self.train))
+            if getattr(self, labels) is not None:
+                object.__setattr__(self, labels, class_numbers(getattr(self, labels), labels, len(rows)))
+        check_image_shape(self.image_shape, self.train.shape[1])
+        if self.truth is not None:
+            check_truth(self.truth, self.heldout)
 
     @property
     def feed(self) -> Feed:
@@ -51,13 +74,50 @@ class Data:
         return self.stream or resident(self.train)
 
     @property
-    def summary(self) -> list[float]:
-        """Numbers by which the same samples are known again: counts, and statistics of both splits in their order."""
-        numbers = [float(size) for size in (*self.train.shape, len(self.heldout))]
+    def summary(self) -> list[float | str]:
+        """By what the same samples are known again: counts, statistics of both splits, the file's digest.
+
+        What is read from no file of the user's has no digest.
+        """
+        numbers: list[float | str] = [float(size) for size in (*self.train.shape, len(self.heldout))]
         for split in (self.train, self.heldout):
-            place = np.linspace(0, 1, len(split))
-            numbers += [float(split.mean()), float(split.std()), float(place @ split.mean(axis=1)) / len(split)]
-        return numbers
+            means, squares = np.empty(len(split)), np.empty(len(split))
+            for index, part in pieces(split):
+                means[index], squares[index] = part.mean(axis=1, dtype=float), np.mean(part.astype(float) ** 2, axis=1)
+            place, variance = np.linspace(0, 1, len(split)), np.mean(squares) - np.mean(means) ** 2
+            numbers += [
+                float(np.mean(means)),
+                float(np.sqrt(np.maximum(variance, 0.0))),
+                float(place @ means) / len(split),
+            ]
+        return [*numbers, self.digest] if self.digest else numbers
+
+
+class Rows(NamedTuple):
+    """What a source reads: samples that are neither split nor normalised.
+
+    Attributes:
+        samples: [samples, d_in] of any real dtype; may be a map of a file.
+        name: what the description calls them.
+        heldout: [heldout, d_in], where the source itself holds some out; else a random part of the samples is.
+        labels, heldout_labels: class numbers of both, where the source has them.
+        normalize: the rule that `auto` means for this source.
+        image_shape: (height, width) of a sample where it is an image.
+        digest: of the file that they were read from, where it is one of the user's.
+        stream: where training batches come from, where that is not `samples`, which are then an excerpt of them.
+        truth: the features that the samples are sums of, where they were made.
+    """
+
+    samples: np.ndarray
+    name: str
+    heldout: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    heldout_labels: np.ndarray | None = None
+    normalize: str = "none"
+    image_shape: tuple[int, int] | None = None
+    digest: str | None = None
+    stream: Feed | None = None
+    truth: Truth | None = None
 
 
 def as_data(
@@ -65,6 +125,7 @@ def as_data(
     config: DataConfig = DataConfig(dataset="array"),  # noqa: B008
     name: str = "array",
     labels: np.ndarray | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Data:
     """Make Data of an array: checked, split at random by `config.data_seed`, normalised.
 
@@ -73,90 +134,153 @@ def as_data(
         config: heldout, data_seed, classes, samples, normalize and subtract_mean are read.
         name: what the description calls it.
         labels: class numbers, [samples].
+        normalisation: as in `prepare`.
 
     Raises:
         UserError: the array is empty, not 2-D, not numeric, not finite, or has too few rows to split; or the labels
             are no whole numbers, one for each sample.
     """
-    samples = checked(samples, name, ("samples", "features"))
-    if len(samples) < 2:
-        raise UserError(
-            f"{name} must hold at least 2 samples, to train on one and hold one out: got {len(samples)}; add some"
-        )
+    check_type("config", config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
+    check_type("name", name, str, "text", "leave it out for array")
+    return prepare(array_rows(samples, name, labels, "samples"), config, normalisation)
+
+
+def array_rows(samples: Any, name: str, labels: Any = None, noun: str = "") -> Rows:
+    """An array of samples as what a source reads; `noun` is what messages call it, else `name`; see `as_data`."""
+    samples = checked(samples, noun or name, ("samples", "features"))
     if labels is None:
-        return finish(*split(samples, config), config, name, normalize="none")
-    numbers = checked(labels, f"labels of {name}", ("samples",))
-    if (
-        len(numbers) != len(samples)
-        or np.any(numbers != np.round(numbers))
-        or not (0 <= numbers.min() <= numbers.max() <= MOST_CLASSES)
-    ):
-        raise UserError(
-            f"labels of {name} must be whole numbers in [0, {MOST_CLASSES}], one for each of {len(samples)} samples: "
-            f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}; number the classes from 0"
-        )
-    return finish(*split(samples, config), config, name, normalize="none", labels=split(numbers.astype(int), config))
+        return Rows(samples, name)
+    return Rows(samples, name, labels=class_numbers(labels, f"labels of {noun or name}", len(samples)))
 
 
-def split(samples: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out rows: a random part of size `config.heldout`, the same for the same `config.data_seed`."""
-    order = np.random.default_rng(config.data_seed).permutation(len(samples))
-    held = max(1, round(config.heldout * len(samples)))
-    return samples[order[held:]], samples[order[:held]]
+class Split(NamedTuple):
+    """One of the two parts of a source: which rows of an array, and all class numbers of that array."""
+
+    samples: np.ndarray
+    places: Int[np.ndarray, " rows"]
+    labels: np.ndarray | None
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Class numbers of the rows, [rows]."""
+        return None if self.labels is None else np.asarray(self.labels[self.places], np.int32)
+
+    def where(self, chosen: np.ndarray | slice) -> Split:
+        """The rows that are chosen, by booleans or a slice."""
+        return self._replace(places=self.places[chosen])
 
 
-def finish(
-    train: np.ndarray,
-    heldout: np.ndarray,
-    config: DataConfig,
-    name: str,
-    *,
-    normalize: str,
-    image_shape: tuple[int, int] | None = None,
-    labels: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Data:
-    """The last steps of every source: keep the wanted classes, limit, normalise, describe.
+def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None = None) -> Data:
+    """Split what a source has read, take the wanted classes, limit, normalise, describe.
 
     Args:
-        train, heldout: [samples, d_in], already apart.
-        normalize: what `auto` means for this source.
-        labels: class numbers of train and heldout, where the source has them.
+        rows: of the source.
+        config: heldout, data_seed, classes, samples, normalize and subtract_mean are read.
+        normalisation: what is done to the samples; None is what `config` says, by the statistics of training rows.
 
     Raises:
-        UserError: `config.classes` names classes that the source does not have, or a value is too large to train on.
+        UserError: `config.classes` names classes that the source does not have, there are too few rows to split, a
+            stream of samples is to be normalised, or a value is too large to train on.
     """
-    classes = [np.asarray(part, np.int32) for part in labels] if labels else None
-    chosen = np.ones(len(train), bool), np.ones(len(heldout), bool)
+    held = None if rows.heldout is None else as_array(rows.heldout, f"held-out samples of {rows.name}")
+    rows = rows._replace(samples=as_array(rows.samples, f"samples of {rows.name}"), heldout=held)
+    train, heldout = _split(rows, config)
+    chosen = np.ones(len(train.places), bool), np.ones(len(heldout.places), bool)
     if config.classes:
-        chosen = _of_classes(config.classes, classes, name)
-    train = train[chosen[0]][: config.samples or None]
-    rule = normalize if config.normalize == "auto" else config.normalize
+        chosen = _of_classes(config.classes, train.classes, heldout.classes, rows.name)
+    train = train.where(chosen[0]).where(slice(config.samples or None))
+    rule = rows.normalize if config.normalize == "auto" else config.normalize
+    subtract_sample_mean = config.subtract_mean == "patch" or (
+        config.subtract_mean == "auto" and rows.image_shape is not None
+    )
+    trained_on = np.zeros(len(train.samples), bool)
+    trained_on[train.places] = True
     # What is left out takes no part in the statistics.
-    train, everything = normalise(train, heldout, rule, config.subtract_mean)
-    largest = max(float(np.abs(part).max()) for part in (train, everything))
-    if largest > LARGEST_SAMPLE:
+    kinds = (Normalisation, type(None))
+    check_type("normalisation", normalisation, kinds, "a Normalisation", "leave it out to fit one")
+    if normalisation is None:
+        words = _in_words(rule, subtract_sample_mean)
+        normalisation = fit(train.samples, trained_on, rule, subtract_sample_mean)
+    else:
+        words = "normalised as those that training began with"
+        _check_width(normalisation, rows)
+    if rows.stream is not None and not normalisation.is_identity:
+        raise UserError(f"samples that are made must stay as they are: got {words}; use normalize none")
+    parts = [train, heldout.where(chosen[1]), *([heldout.where(~chosen[1])] if config.classes else [])]
+    wanted = sum(len(part.places) for part in parts)
+    check_fits(wanted, SINGLE_BYTES * wanted * rows.samples.shape[1])
+    arrays = [_normalised(part, normalisation) for part in parts]
+    shape, values = rows.image_shape, "features" if rows.truth is None else "inputs"
+    of_shape = f"{shape[0]}x{shape[1]} pixels" if shape else f"{rows.samples.shape[1]} {values}"
+    use = "to train on" if rows.stream is None else "as an excerpt of an endless stream"
+    description = f"{rows.name}: {len(arrays[0])} samples of {of_shape} {use}, {len(arrays[1])} held out; {words}"
+    left_out = parts[2].classes if config.classes else None
+    return Data(
+        train=arrays[0],
+        heldout=arrays[1],
+        config=config,
+        description=f"{description}; classes {config.classes}" if config.classes else description,
+        image_shape=shape,
+        train_labels=train.classes,
+        heldout_labels=parts[1].classes,
+        left_out=arrays[2] if config.classes else None,
+        left_out_labels=left_out,
+        stream=rows.stream,
+        truth=rows.truth,
+        normalisation=normalisation,
+        digest=rows.digest,
+    )
+
+
+def _check_width(normalisation: Normalisation, rows: Rows) -> None:
+    if normalisation.centre.shape[-1:] not in ((), rows.samples.shape[1:]):
         raise UserError(
-            f"samples must lie in [-{LARGEST_SAMPLE:g}, {LARGEST_SAMPLE:g}] once they are normalised: got a value of "
-            f"size {largest:.3g}; use normalize unit with output linear, or rescale them"
+            f"samples must have the {normalisation.centre.shape[-1]} inputs that training began with: got "
+            f"{rows.samples.shape[1]}; use samples of that width"
         )
-    heldout = everything[chosen[1]]
-    shape = f"{image_shape[0]}x{image_shape[1]} pixels" if image_shape else f"{train.shape[1]} features"
-    how = "as they are" if rule == "none" else f"{rule} normalisation, {config.subtract_mean} mean subtracted"
-    description = f"{name}: {len(train)} samples of {shape} to train on, {len(heldout)} held out; {how}"
-    if classes is None:
-        return Data(train, heldout, config, description, image_shape)
-    trained = classes[0][chosen[0]][: config.samples or None], classes[1][chosen[1]]
-    if not config.classes:
-        return Data(train, heldout, config, description, image_shape, *trained)
-    others = everything[~chosen[1]], classes[1][~chosen[1]]
-    return Data(train, heldout, config, f"{description}; classes {config.classes}", image_shape, *trained, *others)
 
 
-def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _in_words(rule: str, subtract_sample_mean: bool) -> str:
+    if rule in ("none", "length"):
+        return "as they are" if rule == "none" else "of mean length sqrt(inputs)"
+    if rule in ("standardize", "centre"):
+        return f"{rule} normalisation of every feature"
+    return f"{rule} normalisation, {'patch' if subtract_sample_mean else 'global'} mean subtracted"
+
+
+def _split(rows: Rows, config: DataConfig) -> tuple[Split, Split]:
+    """Training and held-out rows: the source's own, or at random, the same for the same `config.data_seed`."""
+    number = len(rows.samples)
+    if rows.heldout is not None:
+        heldout = Split(rows.heldout, np.arange(len(rows.heldout)), rows.heldout_labels)
+        return Split(rows.samples, np.arange(number), rows.labels), heldout
+    if number < 2:
+        raise UserError(
+            f"{rows.name} must hold at least 2 samples, to train on one and hold one out: got {number}; add some"
+        )
+    order = np.random.default_rng(config.data_seed).permutation(number)
+    held = max(1, round(config.heldout * number))
+    return Split(rows.samples, order[held:], rows.labels), Split(rows.samples, order[:held], rows.labels)
+
+
+def _normalised(part: Split, normalisation: Normalisation) -> Float[np.ndarray, "rows d_in"]:
+    """Normalised rows of an array that is read once, in its own order."""
+    result = aligned((len(part.places), part.samples.shape[1]))
+    target = np.full(len(part.samples), -1)
+    target[part.places] = np.arange(len(part.places))
+    for index, piece in pieces(part.samples):
+        to = target[index[0] if isinstance(index, tuple) else slice(None)]
+        result[to[to >= 0]] = normalisation.applied(piece[to >= 0])
+    return result
+
+
+def _of_classes(
+    text: str, train: np.ndarray | None, heldout: np.ndarray | None, name: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Which training and held-out samples belong to the classes that `text` names."""
-    if labels is None:
+    if train is None or heldout is None:
         raise UserError(f"classes needs labelled samples: got {text!r}, and {name} has none; leave classes empty")
-    available = np.intersect1d(labels[0], labels[1])
+    available = np.intersect1d(train, heldout)
     if not len(available):
         raise UserError(f"classes needs a class with training and held-out samples: {name} has none; use more samples")
     chosen: list[int] = []
@@ -173,38 +297,4 @@ def _of_classes(text: str, labels: list[np.ndarray] | None, name: str) -> tuple[
                 f"got {text!r}; leave it empty for all"
             )
         chosen += available[(available >= first) & (available <= last)].tolist()
-    return np.isin(labels[0], chosen), np.isin(labels[1], chosen)
-
-
-def check_fits(samples: int, d_in: int) -> None:
-    """Refuse a number of samples whose float64 form, and a copy of it, would not fit in memory.
-
-    Raises:
-        UserError: they would not.
-    """
-    needed, available = 2 * 8 * samples * d_in, psutil.virtual_memory().available
-    if needed > available:
-        raise UserError(
-            f"samples must fit in memory: got {samples}, which take {needed / 2**20:,.0f} MiB "
-            f"of {available / 2**20:,.0f} MiB; use fewer"
-        )
-
-
-def checked(values: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
-    """The array as float64, or UserError where it is empty, of another rank, not numeric or not finite."""
-    values = np.asarray(values)
-    layout = "[" + ", ".join(axes) + "]"
-    if values.dtype.kind not in "fiub":
-        raise UserError(f"{name} must hold real numbers: got dtype {values.dtype}; convert it to float32")
-    if values.ndim != len(axes):
-        raise UserError(f"{name} must be an array {layout}: got shape {list(values.shape)}; reshape it first")
-    if values.size == 0:
-        raise UserError(f"{name} must not be empty: got shape {list(values.shape)}; add some numbers")
-    with np.errstate(over="ignore"):  # What single precision cannot hold becomes infinite, and is refused.
-        bad = ~np.isfinite(values.astype(np.float32))
-    if bad.any():
-        raise UserError(
-            f"{name} must be finite in single precision: got {int(bad.sum())} NaN, infinite or huge values "
-            f"of {values.size}; drop those samples or rescale them"
-        )
-    return values.astype(np.float64)
+    return np.isin(train, chosen), np.isin(heldout, chosen)

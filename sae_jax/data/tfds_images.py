@@ -7,6 +7,8 @@ import functools
 import io
 import json
 import logging
+import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax.data.config import DataConfig
-from sae_jax.data.samples import Data, finish
+from sae_jax.data.checks import check_fits
+from sae_jax.data.config import DataConfig, shown
+from sae_jax.data.samples import SINGLE_BYTES, Rows
 from sae_jax.settings import UserError
+from sae_jax.storage.atomic import check_regular, read_file
 
 READ_BLOCK = 1000
+# Sets that people ask for by their names alone.
+WELL_KNOWN = ("mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100", "svhn_cropped")
 TFDS_MODULE = "tensorflow_datasets."
+# Images of so many channels have alpha as their last one.
+WITH_ALPHA = (2, 4)
 
 
 class Split(NamedTuple):
@@ -33,14 +41,14 @@ class Split(NamedTuple):
         return Split(self.images[which], None if self.labels is None else self.labels[which])
 
 
-def load(name: str, config: DataConfig) -> Data:
+def read(name: str, config: DataConfig) -> Rows:
     """Images of a tensorflow-datasets set as rows of grey values in [0, 1].
 
     The held-out part is the set's own test split; a set without one gives the last part of its training split.
 
     Args:
         name: the set's name, such as mnist.
-        config: data_dir, samples and heldout are read.
+        config: data_dir and heldout are read.
 
     Raises:
         UserError: the set is unknown, is not prepared and cannot be, or holds no images.
@@ -51,21 +59,20 @@ def load(name: str, config: DataConfig) -> Data:
         # With other names the library looks elsewhere, also on the network.
         raise UserError(f"dataset tfds needs the name of a set: got {name!r}; use NAME, NAME/CONFIG or NAME:1.0.0")
     train, heldout = _read(name, config.data_dir, config.heldout)
-    return finish(
+    return Rows(
         train.images.reshape(len(train.images), -1),
-        heldout.images.reshape(len(heldout.images), -1),
-        config,
         f"tensorflow-datasets {name}",
-        normalize="none",
+        heldout=heldout.images.reshape(len(heldout.images), -1),
+        labels=None if heldout.labels is None else train.labels,
+        heldout_labels=None if train.labels is None else heldout.labels,
         image_shape=train.images.shape[1:],
-        labels=None if train.labels is None or heldout.labels is None else (train.labels, heldout.labels),
     )
 
 
 @functools.lru_cache(maxsize=2)
 def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
     """Both splits; kept, because decoding 70,000 images takes as long as training on them."""
-    where = f"--data-dir {data_dir}" if data_dir else "TFDS's default folder"
+    where = f"--data-dir {shown(data_dir)}" if data_dir else "TFDS's default folder"
     options = f"'{name}', data_dir={data_dir or None!r}, file_format='array_record'"
     prepare = (
         'python -m pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
@@ -74,10 +81,14 @@ def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
     with _quiet():
         import tensorflow_datasets as tfds
 
-        folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / re.split("[/:]", name)[0]
+        # The home of a user whom nobody knows is taken for a folder's name, which is said not to hold it.
+        folder = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)) / re.split("[/:]", name)[0]
         try:
-            for file in folder.rglob("features.json"):
-                _refuse_foreign(json.loads(file.read_text()))
+            for file in folder.rglob("*"):
+                if not file.is_dir():
+                    check_regular(file)
+                if file.name == "features.json":
+                    _refuse_foreign(json.loads(read_file(file)))
             builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
             prepared = builder.data_path.exists()
         except tfds.core.DatasetNotFoundError:
@@ -138,7 +149,24 @@ def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:
     return train.rows(slice(trained)), train.rows(slice(trained, None))
 
 
+def _check_files(builder: Any, split: str) -> None:
+    """Refuse a split whose files are not those that its metadata name: what they do not name would not be read."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    info = builder.info.splits[split]
+    there = {file.name for file in Path(builder.data_path).glob(f"{builder.name}-{split}.array_record*")}
+    if there != set(info.filenames):
+        raise ValueError(f"{len(there)} files of its {split} split where dataset_info.json names {len(info.filenames)}")
+    for file, number in zip(info.filepaths, info.shard_lengths, strict=True):
+        reader = ArrayRecordReader(str(file))
+        records = reader.num_records()
+        reader.close()
+        if records != number:
+            raise ValueError(f"{records} images in {Path(file).name} where dataset_info.json names {number}")
+
+
 def _images(builder: Any, split: str, name: str) -> Split:
+    _check_files(builder, split)
     source = builder.as_data_source(split=split)
     if len(source) == 0:
         raise UserError(f"tfds:{name} must not be empty: got no images in its {split} split; use another set")
@@ -147,6 +175,8 @@ def _images(builder: Any, split: str, name: str) -> Split:
         raise UserError(
             f"tfds:{name} must hold images [height, width, channels]: got shape {list(first.shape)}; use another"
         )
+    # Beside them lie the rows that are made of them.
+    check_fits(len(source), 2 * SINGLE_BYTES * len(source) * math.prod(first.shape[:2]))
     images = np.empty((len(source), *first.shape[:2]), np.float32)
     labelled = np.asarray(source[0].get("label")).dtype.kind in "iu"
     labels = np.zeros(len(source), np.int64) if labelled else None
@@ -160,10 +190,23 @@ def _images(builder: Any, split: str, name: str) -> Split:
                     f"tfds:{name} must hold images of one size: got {list(pixels.shape)} after {list(first.shape)}; "
                     "use another set"
                 )
-            images[i] = pixels.mean(axis=-1) / 255.0
+            images[i] = _grey(pixels, name)
             if labels is not None:
                 labels[i] = example["label"]
     return Split(images, labels)
+
+
+def _grey(pixels: np.ndarray, name: str) -> np.ndarray:
+    """The mean of an image's colours, in [0, 1]; alpha is none of them, and must be opaque."""
+    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+    if pixels.shape[-1] in WITH_ALPHA:
+        clear = int(np.sum(pixels[..., -1] != largest))
+        if clear:
+            raise UserError(
+                f"tfds:{name} must hold opaque images: got {clear} transparent pixels in one; put them on a background"
+            )
+        pixels = pixels[..., :-1]
+    return pixels.mean(axis=-1) / largest
 
 
 @contextlib.contextmanager

@@ -2,28 +2,52 @@
 
 base          Model, the record of functions that the engine trains, and the types that these pass
 classic       the classic family
+relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one file an architecture
+several       architectures as an axis
+presets       settings by the name of a paper or of a library
+dictionary    what these share; rows, dead, prefixes, steering, jump, firing: its parts
 kl            the KL penalty with its custom_vjp; terms: the other terms of losses
 memory        SparsityState: the running mean activation
 linear        two layers of weights, and every trick of layout; activations, selection: what codes are made by
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from sae_jax.models.base import Across, Measure, Model, Parameter, Step, Term
+from sae_jax.models.batch_topk import BATCH_TOPK, MATRYOSHKA
 from sae_jax.models.classic import CLASSIC
-from sae_jax.settings import unknown
+from sae_jax.models.gated import GATED
+from sae_jax.models.jumprelu import JUMPRELU
+from sae_jax.models.matching_pursuit import MATCHING_PURSUIT
+from sae_jax.models.relu import RELU
+from sae_jax.models.several import JOINED, several
+from sae_jax.models.topk import ABS_TOPK, TOPK
+from sae_jax.settings import check_type, unknown
 
 # Every architecture that the command line knows by its name.
-MODELS = {model.name: model for model in (CLASSIC,)}
+ARCHITECTURES = (CLASSIC, RELU, TOPK, ABS_TOPK, BATCH_TOPK, MATRYOSHKA, JUMPRELU, GATED, MATCHING_PURSUIT)
+MODELS = {model.name: model for model in ARCHITECTURES}
 
 
-def model_of(name: str) -> Model:
-    """The model of a name.
+def model_of(name: str | Model | Sequence[str | Model]) -> Model:
+    """The model of a name; a record is taken as it is; of several names or records, one whose axis `model` they are.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none of that name, or it is neither.
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    return MODELS[name]
+    names: Any = name.split(JOINED) if isinstance(name, str) else name
+    if isinstance(names, tuple) and not isinstance(names, Model):
+        names = list(names)
+    if isinstance(names, list) and len(names) > 1:
+        return several(tuple(model_of(one) for one in names))
+    one: Any = names[0] if isinstance(names, list) and names else name
+    check_type("model", one, (str, Model), "the name of a model, or a Model", f"known: {', '.join(MODELS)}")
+    if isinstance(one, Model):
+        return one
+    if one not in MODELS:
+        raise unknown("model", one, MODELS)
+    return MODELS[one]
 
 
 __all__ = ["CLASSIC", "MODELS", "Across", "Measure", "Model", "Parameter", "Step", "Term", "model_of"]

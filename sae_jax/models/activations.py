@@ -57,6 +57,14 @@ ACTIVATIONS: dict[str, Activation] = {
         is_active=lambda codes: codes > 0,
         active_rule="code > 0",
     ),
+    # Source: Subramanian et al. 2018, "SPINE: sparse interpretable neural embeddings", section 2.
+    "capped_relu": Activation(
+        apply=lambda pre_activations: jnp.clip(pre_activations, 0, 1),
+        slope=lambda codes: ((codes > 0) & (codes < 1)).astype(codes.dtype),
+        activity=_same,
+        is_active=lambda codes: codes > 0,
+        active_rule="code > 0",
+    ),
     "linear": Activation(
         apply=_same,
         slope=jnp.ones_like,

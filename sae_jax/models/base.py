@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sae_jax.settings import AT_LEAST_ONE, static
+from sae_jax.settings import AT_LEAST_ONE, Unread, static
 
 # Parameters by name. A flat dict, so that it is at once a pytree and a safetensors file.
 Params: TypeAlias = dict[str, Array]
@@ -25,7 +25,13 @@ Tree = TypeVar("Tree")
 
 @struct.dataclass
 class Settings:
-    """What every model has; each extends it in its own file. A declaration is a flag, a range, a help and an axis."""
+    """What every model has; each extends it in its own file. A declaration is a flag, a range, a help and an axis.
+
+    UNREAD says which settings have no effect beside which value of another: lanes that differ in nothing else are
+    equal, and trained once.
+    """
+
+    UNREAD: ClassVar[Unread] = {}
 
     d_hidden: int = static(49, AT_LEAST_ONE, "number of hidden units")
 
@@ -71,12 +77,14 @@ class Measure(NamedTuple):
         compute: Evaluated -> array.
         label, units: of the variable.
         dims: its dimensions beside the lanes', such as ("unit",).
+        lower_is_better: whether the best lane has the lowest value.
     """
 
     compute: Callable[[Evaluated], Array]
     label: str
     units: str = "1"
     dims: tuple[str, ...] = ()
+    lower_is_better: bool = False
 
 
 class Across(NamedTuple):
@@ -147,6 +155,8 @@ class Model(NamedTuple):
         parameters: settings -> {name: Parameter}, what a finished lane holds.
         terms: settings -> {name: Term} of its loss; each becomes the curve loss_NAME.
         init: (key, d_in, settings) -> parameters.
+        statistics: settings -> names of the samples' statistics that parameters start from: mean, median.
+        place: (parameters, those statistics by name, each [d_in], settings) -> parameters before the first step.
         encode: (parameters, x, settings) -> codes, sample by sample, as at inference.
         decode: (parameters, codes, settings) -> reconstruction.
         active: (codes, settings) -> booleans, which units count as active.
@@ -156,13 +166,14 @@ class Model(NamedTuple):
         memory: settings -> what is carried from step to step beside the parameters, a small pytree.
         update: (memory, what was seen, settings) -> memory.
         finish: (parameters, memory, settings) -> parameters of the finished lane.
-        gradient: (parameters, gradient) -> gradient, before the optimizer.
-        constrain: parameters -> parameters, after it.
+        gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
+        constrain: (parameters, memory, settings) -> parameters, after it.
         measures: settings -> {name: Measure} beside those that every model has.
         ramp: settings -> fraction of the steps over which the loss still changes by schedules.
         exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
+        choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
 
     name: str
@@ -178,10 +189,13 @@ class Model(NamedTuple):
     memory: Callable[[Any], Any] = lambda settings: ()
     update: Callable[[Any, Any, Any], Any] = _unchanged
     finish: Callable[[Params, Any, Any], Params] = _unchanged
-    gradient: Callable[[Params, Params], Params] = lambda params, gradient: gradient
-    constrain: Callable[[Params], Params] = _unchanged
+    statistics: Callable[[Any], tuple[str, ...]] = lambda settings: ()
+    place: Callable[[Params, Mapping[str, Array], Any], Params] = _unchanged
+    gradient: Callable[[Params, Params, Any], Params] = lambda params, gradient, settings: gradient
+    constrain: Callable[[Params, Any, Any], Params] = _unchanged
     measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
     ramp: Callable[[Any], Scalar] = lambda settings: 0.0
     exact: Callable[[Any], dict[str, Any]] = lambda settings: {}
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
+    choices: tuple[Model, ...] = ()

@@ -3,29 +3,31 @@
     z = x We^T + be,  h = sigma(z),  x_hat = tau(h Wd + bd)
     loss = R(x, x_hat) + beta sum_j KL(rho || rho_hat_j) + (weight_decay / 2) ||W||^2
            + l1 mean_i ||h_i||_1 + contractive mean_i ||dh_i / dx||_F^2
+           + partial_sparsity mean_ij h_ij (1 - h_ij) + average_sparsity mean_j max(0, mean_i h_ij - target)^2
 
 with rho_hat a running average (`SparsityState`) or the batch's own mean; with `k` only the k largest pre-activations of
 a sample are kept; with `tied` Wd is We.
 
-Source: Ng, CS294A notes, "Sparse autoencoder"; Makhzani and Frey 2013 (k); Rifai et al. 2011 (contractive).
+Source: Ng, CS294A notes, "Sparse autoencoder"; Makhzani and Frey 2013 (k); Rifai et al. 2011 (contractive);
+Subramanian et al. 2018, "SPINE" (the last two).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import base, memory
+from sae_jax.models import base, memory, spine
 from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Evaluated, Key, Measure, Model, Parameter, Params, Scalar, Step, Term
 from sae_jax.models.kl import EPSILON, kl_penalty
 from sae_jax.models.linear import TWO_LAYERS, decoder_product, encoder_product, uniform_weights
 from sae_jax.models.memory import SparsityState
-from sae_jax.models.selection import dropped, largest
+from sae_jax.models.selection import dropped, largest, units_at
 from sae_jax.models.terms import (
     RECONSTRUCTION_LOSSES,
     contractive_penalty,
@@ -39,6 +41,7 @@ from sae_jax.settings import (
     NON_NEGATIVE,
     TRUE_OR_FALSE,
     Range,
+    Unread,
     UserError,
     one_of,
     static,
@@ -50,13 +53,22 @@ from sae_jax.settings import (
 class Settings(base.Settings):
     """Settings of the classic family."""
 
-    rho: Any = swept(0.05, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
+    UNREAD: ClassVar[Unread] = {
+        ("beta", 0): ("rho", "beta_warmup", "ema_decay", "ema_start", "estimator"),
+        ("estimator", "batch"): ("ema_decay", "ema_start"),
+        ("k", 0): ("k_warmup",),
+        ("average_sparsity", 0): ("average_target",),
+    }
+    rho: Any = swept(0.02, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
     beta: Any = swept(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
     beta_warmup: Any = swept(0.2, CLOSED_UNIT, "fraction of the steps over which beta rises linearly from 0")
-    ema_decay: Any = swept(0.9, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
-    weight_decay: Any = swept(1e-3, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
+    ema_decay: Any = swept(0.5, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
+    weight_decay: Any = swept(7e-5, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
     l1: Any = swept(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units", off=0.0)
     contractive: Any = swept(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian", off=0.0)
+    partial_sparsity: Any = swept(0.0, NON_NEGATIVE, "weight of the mean of h (1 - h), of codes in [0, 1]", off=0.0)
+    average_sparsity: Any = swept(0.0, NON_NEGATIVE, "weight of mean activations' squared excess", off=0.0)
+    average_target: Any = swept(0.15, CLOSED_UNIT, "mean activation above which it counts")
     k: Any = swept(
         0, NON_NEGATIVE, "units kept on each sample, those of largest pre-activation; 0 is all", "unit", off=0.0
     )
@@ -90,6 +102,8 @@ def terms(s: Settings) -> dict[str, Term]:
         "weight_decay": Term("(weight_decay / 2) * ||W||^2", units),
         "l1": Term("l1 * mean ||h||_1", units),
         "contractive": Term("contractive * mean ||dh / dx||_F^2", units),
+        "partial_sparsity": Term("partial_sparsity * mean h (1 - h)", units),
+        "average_sparsity": Term("average_sparsity * mean max(0, rho_hat - target)^2", units),
     }
     return {name: term for name, term in everything.items() if getattr(s, name, 0) is not None}
 
@@ -187,21 +201,11 @@ def loss(params: Params, state: SparsityState | None, step: Step, s: Settings) -
         values["l1"] = s.l1 * l1_penalty(codes)
     if s.contractive is not None:
         values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, s.k is not None)
+    if s.partial_sparsity is not None:
+        values["partial_sparsity"] = s.partial_sparsity * spine.partial_sparsity(scaled)
+    if s.average_sparsity is not None:
+        values["average_sparsity"] = s.average_sparsity * spine.average_sparsity(scaled, batch_mean, s.average_target)
     return values, batch_mean
-
-
-def units_at(step: Step, s: Settings) -> Float[Array, ""]:
-    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
-
-    From the first step on, a small k would leave alive only the units that happened to start large.
-
-    Args:
-        step: its ramp is read.
-        s: d_hidden n, k, where 0 is n, and k_warmup w are read.
-
-    Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
-    """
-    return jnp.round(s.d_hidden + jnp.where(s.k > 0, s.k - s.d_hidden, 0) * step.ramp(s.k_warmup))
 
 
 def start_memory(s: Settings) -> SparsityState:
@@ -227,11 +231,9 @@ def measures(s: Settings) -> dict[str, Measure]:
         return reconstruction_loss(logits, lane.x, s.reconstruction_loss, s.output)
 
     scale = "on held-out data (tanh codes as (h + 1) / 2)"
-    units = RECONSTRUCTION_LOSSES[s.reconstruction_loss]
+    units, label = RECONSTRUCTION_LOSSES[s.reconstruction_loss], f"reconstruction loss ({s.reconstruction_loss})"
     return {
-        "reconstruction": Measure(
-            reconstruction, f"reconstruction loss ({s.reconstruction_loss}) on held-out data", units
-        ),
+        "reconstruction": Measure(reconstruction, f"{label} on held-out data", units, lower_is_better=True),
         "mean_activation": Measure(
             lambda lane: jnp.mean(activity(lane.codes, lane.settings), axis=0), f"mean activity {scale}", dims=("unit",)
         ),
@@ -245,9 +247,8 @@ def measures(s: Settings) -> dict[str, Measure]:
 
 def longest_ramp(s: Settings) -> Scalar | Array:
     """Until when the loss changes by schedules: the warm-ups of beta and, where codes are chosen, of k."""
-    if s.k is None:
-        return s.beta_warmup
-    return jnp.maximum(s.beta_warmup, jnp.where(s.k > 0, s.k_warmup, 0))
+    of_penalty = jnp.where(s.beta > 0, s.beta_warmup, 0)
+    return of_penalty if s.k is None else jnp.maximum(of_penalty, jnp.where(s.k > 0, s.k_warmup, 0))
 
 
 def check(s: Settings) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from sae_jax.models.base import Codes, Scalar, UnitMeans
+from sae_jax.settings import UserError, check_numbers, received
 
 # Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence continues along its tangent.
 EPSILON = 1e-6
@@ -26,8 +28,13 @@ def kl_divergence(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_h
         rho: target mean activation, in (0, 1).
         mean_activation: rho_hat of each unit, [d_hidden].
 
+    Raises:
+        UserError: an argument is no number, or rho is out of its range.
+
     Source: Ng, CS294A notes, section 3.
     """
+    check_numbers("mean_activation", mean_activation)
+    _check_rho(rho)
     inside = jnp.clip(mean_activation, EPSILON, 1 - EPSILON)
     value = rho * jnp.log(rho / inside) + (1 - rho) * jnp.log((1 - rho) / (1 - inside))
     return value + kl_slope(rho, mean_activation) * (mean_activation - inside)
@@ -45,7 +52,6 @@ def _kl_slope_in_rho(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " 
     return jnp.log(rho / inside) - jnp.log((1 - rho) / (1 - inside)) + along_tangent
 
 
-@jax.custom_vjp
 def kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> Float[Array, ""]:
     """KL sparsity penalty: beta * sum_j KL(rho || rho_hat_j), with its gradient injected at the codes.
 
@@ -70,13 +76,40 @@ def kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: S
     Returns:
         The penalty, a scalar in nats.
 
+    Raises:
+        UserError: an argument is no number, is out of its range, or does not fit the others.
+
     Source: Ng, CS294A notes, section 3; UFLDL, "Autoencoders and Sparsity".
     """
+    for name, value in (("activity", activity), ("mean_activation", mean_activation), ("beta", beta)):
+        check_numbers(name, value)
+    _check_rho(rho)
+    if np.ndim(activity) != 2:
+        raise UserError(f"activity must be an array [m, d_hidden]: got {received(activity)}; use codes of a batch")
+    if np.shape(activity)[1:] != np.shape(mean_activation):
+        units = np.shape(activity)[1]
+        raise UserError(
+            f"mean_activation must be an array [d_hidden] for the {units} units of activity: "
+            f"got {received(mean_activation)}; take both of one layer"
+        )
+    return _kl_penalty(activity, mean_activation, rho, beta)
+
+
+def _check_rho(rho: Any) -> None:
+    """Refuse a target that is no number in (0, 1), where it is known before the program runs."""
+    check_numbers("rho", rho)
+    known = np.zeros(0) if isinstance(rho, jax.core.Tracer) else np.asarray(rho)
+    if not np.all((known > 0) & (known < 1)) or not np.size(rho):
+        raise UserError(f"rho must be in (0, 1): got {received(rho)}; 0.05 is a usual one")
+
+
+@jax.custom_vjp
+def _kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> Float[Array, ""]:
     return beta * jnp.sum(kl_divergence(rho, mean_activation))
 
 
 def _kl_penalty_fwd(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> tuple[Array, Any]:
-    return kl_penalty(activity, mean_activation, rho, beta), (activity, mean_activation, rho, beta)
+    return _kl_penalty(activity, mean_activation, rho, beta), (activity, mean_activation, rho, beta)
 
 
 def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, Array]:
@@ -92,4 +125,4 @@ def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Arr
     )
 
 
-kl_penalty.defvjp(_kl_penalty_fwd, _kl_penalty_bwd)
+_kl_penalty.defvjp(_kl_penalty_fwd, _kl_penalty_bwd)

@@ -1,12 +1,15 @@
-"""The k largest pre-activations of every sample, and which codes that choice left out."""
+"""The k largest pre-activations of every sample, which codes that choice left out, and the schedule of k."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
-from sae_jax.models.base import Codes, Scalar
+from sae_jax.models.base import Across, Codes, Scalar, Step
 
 BITS = 32
 
@@ -21,20 +24,65 @@ def largest(pre_activations: Codes, k: Scalar | Array) -> Bool[Array, "batch d_h
         pre_activations: [batch, d_hidden].
         k: how many to keep, >= 1; d_hidden and more keep all.
     """
-    bits = jax.lax.bitcast_convert_type(jnp.asarray(pre_activations, jnp.float32), jnp.uint32)
-    # Floats in the order of unsigned numbers: the sign bit is flipped, and all others of negative ones.
+    ordered = _ordered(pre_activations)
+
+    def enough(tried: Array) -> Array:
+        return jnp.sum(ordered >= tried[:, None], axis=1) >= jnp.minimum(k, ordered.shape[1])
+
+    return ordered >= _greatest(enough, ordered.shape[:1])[:, None]
+
+
+def largest_of_batch(values: Codes, count: Scalar | Array, across: Across) -> Bool[Array, "batch d_hidden"]:
+    """Which values are among the `count` largest of the whole batch, however many devices it is split over.
+
+    The search of `largest` with counts that are summed over the devices: 32 numbers are exchanged, and no value is.
+
+    Args:
+        values: this device's share, [batch, d_hidden].
+        count: how many to keep of the whole batch, >= 1.
+        across: sums over the devices.
+
+    Source: Bussmann, Leask and Nanda 2024, "BatchTopK sparse autoencoders", equation 3 (the choice).
+    """
+    ordered = _ordered(values)
+
+    def enough(tried: Array) -> Array:
+        return across.sum(jnp.sum(ordered >= tried, dtype=jnp.int32)) >= count
+
+    return ordered >= _greatest(enough, ())
+
+
+def _ordered(values: Codes) -> Array:
+    """Floats as unsigned numbers of the same order: the sign bit is flipped, and all others of negative ones."""
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
     top = jnp.uint32(1 << BITS - 1)
-    ordered = jnp.where(bits & top, ~bits, bits | top)
+    return jnp.where(bits & top, ~bits, bits | top)
+
+
+def _greatest(enough: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
+    """The greatest unsigned numbers [shape] for which `enough` holds, bit by bit."""
 
     def next_bit(i: Array, threshold: Array) -> Array:
-        tried = threshold | (top >> i.astype(jnp.uint32))
-        enough = jnp.sum(ordered >= tried[:, None], axis=1) >= jnp.minimum(k, ordered.shape[1])
-        return jnp.where(enough, tried, threshold)
+        tried = threshold | (jnp.uint32(1 << BITS - 1) >> i.astype(jnp.uint32))
+        return jnp.where(enough(tried), tried, threshold)
 
-    threshold = jax.lax.fori_loop(0, BITS, next_bit, jnp.zeros(ordered.shape[0], jnp.uint32))
-    return ordered >= threshold[:, None]
+    return jax.lax.fori_loop(0, BITS, next_bit, jnp.zeros(shape, jnp.uint32))
 
 
 def dropped(codes: Codes) -> Bool[Array, "batch d_hidden"]:
     """Which codes a choice of the largest left out: those that are exactly 0."""
     return jnp.asarray(codes) == 0
+
+
+def units_at(step: Step, s: Any) -> Float[Array, ""]:
+    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
+
+    From the first step on, a small k would leave alive only the units that happened to start large.
+
+    Args:
+        step: its ramp is read.
+        s: d_hidden n, k, where 0 is n, and k_warmup w are read.
+
+    Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
+    """
+    return jnp.round(s.d_hidden + jnp.where(s.k > 0, s.k - s.d_hidden, 0) * step.ramp(s.k_warmup))

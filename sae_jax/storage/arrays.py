@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import shutil
@@ -17,6 +18,8 @@ from sae_jax.storage.atomic import writing
 # Finds an array by its name, or makes it: f(name, shape, dtype).
 Opener = Callable[[str, tuple[int, ...], Any], np.ndarray]
 PIECE_BYTES = 2**24
+# Of XLA's buffers on a CPU.
+ALIGNMENT = 64
 
 
 def in_memory() -> Opener:
@@ -69,6 +72,19 @@ def in_folder(folder: Path) -> Iterator[Opener]:
         yield array
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array that begins where a CPU device would have it, so that placing it there copies nothing."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def is_aligned(values: Any) -> bool:
+    """Whether an array lies as one of `aligned` does."""
+    return isinstance(values, np.ndarray) and values.flags.c_contiguous and values.ctypes.data % ALIGNMENT == 0
 
 
 def pieces(values: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:

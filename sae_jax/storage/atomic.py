@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 from sae_jax.settings import UserError
 
 RUN_FOLDER, OTHER_RUN_FOLDER = "the run's folder", "choose another --name or --runs"
+# The names of `temporary_path`.
+PARTIAL = ".*.partial"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def sync(path: Path) -> None:
@@ -28,6 +32,30 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file: a device or a pipe would be waited for, and replaced it would be lost.
+
+    Raises:
+        OSError: something else stands at the path, or where a link there leads; nothing is in order.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError("it is no regular file")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it is none, or the file system refuses.
+    """
+    check_regular(path)
+    return path.read_bytes()
+
+
 def temporary_path(path: Path) -> Path:
     """The name beside a file under which its next content is written."""
     return path.with_name(f".{path.name}.partial")
@@ -41,8 +69,10 @@ def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
         content: its bytes, or a function that writes them to the path that it is given.
 
     Raises:
-        OSError: the file system refuses; nothing is left under the temporary name.
+        OSError: the file system refuses, or something else than a file has this name; nothing is left under the
+            temporary name.
     """
+    check_regular(path)
     temporary = temporary_path(path)
     temporary.unlink(missing_ok=True)  # A link that somebody has left at this name would be written through.
     try:
@@ -75,10 +105,12 @@ def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix:
         path: the file or the folder.
         reason: what the file system raised, or why in words.
         name: what the user calls the path: a flag, or the run's folder.
-        fix: what to do instead; a full disk has a fix of its own.
+        fix: what to do instead; a full disk and too many open files have fixes of their own.
     """
     if isinstance(reason, OSError) and reason.errno in FULL_DISK:
         fix = "make room and repeat the command"
+    if isinstance(reason, OSError) and reason.errno in TOO_MANY_FILES:
+        fix = "raise ulimit -n and repeat the command"
     return UserError(f"{name} must be writable: got {path}: {reason_of(reason)}; {fix}")
 
 
@@ -89,13 +121,27 @@ def reason_of(error: Exception | str) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def check_expanded(path: Path, name: str) -> None:
+    """Refuse to write to a path that a shell did not expand: to remove a folder ~ is to remove the home.
+
+    Raises:
+        UserError: it begins with ~; `name` is what the user calls it.
+    """
+    if str(path).startswith("~"):
+        raise UserError(
+            f"{name} must not begin with ~, which only a shell expands, of users that it knows: got {path}; "
+            "write the whole path"
+        )
+
+
 @contextlib.contextmanager
 def writing(path: Path, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> Iterator[None]:
     """Turn the OSError that a body raises into the line for the user; arguments are those of `unwritable`.
 
     Raises:
-        UserError: the body raised an OSError.
+        UserError: the body raised an OSError, or the path is one that `check_expanded` refuses.
     """
+    check_expanded(path, name)
     try:
         yield
     except OSError as error:

@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move_folder, reason_of, unwritable, write_file
+from sae_jax.storage.atomic import move_folder, read_file, reason_of, unwritable, write_file
 
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
 # One more where the arrays of an earlier checkpoint, of the same names and shapes, mean something else.
-FORMAT = 4
+FORMAT = 5
 
 
 class BrokenCheckpoint(Exception):
@@ -140,7 +140,7 @@ def read_position(path: Path, run: str) -> Position:
     if path.is_symlink():
         raise BrokenCheckpoint("it is a link")
     try:
-        note = json.loads((path / NOTE).read_bytes())
+        note = json.loads(read_file(path / NOTE))
         files, position = dict(note["files"]), Position(**note["position"])
         if any(type(value) is not int or value < 0 for value in position[:-1]) or type(position.finished) is not bool:
             raise ValueError
@@ -154,7 +154,7 @@ def read_position(path: Path, run: str) -> Position:
             raise BrokenCheckpoint("it belongs to another run")
         current = digests(path)
     except OSError as error:
-        raise BrokenCheckpoint(f"{Path(error.filename or path).name}: {error.strerror}") from None
+        raise BrokenCheckpoint(f"{Path(error.filename or path).name}: {reason_of(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenCheckpoint(f"{NOTE} is no note of a checkpoint") from None
     for name in sorted(current.keys() | files.keys()):

@@ -25,7 +25,9 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """
     large = [name for name, values in dataset.data_vars.items() if values.nbytes > PIECE_BYTES]
     # HDF5 may crash the process where it fills a disk: it writes to memory, and to room that has been set aside.
-    path.write_bytes(dataset.drop_vars(large).to_netcdf(engine="h5netcdf"))
+    # Released at once, errors included: Python complains of a buffer that goes before its views do.
+    with dataset.drop_vars(large).to_netcdf(engine="h5netcdf") as content, path.open("wb") as stream:
+        stream.write(content)
     if large:
         _reserve(path, sum(dataset[name].nbytes + HEADER_BYTES for name in large))
         with h5netcdf.File(path, "a") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,15 +16,23 @@ from typing import Any
 import jax
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import reason_of
+from sae_jax.storage.atomic import read_file, reason_of
 
 CONFIG_FILE = "config.json"
+# Whose parameters a run's files may hold: those of all lanes, of every cell's best seed, or none.
+KEEP = ("all", "best", "none")
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "h5netcdf", "safetensors", "orbax-checkpoint"),
     *("scikit-learn", "scikit-image", "tensorflow-datasets"),
 )
+# What JAX may be told by its environment, beside its random numbers, that changes what is computed.
+JAX_FLAGS = (
+    *("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision", "jax_numpy_dtype_promotion"),
+    *("jax_random_seed_offset", "jax_disable_jit", "jax_disable_most_optimizations", "jax_optimization_level"),
+    *("jax_exec_time_optimization_effort", "jax_memory_fitting_effort", "jax_softmax_custom_jvp"),
+)
 # Parts of a record on which the bits of a result depend, versions aside; see `differences`.
-COMPARED = ("settings", "axes", "run", "devices", "samples")
+COMPARED = ("settings", "axes", "run", "devices", "samples", "extends")
 
 
 def content_of(
@@ -35,6 +44,7 @@ def content_of(
     samples: Any,
     packing: Any,
     machine: str,
+    extends: str | None = None,
 ) -> dict[str, Any]:
     """What config.json holds of a run.
 
@@ -47,6 +57,7 @@ def content_of(
         samples: a summary of each program's samples.
         packing: (cells_per_block, blocks_per_group) of each program.
         machine: what it is trained on, in words.
+        extends: a digest of the run that it extends or starts from, if any.
 
     Returns:
         These, and the versions of the packages that the results depend on, as values of JSON.
@@ -56,8 +67,11 @@ def content_of(
         "sae_jax": _source_digest(),
         "random numbers": jax.config.values["jax_default_prng_impl"],
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", ""),
         "machine": machine,
     }
+    # What a later version of JAX no longer knows, it can no longer be told.
+    versions |= {name: str(value) for name in JAX_FLAGS if (value := jax.config.values.get(name))}
     content = {
         "command": command,
         "settings": settings,
@@ -66,9 +80,44 @@ def content_of(
         "devices": f"{len(devices)} {devices[0].platform}",
         "samples": samples,
         "packing": packing,
+        "extends": extends,
         "versions": versions,
     }
     return dict(json.loads(json.dumps(content)))
+
+
+def merged_content(
+    command: str, settings: Mapping[str, Any], axes: Sequence[str], folders: Sequence[Path]
+) -> tuple[dict[str, Any], list[str]]:
+    """What config.json holds of a run that was made of others, and lines about versions in which these differ.
+
+    Args:
+        command, settings, axes: as in `content_of`.
+        folders: of the runs.
+    """
+    before: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        with contextlib.suppress(UserError):  # Its results say what was trained; this adds how.
+            before[str(folder)] = read_record(folder / CONFIG_FILE)
+    first = next(iter(before.values()), {})
+    lines = [
+        f"warning: merged runs are best of the same versions: got {change} in {folder}"
+        for folder, record in before.items()
+        for change in changed_versions(first, record)
+    ]
+    content = {
+        "command": command,
+        "settings": settings,
+        "axes": axes,
+        "run": {},
+        "devices": " and ".join(dict.fromkeys(str(one.get("devices")) for one in before.values())),
+        "samples": None,
+        "packing": [list(size) for size in dict.fromkeys(tuple(s) for one in before.values() for s in one["packing"])],
+        "extends": None,
+        "merged": [str(folder) for folder in folders],
+        "versions": first.get("versions", {}),
+    }
+    return dict(json.loads(json.dumps(content))), lines
 
 
 def _source_digest() -> str:
@@ -86,7 +135,7 @@ def read_record(path: Path) -> dict[str, Any]:
         UserError: it is not what its name says.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
         if not isinstance(content["command"], str) or any(
             not isinstance(content[name], dict) for name in ("settings", "run", "versions")
         ):
@@ -114,6 +163,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if not isinstance(old, dict) or not isinstance(new, dict):
             old, new = {part: old}, {part: new}
         for name in [*new, *(name for name in old if name not in new)]:
+            if name == "dataset" and before.get("samples") == now["samples"]:
+                continue  # The same file at another place.
             if old.get(name) != new.get(name):
                 values = "" if part == "samples" else f" {_short(old.get(name))} -> {_short(new.get(name))}"
                 changes.append(f"{name}{values}")
@@ -147,7 +198,10 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The versions that have changed since a run began: NAME A -> B."""
     old, new = before["versions"], now["versions"]
-    return [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
+    names = [*new, *(name for name in old if name not in new)]
+    return [
+        f"{name} {old.get(name)} -> {new.get(name)}" for name in names if (old.get(name) or "") != (new.get(name) or "")
+    ]
 
 
 def arguments_of(content: Mapping[str, Any], call: str) -> list[str]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from sae_jax.settings import UserError, nearest
+from sae_jax.settings import UserError, check_type, nearest
 from sae_jax.storage.atomic import reason_of, unwritable, write_file, writing
-from sae_jax.storage.description import FORMAT, check_description, format_of, names_of_kind
+from sae_jax.storage.description import (
+    FORMAT,
+    PARAMETERS_OF,
+    PARAMETERS_SEED,
+    check_description,
+    format_of,
+    names_of_kind,
+    parameters_of,
+    with_settings,
+)
 from sae_jax.storage.format1 import upgrade
 from sae_jax.storage.netcdf import read_netcdf, write_netcdf
 from sae_jax.storage.tensors import map_tensors, save_tensors
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 RESULTS_FILE, PARAMS_FILE = "results.nc", "params.safetensors"
 
 
-def save(dataset: xr.Dataset, folder: Path) -> None:
+def save(dataset: xr.Dataset, folder: str | Path) -> None:
     """Write a sweep: variables of kind parameter to params.safetensors, the others to results.nc.
 
     Args:
@@ -31,12 +41,20 @@ def save(dataset: xr.Dataset, folder: Path) -> None:
 
     Raises:
         UserError: the folder cannot be written to.
-        ValueError: the Dataset does not describe itself; nothing is written.
+        UserError: the Dataset does not describe itself; nothing is written.
     """
-    check_description(dataset)
+    folder = _path(folder)
+    _check_own(dataset)
     parameters = {name: dataset[name] for name in names_of_kind(dataset, "parameter")}
     tensors = {name: variable.values for name, variable in parameters.items()}
     metadata = {name: _declared(variable) for name, variable in parameters.items()}
+    if parameters_of(dataset) != "all":
+        metadata[PARAMETERS_OF] = parameters_of(dataset)
+    if parameters_of(dataset) == "best":
+        of_seed = dataset[PARAMETERS_SEED]
+        metadata[PARAMETERS_SEED] = json.dumps(
+            {"dims": list(map(str, of_seed.dims)), "values": of_seed.values.tolist()}
+        )
     with writing(folder):
         write_file(folder / PARAMS_FILE, lambda path: save_tensors(path, tensors, metadata))
     save_measures(dataset, folder)
@@ -44,23 +62,42 @@ def save(dataset: xr.Dataset, folder: Path) -> None:
 
 def save_measures(dataset: xr.Dataset, folder: Path) -> None:
     """Write results.nc alone: all variables but the parameters; arguments and errors are those of `save`."""
-    check_description(dataset)
+    _check_own(dataset)
     measures = dataset.drop_vars(names_of_kind(dataset, "parameter"))
     with writing(folder):
         write_file(folder / RESULTS_FILE, lambda path: write_netcdf(measures, path))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, its folder made where it is missing.
+    """Write a figure in the format that its name ends with, its folder made where it is missing.
 
     Raises:
         UserError: the folder cannot be written to, or is a link.
     """
+    kind = path.suffix.removeprefix(".")
+    # Without the time, so that what is drawn again is the same file.
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    drawn = io.BytesIO()  # What writes images itself says of a full disk that it failed, and not why.
+    figure.savefig(drawn, format=kind, metadata=dates)
     with writing(path.parent):
         if path.parent.is_symlink():
             raise unwritable(path.parent, "it is a link to another place")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+        write_file(path, drawn.getvalue())
+
+
+def _check_own(dataset: Any) -> None:
+    ours = "use what sae_jax.sweep returned"
+    check_type("dataset", dataset, xr.Dataset, "an xarray.Dataset", ours)
+    try:
+        check_description(dataset)
+    except ValueError as error:
+        raise UserError(f"dataset must describe itself as those of a sweep do: got {error}; {ours}") from None
+
+
+def _path(folder: str | Path) -> Path:
+    check_type("folder", folder, (str, os.PathLike), "the path of a run's folder", "use runs/NAME")
+    return Path(folder)
 
 
 def load(folder: str | Path) -> xr.Dataset:
@@ -69,7 +106,7 @@ def load(folder: str | Path) -> xr.Dataset:
     Raises:
         UserError: the folder holds no finished run, or one whose files are damaged or of a newer version.
     """
-    folder = Path(folder)
+    folder = _path(folder)
     for name in (RESULTS_FILE, PARAMS_FILE):
         if not os.path.isfile(folder / name):
             runs = [path.parent for path in folder.parent.glob(f"*/{PARAMS_FILE}") if path.parent != folder]
@@ -85,7 +122,7 @@ def load(folder: str | Path) -> xr.Dataset:
         for name in parameters:
             if name in dataset.variables:
                 raise ValueError(f"{name} in both {RESULTS_FILE} and {PARAMS_FILE}")
-        dataset = dataset.assign(parameters)
+        dataset = with_settings(dataset.assign(parameters))
         check_description(dataset)
     except UserError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move_folder, unwritable, write_file, writing
+from sae_jax.storage.atomic import PARTIAL, move_folder, unwritable, write_file, writing
+from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, TENSORBOARD, WANDB
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
-from sae_jax.storage.results import RESULTS_FILE
+from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
+from sae_jax.storage.states import STATE_FILE
 
 LOCK_FILE, UNFINISHED, REMOVED, CHECKPOINTS = ".lock", "unfinished", ".removed", "checkpoints"
 
@@ -45,6 +48,16 @@ def is_unfinished(folder: Path) -> bool:
     return started and (os.path.isdir(folder / UNFINISHED) or not os.path.exists(folder / RESULTS_FILE))
 
 
+def check_finished(folder: Path) -> None:
+    """Refuse to add to the results of an unfinished run: they are written anew at its end.
+
+    Raises:
+        UserError: it is one.
+    """
+    if is_unfinished(folder):
+        raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
+
+
 def check_claimable(folder: Path) -> None:
     """Refuse a folder that holds something else than an unfinished run, or that could not be made.
 
@@ -52,7 +65,6 @@ def check_claimable(folder: Path) -> None:
         UserError: it does, it is no folder, or the folder that would hold it cannot be written to.
     """
     with writing(folder):
-        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         occupied = folder.is_symlink() or (
             folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir()))
         )
@@ -65,6 +77,16 @@ def check_claimable(folder: Path) -> None:
             f"the run's folder must be new, empty or of an unfinished run: got {folder}{finished}; "
             "choose another --name"
         )
+    _check_makeable(folder)
+
+
+def _check_makeable(folder: Path) -> None:
+    with writing(folder):
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:  # The library of the checkpoints takes no other.
+        raise unwritable(Path(ascii(str(folder.absolute()))), "its path is no text in UTF-8") from None
     if not parent.is_dir():
         raise unwritable(folder, f"{parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -81,7 +103,30 @@ def find_unfinished(runs: Path, content: Mapping[str, Any]) -> Path | None:
                 same = command_name(before["command"]) == command_name(content["command"])
                 if same and not differences(before, content):
                     candidates.append(((folder / CONFIG_FILE).stat().st_mtime, folder))
-    return next((folder for _, folder in sorted(candidates, reverse=True) if not _is_locked(folder)), None)
+    return next((folder for _, folder in sorted(candidates, reverse=True) if not is_locked(folder)), None)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that no other process has made: of this name, or with -2, -3, ... after it; removed if it stays empty.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    _check_makeable(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            # Making it is the one step that of several processes a single one can do.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # It holds something.
+            folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -103,8 +148,8 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
             be written to.
     """
     check_claimable(folder)
-    new_folder = not folder.exists()
-    lock = _lock(folder)
+    made_here = not folder.exists()
+    lock = lock_of(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -125,6 +170,8 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
         with writing(folder):
             if new_run:
                 write_file(folder / CONFIG_FILE, (json.dumps(content, indent=2) + "\n").encode())
+            else:
+                _remove_litter(folder)
             (folder / UNFINISHED).mkdir(exist_ok=True)
         yield before
         # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
@@ -135,26 +182,68 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
         if new_run and not _has_results(folder):
             shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
             with contextlib.suppress(OSError):  # The folder may have vanished.
-                (folder / CONFIG_FILE).unlink()
+                remove_record(folder)
         raise
     finally:
         with contextlib.suppress(OSError):
             (folder / LOCK_FILE).unlink()
         lock.release()
-        if new_folder:
+        if made_here:
             with contextlib.suppress(OSError):  # It holds something.
                 folder.rmdir()
 
 
-def _lock(folder: Path) -> FileLock:
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock on a finished run's folder, so that what is read there is what is added to.
+
+    Processes that want it at once wait for each other. What a process has left that was killed is taken away.
+
+    Raises:
+        UserError: the run is not finished, or its folder cannot be written to.
+    """
+    lock = lock_of(folder)
+    with writing(folder, fix="change its permissions"):
+        lock.acquire(timeout=-1)
+    try:
+        check_finished(folder)
+        _remove_litter(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / LOCK_FILE).unlink()
+        lock.release()
+
+
+def _remove_litter(folder: Path) -> None:
+    """Remove what a process has left in a run's folder that was killed while it moved or wrote something."""
+    shutil.rmtree(folder / REMOVED, ignore_errors=True)
+    for partial in folder.rglob(PARTIAL):
+        partial.unlink(missing_ok=True)
+
+
+def remove_record(folder: Path) -> None:
+    """Remove what a run without results tells of itself, and parameters that were written; what else is there stays.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    for name in (TENSORBOARD, WANDB):
+        shutil.rmtree(folder / name, ignore_errors=True)  # Which refuses to follow a link.
+    # What the run is known by last: without it, what is left would not be found again.
+    for name in (PARAMS_FILE, STATE_FILE, LOG_FILE, PROVENANCE_FILE, CONFIG_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def lock_of(folder: Path) -> FileLock:
     """The lock on a folder; the system takes it from a process that ends."""
     return FileLock(folder / LOCK_FILE, timeout=0, fallback_to_soft=False)
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process is using a folder."""
     try:
-        with _lock(folder):
+        with lock_of(folder):
             return False
     except (Timeout, OSError):
         return True

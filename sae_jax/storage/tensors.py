@@ -13,10 +13,12 @@ from safetensors import safe_open
 from sae_jax.storage.arrays import pieces
 
 METADATA = "__metadata__"
+# Names of the format: parameters are F32, a state of training has counts and flags beside them.
+DTYPES = {"F32": "<f4", "I32": "<i4", "BOOL": "|b1"}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays as float32 into a safetensors file.
+    """Write arrays into a safetensors file, integers and booleans as such, all others as float32.
 
     The format: the header's length as 8 little-endian bytes, the header as JSON, then the arrays in C order.
 
@@ -31,25 +33,30 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
     header: dict[str, Any] = {METADATA: dict(metadata)}
     end = 0
     for name, values in tensors.items():
-        start, end = end, end + 4 * values.size
-        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
+        dtype = _dtype_of(values)
+        start, end = end, end + np.dtype(DTYPES[dtype]).itemsize * values.size
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [start, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as stream:
         stream.write(len(encoded).to_bytes(8, "little") + encoded)
         for values in tensors.values():
             for _, part in pieces(values):
-                stream.write(np.ascontiguousarray(part, "<f4").data)
+                stream.write(np.ascontiguousarray(part, DTYPES[_dtype_of(values)]).data)
+
+
+def _dtype_of(values: np.ndarray) -> str:
+    return {"i": "I32", "b": "BOOL"}.get(values.dtype.kind, "F32")
 
 
 def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The float32 arrays of a safetensors file, mapped: a part is read when it is used; and the file's metadata.
+    """The arrays of a safetensors file, mapped: a part is read when it is used; and the file's metadata.
 
     The arrays cannot be written to; change a copy.
 
     Raises:
         SafetensorError, OSError: the file is not what its name says, or cannot be read.
-        ValueError: an array is not float32.
+        ValueError: an array is of a kind that is never written.
     """
     with safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata() or {})  # The library has checked the header: every array lies inside the file.
@@ -60,8 +67,8 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, entry in header.items():
         if name == METADATA:
             continue
-        if entry["dtype"] != "F32":
-            raise ValueError(f"{name} must be F32: got {entry['dtype']}")
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(f"{name} must be {', '.join(DTYPES)}: got {entry['dtype']}")
         offset = 8 + size + entry["data_offsets"][0]
-        tensors[name] = np.memmap(path, "<f4", "r", offset, tuple(entry["shape"]))
+        tensors[name] = np.memmap(path, DTYPES[entry["dtype"]], "r", offset, tuple(entry["shape"]))
     return tensors, metadata

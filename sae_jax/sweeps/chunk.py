@@ -4,70 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.errors import JaxRuntimeError
-from jax.sharding import Mesh
-from jaxtyping import Array
 
 from sae_jax.settings import UserError
 from sae_jax.storage.checkpoints import Arrays, Position
-from sae_jax.sweeps.devices import fetch, lane_mesh, place, place_keys
-from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.observers import Observer, Points, Progress, lane_coordinates
-from sae_jax.sweeps.pace import FIRST_CALL, NextCall
+from sae_jax.sweeps.devices import fetch, place
+from sae_jax.sweeps.observers import WATCHED, Observer, Points, Progress, lane_coordinates
+from sae_jax.sweeps.pace import FIRST_CALL, NextCall, watched_steps
 from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
 from sae_jax.sweeps.processes import started
-from sae_jax.sweeps.program import Compiled, Program, compiled
+from sae_jax.sweeps.program_lanes import (
+    Lanes,
+    block_at,
+    carry_at_start,
+    compiled_for,
+    indices_of,
+    inputs_of,
+    steps_per_block,
+)
+from sae_jax.sweeps.reading import ENDS
 from sae_jax.sweeps.recovery import Interrupted, Recovery
-from sae_jax.training.config import TrainingSettings, lane_at
 from sae_jax.training.lane import windows
+from sae_jax.training.optimizers import OPTIMIZERS
 
-# Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among the cells and the seeds [lanes].
+# Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among cells and seeds [lanes].
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
-
-
-class Lanes(NamedTuple):
-    """All lanes of one program, with its samples on all of its devices.
-
-    Attributes:
-        number: of the program.
-        grid, program: the sweep, and its program.
-        block: what batches are drawn from, where that is the same at all steps; else None.
-        heldout: samples.
-        mesh: the devices.
-    """
-
-    number: int
-    grid: Grid
-    program: Program
-    block: Any
-    heldout: Array
-    mesh: Mesh
-
-    @property
-    def training(self) -> TrainingSettings:
-        """Settings of the training."""
-        return self.program.settings.training
-
-
-def place_lanes(number: int, grid: Grid, program: Program, devices: list[jax.Device]) -> Lanes:
-    """The lanes of a program, its samples copied to the devices; arguments as in `Lanes`."""
-    mesh, data = lane_mesh(devices, program.plan.data_parallel), program.data
-    lanes = Lanes(number, grid, program, None, place(data.heldout, mesh, split=False), mesh)
-    return lanes if _steps_per_block(lanes) else lanes._replace(block=_block(lanes, 0))
-
-
-def _steps_per_block(lanes: Lanes) -> int | None:
-    """How many steps a block of batches serves; None where one serves all."""
-    return lanes.program.data.feed.steps(lanes.training.batch_size)
-
-
-def _block(lanes: Lanes, step: int) -> Any:
-    """What batches are drawn from, from a step on, on all devices."""
-    return place(lanes.program.data.feed.block(step, lanes.training.batch_size), lanes.mesh, split=False)
 
 
 def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: Recovery | None = None) -> None:
@@ -84,7 +49,7 @@ def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: 
         Interrupted: the recovery was asked to end.
         UserError: not even one lane a device fits in memory, or what was saved is not of these lanes.
     """
-    observer.progress(Progress("compiling", 0, lanes.training.steps * plan.chunks, plan.lanes))
+    observer.progress(_progress(lanes, plan, 0, "compiling"))
     first = 0
     while first < plan.lanes:
         position = recovery.position(lanes.number, first) if recovery else None
@@ -95,11 +60,11 @@ def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: 
             measured = recovery.read_measured(position, measured_shapes(lanes, plan, first))
         else:
             measured, plan = train_within_memory(lanes, plan, first, position, observer, recovery)
-            finished = _position(lanes, plan, first, lanes.training.steps, finished=True)
+            finished = _position(lanes, plan, first, lanes.steps, finished=True)
             measured = recovery.finish(finished, measured) if recovery else measured
         chunk = chunk_at(plan, first)
         if measured is not None:
-            put(measured, *_indices(chunk))
+            put(measured, *indices_of(lanes, chunk))
         first = chunk.end
 
 
@@ -141,17 +106,18 @@ def train_chunk(
     Raises:
         Interrupted: the recovery was asked to end; the lanes are saved.
     """
-    chunk, program, inputs = chunk_at(plan, first), _program(lanes, plan), _inputs(lanes, chunk_at(plan, first))
-    steps, stops = lanes.training.steps, windows(lanes.training.steps)
-    carry, step = program.start(*inputs), 0
+    chunk, program, inputs = chunk_at(plan, first), compiled_for(lanes, plan), inputs_of(lanes, chunk_at(plan, first))
+    steps, stops = lanes.steps, windows(lanes.steps)
+    carry, step = carry_at_start(lanes, chunk, program.start(lanes.statistics, *inputs)), 0
     curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
     if recovery and position:
         carry, step, curves = _restored(lanes, carry, curves, position, recovery)
-    coordinates = lane_coordinates(lanes.grid, lanes.program.point, *_indices(chunk))
-    per_block = _steps_per_block(lanes)
+    coordinates = lane_coordinates(lanes.grid, lanes.program.point.labels, *indices_of(lanes, chunk))
+    per_block = steps_per_block(lanes)
     block, block_end = lanes.block, step if per_block else steps
-    logged, next_call = [curves], FIRST_CALL
-    calls: list[tuple[int, int, Any]] = []  # First and last step, and the curves that are still being computed.
+    logged, next_call, watched = [curves], FIRST_CALL, _watched_steps(lanes)
+    # First and last step, and the curves and the measures that are still being computed.
+    calls: list[tuple[int, int, Any, Any]] = []
     fetched_at = time.monotonic()
     seconds_per_step: float | None = None
 
@@ -159,15 +125,19 @@ def train_chunk(
         """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
         nonlocal fetched_at, seconds_per_step
         while len(calls) > left:
-            start, stop, computed = calls.pop(0)
+            start, stop, computed, measured = calls.pop(0)
             points = fetch(computed, lanes.mesh)
             before, fetched_at = fetched_at, time.monotonic()
             seconds_per_step = (fetched_at - before) / (stop - start)
-            observer.progress(_progress(lanes, plan, chunk, "training", stop))
             if stop in stops:
                 logged.append({name: values[..., None] for name, values in points.items()})
-                real = {name: values[chunk.real] for name, values in points.items()}
-                observer.points(Points(stop, coordinates, real))
+                observer.points(at_step(stop, points))
+            if measured:
+                observer.measures(at_step(stop, fetch(measured, lanes.mesh)))
+            observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, stop), "training"))
+
+    def at_step(step: int, values: Arrays) -> Points:
+        return Points(step, coordinates, {name: every[chunk.real] for name, every in values.items()})
 
     while step < steps:
         collect(left=int(next_call.ahead))
@@ -185,15 +155,19 @@ def train_chunk(
             break  # Every lane has stopped or diverged.
         start, window = step, int(np.searchsorted(stops, step, side="right"))
         if per_block and step >= block_end:
-            block, block_end = _block(lanes, step), step + per_block
+            block, block_end = block_at(lanes, step), step + per_block
         step = min(int(stops[window]), start + next_call.steps, block_end)
         length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
-        bounds = map(np.int32, (start, step, length))
+        bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + step, length))
         carry, curves_of_call = program.advance(block, lanes.heldout, *bounds, carry, *inputs)
-        calls.append((start, step, curves_of_call))
+        seen = program.watch(lanes.watched, carry[0], *inputs) if step in watched else None
+        calls.append((start, step, curves_of_call, seen))
     collect(left=0)
-    observer.progress(_progress(lanes, plan, chunk, "evaluating", steps))
+    observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
     measured = fetch(program.measure(lanes.heldout, carry[0], *inputs), lanes.mesh)
+    for name in ENDS:  # Curves count from here, too.
+        measured[name] = np.where(measured[name] < 0, -1, np.maximum(measured[name] - lanes.steps_before, 0))
+    observer.measures(at_step(steps, {name: measured[f"eval_{name}"] for name in WATCHED}))
     for name, values in _joined(logged).items():
         missing = len(stops) - values.shape[-1]
         measured[name] = np.pad(values, [(0, 0), (0, 0), (0, missing)], constant_values=np.nan)
@@ -202,41 +176,24 @@ def train_chunk(
 
 def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of what `train_chunk` returns."""
-    chunk, program, inputs = chunk_at(plan, first), _program(lanes, plan), _inputs(lanes, chunk_at(plan, first))
-    (state, sums) = jax.eval_shape(program.start, *inputs)
+    chunk, program, inputs = chunk_at(plan, first), compiled_for(lanes, plan), inputs_of(lanes, chunk_at(plan, first))
+    (state, sums) = jax.eval_shape(program.start, lanes.statistics, *inputs)
     shapes = jax.eval_shape(program.measure, lanes.heldout, state, *inputs)
     number = chunk.end - chunk.first
     measured = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
-    curve = jax.ShapeDtypeStruct((number, len(windows(lanes.training.steps))), np.dtype(np.float32))
+    curve = jax.ShapeDtypeStruct((number, len(windows(lanes.steps))), np.dtype(np.float32))
     return measured | dict.fromkeys(sums, curve)
-
-
-def _program(lanes: Lanes, plan: Plan) -> Compiled:
-    return compiled(lanes.program.data.feed.draw, lanes.heldout.shape[1], lanes.mesh, plan.sequential)
-
-
-def _inputs(lanes: Lanes, chunk: Chunk) -> tuple[Any, Array]:
-    """A chunk's lanes on the devices: their settings, [blocks, cells_per_block], and their blocks' keys, [blocks]."""
-    cells = np.maximum(chunk.cells, 0)
-    settings = place(lane_at(lanes.program.settings, cells), lanes.mesh, split=True)
-    return settings, place_keys(np.asarray(lanes.grid.seeds, np.uint32)[chunk.seeds], lanes.mesh)
-
-
-def _indices(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of a chunk's lanes among the cells and among the seeds, each [lanes]."""
-    seeds = np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
-    return chunk.cells[chunk.real], seeds[chunk.real]
 
 
 def _restored(
     lanes: Lanes, carry: Any, curves: Arrays, position: Position, recovery: Recovery
 ) -> tuple[Any, int, Arrays]:
     """Lanes, steps and curves as they were saved; `carry` and `curves` are those of a chunk at its start."""
-    stops = windows(lanes.training.steps)
-    if position.step > lanes.training.steps or position.points != np.searchsorted(stops, position.step, side="right"):
+    stops = windows(lanes.steps)
+    if position.step > lanes.steps or position.points != np.searchsorted(stops, position.step, side="right"):
         raise UserError(
             f"cannot resume: the checkpoint has {position.points} logged points at step {position.step}, "
-            f"this sweep logs {len(stops)} in {lanes.training.steps} steps; remove it to train its lanes again"
+            f"this sweep logs {len(stops)} in {lanes.steps} steps; remove it to train its lanes again"
         )
     points = {name: np.empty((*one.shape[:-1], position.points), one.dtype) for name, one in curves.items()}
     like = {"lanes": carry, "points": points}
@@ -248,15 +205,28 @@ def _restored(
 
 
 def _position(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:
-    points = int(np.searchsorted(windows(lanes.training.steps), step, side="right"))
+    points = int(np.searchsorted(windows(lanes.steps), step, side="right"))
     return Position(lanes.number, first, plan.cells_per_block, plan.blocks_per_group, step, points, finished)
 
 
-def _progress(lanes: Lanes, plan: Plan, chunk: Chunk, phase: str, step: int) -> Progress:
-    """How far a program is when a chunk has taken so many steps, and all before it have ended."""
-    steps = lanes.training.steps
-    done = plan.chunks * (chunk.first * steps + (chunk.end - chunk.first) * step) // plan.lanes
-    return Progress(phase, done, steps * plan.chunks, plan.lanes)
+def _lane_steps(lanes: Lanes, chunk: Chunk, step: int) -> int:
+    """Steps of all lanes together when a chunk has taken so many, and all chunks before it have ended."""
+    return chunk.first * lanes.steps + (chunk.end - chunk.first) * step
+
+
+def _progress(lanes: Lanes, plan: Plan, lane_steps: int, phase: str) -> Progress:
+    """How far a program is when its lanes have taken so many steps together."""
+    done, steps = plan.chunks * lane_steps // plan.lanes, lanes.steps * plan.chunks
+    return Progress(phase, done, steps, plan.lanes, lanes.number, lanes.programs)
+
+
+def _watched_steps(lanes: Lanes) -> np.ndarray:
+    """Steps after which lanes in training are measured; none where nobody watches."""
+    if lanes.watched is None:
+        return np.zeros(0, int)
+    training, samples = lanes.training, len(lanes.program.data.train)
+    full_batch = OPTIMIZERS[training.optimizer].full_batch
+    return watched_steps(lanes.steps, samples if full_batch else training.batch_size, len(lanes.watched))
 
 
 def _joined(logged: list[Arrays]) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,15 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from sae_jax.data import Truth
+from sae_jax.data.normalise import STORED, arrays_of
 from sae_jax.models.base import Term
 from sae_jax.storage.arrays import Opener
 from sae_jax.storage.description import FORMAT
 from sae_jax.sweeps.grid import Grid, fields_of
-from sae_jax.sweeps.program import Program
+from sae_jax.sweeps.program import Point
+from sae_jax.sweeps.truth import truth_measures
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.lane import windows
 from sae_jax.training.step import curves_of
+
+# The coordinate that holds, as JSON, the numbers by which a program's samples are known again.
+SUMMARY = "data_summary"
 
 
 class Variable(NamedTuple):
@@ -39,8 +46,13 @@ class Variable(NamedTuple):
         return labels(self.label, self.units) | {"kind": self.kind}
 
 
-def variables_of(settings: LaneSettings) -> dict[str, Variable]:
-    """Every variable of a program's lanes, from the declarations of its terms, measures and parameters."""
+def variables_of(settings: LaneSettings, truth: Truth | None = None) -> dict[str, Variable]:
+    """Every variable of a program's lanes, from the declarations of its terms, measures and parameters.
+
+    Args:
+        settings: of the lanes.
+        truth: of their samples, where that is known.
+    """
     model, declared = settings.architecture, settings.model
     terms = model.terms(declared)
     window = "mean since the step logged before"
@@ -51,6 +63,10 @@ def variables_of(settings: LaneSettings) -> dict[str, Variable]:
         **{
             f"eval_{name}": Variable(measure.dims, measure.label, measure.units, "measure")
             for name, measure in measures_of(model, declared).items()
+        },
+        **{
+            name: Variable((), measure.label, measure.units, "measure")
+            for name, measure in truth_measures(settings, truth).items()
         },
         "diverged_at": Variable(
             (),
@@ -74,30 +90,30 @@ class Frame(NamedTuple):
 
     Attributes:
         grid: the sweep.
-        programs: its programs.
+        points: what each of its programs trains, in order.
         opened: finds an array of all lanes of all programs by its name, or makes it.
     """
 
     grid: Grid
-    programs: Sequence[Program]
+    points: Sequence[Point]
     opened: Opener
 
     @property
     def steps(self) -> np.ndarray:
         """Step numbers of the logged points of any program."""
-        return np.unique(np.concatenate([windows(program.settings.training.steps) for program in self.programs]))
+        return np.unique(np.concatenate([windows(point.settings.training.steps) for point in self.points]))
 
     @property
     def sizes(self) -> dict[str, int]:
         """How long the dimensions are that are no axes."""
-        units = max(program.settings.model.d_hidden for program in self.programs)
-        inputs = max(program.data.train.shape[1] for program in self.programs)
+        units = max(point.settings.model.d_hidden for point in self.points)
+        inputs = max(point.data.train.shape[1] for point in self.points)
         return {"step": len(self.steps), "unit": units, "input": inputs}
 
     @property
     def variables(self) -> dict[str, Variable]:
         """The variables of any program; labels that differ between programs, such as what counts as active, all."""
-        described = [variables_of(program.settings) for program in self.programs]
+        described = [variables_of(point.settings, point.data.truth) for point in self.points]
         every: dict[str, list[Variable]] = {}
         for one in described:
             for name, variable in one.items():
@@ -111,27 +127,27 @@ class Frame(NamedTuple):
         }
 
     def array(self, name: str, variable: Variable) -> np.ndarray:
-        """The array of a variable over all lanes: [axes in the order given, seed, the variable's own dimensions]."""
+        """The array of a variable over all lanes: [the grid's dimensions, seed, its own]."""
         sizes = self.sizes
-        lanes = (*map(len, self.grid.axes.values()), len(self.grid.seeds))
+        lanes = (*map(len, self.grid.labels.values()), len(self.grid.seeds))
         return self.opened(name, lanes + tuple(sizes[dim] for dim in variable.dims), variable.dtype)
 
 
-def put(frame: Frame, program: Program, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray) -> None:
+def put(frame: Frame, point: Point, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray) -> None:
     """Put finished lanes where they belong, filled up with NaN where other programs have more units, inputs or steps.
 
     Args:
         frame: what is being filled.
-        program: whose lanes they are.
+        point: of the program whose lanes they are.
         values: arrays by variable name, [lanes, the variable's own dimensions]; NaN for those of other programs.
         cells, seeds: positions of the lanes among the program's cells and among the seeds, [lanes].
     """
     inside: dict[str, Any] = {
-        "step": np.searchsorted(frame.steps, windows(program.settings.training.steps)),
-        "unit": slice(program.settings.model.d_hidden),
-        "input": slice(program.data.train.shape[1]),
+        "step": np.searchsorted(frame.steps, windows(point.settings.training.steps)),
+        "unit": slice(point.settings.model.d_hidden),
+        "input": slice(point.data.train.shape[1]),
     }
-    where = (*frame.grid.position(program.point, cells), seeds)
+    where = (*frame.grid.position(point.labels, cells), seeds)
     for name, variable in frame.variables.items():
         shape = (len(cells), *(frame.sizes[dim] for dim in variable.dims))
         part = values.get(name)
@@ -143,6 +159,15 @@ def put(frame: Frame, program: Program, values: Mapping[str, np.ndarray], cells:
         frame.array(name, variable)[where] = part
 
 
+def copy(frame: Frame, cells: Mapping[int, int]) -> None:
+    """Put what was measured of cells where the cells stand that are equal to them: {cell: the one that it equals}."""
+    shape = tuple(map(len, frame.grid.labels.values()))
+    for name, variable in frame.variables.items():
+        array = frame.array(name, variable)
+        for cell, trained in cells.items():
+            array[np.unravel_index(cell, shape)] = array[np.unravel_index(trained, shape)]
+
+
 def to_dataset(frame: Frame) -> xr.Dataset:
     """Label the arrays of all lanes.
 
@@ -150,34 +175,49 @@ def to_dataset(frame: Frame) -> xr.Dataset:
         frame: filled.
 
     Returns:
-        A Dataset whose dimensions are the axes in the order given, then seed, then what the variable itself has: step,
-        unit or input. Its attributes: config, every setting; data, by what each program's samples are known again;
-        axes, the settings that vary, in order.
+        A Dataset whose dimensions are the grid's in their order, then seed, then what the variable itself has: step,
+        unit or input. Every setting is a coordinate: along a dimension where it varies, else a single value. Its
+        attributes: axes, the names of the grid's dimensions in order; config, the model and what does not vary.
     """
     grid, image = frame.grid, {}
+    dims, shape = tuple(grid.program_dims), tuple(grid.program_dims.values())
     for i, name in enumerate(("image_height", "image_width")):
-        shapes = [program.data.image_shape for program in frame.programs]
+        shapes = [point.data.image_shape for point in frame.points]
         sides = np.asarray([shape[i] if shape else 0 for shape in shapes], np.int32)
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
-        values = sides.reshape(tuple(map(len, grid.program_axes.values())))
-        image[name] = (tuple(grid.program_axes), values, labels(text, "pixel") | {"kind": "status"})
+        image[name] = (dims, sides.reshape(shape), labels(text, "pixel") | {"kind": "status"})
+    image |= _normalisations(frame)
     lanes = {
-        name: ((*grid.axes, "seed", *variable.dims), frame.array(name, variable), variable.attributes)
+        name: ((*grid.dims, "seed", *variable.dims), frame.array(name, variable), variable.attributes)
         for name, variable in frame.variables.items()
     }
-    coordinates: dict[str, Any] = {name: coordinate(grid, name, values) for name, values in grid.axes.items()}
-    coordinates |= lane_coordinates(grid)
+    summaries = np.asarray([json.dumps(point.data.summary) for point in frame.points])
+    same = len(set(summaries.tolist())) == 1
+    summary = ((), summaries[0]) if same else (dims, summaries.reshape(shape))
+    coordinates = grid_coordinates(grid) | {SUMMARY: (*summary, labels("numbers that tell samples apart", "1"))}
     coordinates["step"] = ("step", frame.steps, labels("training steps taken", "step"))
     coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
     coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
-    attributes = {
-        "title": "sparse autoencoder sweep",
-        "format": FORMAT,
-        "config": json.dumps(grid.as_json()),
-        "data": json.dumps([program.data.summary for program in frame.programs]),
-        "axes": json.dumps(list(grid.axes)),
-    }
-    return xr.Dataset(lanes | image, coordinates, attributes)
+    return xr.Dataset(lanes | image, coordinates, {"title": "sparse autoencoder sweep"} | attributes(grid))
+
+
+def attributes(grid: Grid) -> dict[str, Any]:
+    """What a Dataset says of itself that depends on its settings."""
+    config = {"model": grid.model.name} | grid.constant
+    return {"format": FORMAT, "config": json.dumps(config), "axes": json.dumps(list(grid.dims))}
+
+
+def _normalisations(frame: Frame) -> dict[str, Any]:
+    """What was done to the samples of every program; nothing where that is not known of any."""
+    every = [point.data.normalisation for point in frame.points]
+    if not any(every):
+        return {}
+    dims, variables = frame.grid.program_dims, {}
+    arrays = arrays_of(every, frame.sizes["input"])
+    for name, own, label in STORED.values():
+        values = arrays[name].reshape((*dims.values(), *(frame.sizes[dim] for dim in own)))
+        variables[name] = ((*dims, *own), values, labels(label, "1") | {"kind": "data"})
+    return variables
 
 
 def labels(long_name: str, units: str) -> dict[str, str]:
@@ -185,39 +225,24 @@ def labels(long_name: str, units: str) -> dict[str, str]:
     return {"long_name": long_name, "units": units}
 
 
-def coordinate(grid: Grid, name: str, values: Any) -> tuple[str, np.ndarray, dict[str, str]]:
-    """The labelled coordinate of a swept setting."""
-    metadata = fields_of(grid.model)[name].metadata
-    return name, np.asarray(values), labels(metadata["help"], metadata["unit"])
-
-
-def lane_coordinates(grid: Grid) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
-    """The labelled coordinates of the lane axes and of seed."""
-    coordinates = {name: coordinate(grid, name, values) for name, values in grid.lane_axes.items()}
-    return coordinates | {"seed": ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))}
-
-
-def side_by_side(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
-    """Variables of all programs along the program axes.
+def grid_coordinates(grid: Grid, among: Sequence[str] | None = None) -> dict[str, Any]:
+    """Labelled coordinates: every setting, single values where it does not vary; paired dimensions in words; seed.
 
     Args:
-        grid: the axes are read.
-        programs: of every program its values on the program axes and its Dataset, in the grid's order.
-
-    Returns:
-        One Dataset whose dimensions are the grid's axes in their order, seed, and the rest.
+        grid: whose they are.
+        among: the dimensions whose coordinates are wanted, and seed alone beside them; None is all.
     """
-    points = [dataset.expand_dims({name: [value] for name, value in point.items()}) for point, dataset in programs]
-    for name, values in reversed(grid.program_axes.items()):
-        groups = [points[i : i + len(values)] for i in range(0, len(points), len(values))]
-        points = [xr.concat(group, dim=name, join="outer", combine_attrs=_all_labels) for group in groups]
-    dataset = points[0]
-    for name, values in grid.program_axes.items():
-        dataset[name].attrs = coordinate(grid, name, values)[2]
-    return dataset.transpose(*grid.axes, "seed", ...)
+    fields, labelled = fields_of(grid.model), grid.labels
+    coordinates: dict[str, Any] = {}
+    for dim, names in grid.dims.items():
+        if among is None or dim in among:
+            coordinates[dim] = (dim, np.asarray(labelled[dim]), labels(" and ".join(names) + ", paired", "1"))
+            coordinates |= {name: (dim, np.asarray(grid.axes[name]), _labels_of(fields[name])) for name in names}
+    coordinates["seed"] = ("seed", np.asarray(grid.seeds), labels("seed of initialisation and batches", "1"))
+    if among is None:
+        coordinates |= {name: ((), value, _labels_of(fields[name])) for name, value in grid.constant.items()}
+    return coordinates
 
 
-def _all_labels(attributes: list[dict[str, str]], context: Any) -> dict[str, str]:
-    """Labels of a variable whose programs label it differently, such as by what counts as active: all of them."""
-    names = dict.fromkeys(name for labelled in attributes for name in labelled)
-    return {name: " / ".join(dict.fromkeys(labelled[name] for labelled in attributes)) for name in names}
+def _labels_of(field: dataclasses.Field) -> dict[str, str]:
+    return labels(field.metadata["help"], field.metadata["unit"])

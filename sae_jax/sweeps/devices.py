@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,11 +17,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from sae_jax.settings import UserError
+from sae_jax.storage.arrays import is_aligned
 from sae_jax.sweeps import processes
 
 LANES, BATCH = "lanes", "batch"
 # What processes send each other of the results at a time.
 GATHERED_BYTES = 2**26
+# Linux: the mappings of this process, a line each, and how many it may have. A compiled program takes many of them.
+MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def choose_devices(number: int = 0) -> list[jax.Device]:
@@ -50,6 +54,33 @@ def reserve_cpu_devices(number: int = 0) -> None:
     with contextlib.suppress(RuntimeError):  # JAX has computed something already.
         configured = max(jax.config.values["jax_num_cpu_devices"], 0)
         jax.config.update("jax_num_cpu_devices", max(number or 1, configured or cpu_cores()))
+
+
+def release_programs() -> None:
+    """Let JAX forget what it has compiled, where its programs take half of the memory mappings a process may have.
+
+    A sweep of one shape takes some 400 of Linux's 65,530; a process that asks for more ends with a segmentation fault.
+    What is used again is compiled again.
+    """
+    with contextlib.suppress(OSError):  # Other systems have no such files.
+        if MAPPINGS.read_bytes().count(b"\n") > int(MOST_MAPPINGS.read_text()) // 2:
+            jax.clear_caches()
+
+
+def idle_cores() -> str:
+    """A line about cores that no lane is trained on, since JAX had made its devices before; "" where none are idle.
+
+    Whoever has said how many devices there are to be wants no line.
+    """
+    if jax.default_backend() != "cpu" or jax.config.values["jax_num_cpu_devices"] > 0:
+        return ""
+    cores, devices = cpu_cores(), len(jax.local_devices())
+    if devices >= cores or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return ""
+    return (
+        f"lanes are trained on {devices} of {cores} possible CPU devices, and slower for it: JAX had computed "
+        f'something before; put jax.config.update("jax_num_cpu_devices", {cores}) before the first computation'
+    )
 
 
 def local_devices(devices: list[jax.Device]) -> list[jax.Device]:
@@ -86,6 +117,12 @@ def place(tree: Any, mesh: Mesh, split: bool) -> Any:
     return jax.tree.map(
         lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
     )
+
+
+def copied_bytes(tree: Any, devices: list[jax.Device]) -> int:
+    """Memory that one of the devices needs for its copy of a pytree; a CPU reads aligned arrays where they lie."""
+    on_cpu = devices[0].platform == "cpu"
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if not (on_cpu and is_aligned(leaf)))
 
 
 def place_keys(seeds: np.ndarray, mesh: Mesh) -> Array:

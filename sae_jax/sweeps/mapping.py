@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from sae_jax.sweeps.devices import LANES, lane_mesh, place
+from sae_jax.sweeps.devices import LANES, lane_mesh, place, release_programs
 
 
 def over_lanes(
@@ -94,6 +94,7 @@ def map_lanes(function: Callable[..., Any], devices: list[jax.Device], shared: t
     Returns:
         f's results, NumPy arrays with a leading axis over lanes.
     """
+    release_programs()
     total = len(jax.tree.leaves(lanes)[0])
     mesh = lane_mesh(devices[:total])
     # The last device may be a lane short; it repeats one.

@@ -56,6 +56,8 @@ class Plan(NamedTuple):
         sequential: a device runs its blocks one after another, not as one batch.
         lane_bytes: memory of a lane on each device of its group.
         device_bytes: what all lanes of a chunk may use on one device.
+        data_bytes: memory of the samples; each accelerator holds a copy.
+        state_bytes: of a lane's state in a checkpoint.
     """
 
     cells: int
@@ -68,6 +70,8 @@ class Plan(NamedTuple):
     sequential: bool
     lane_bytes: int
     device_bytes: int
+    data_bytes: int = 0
+    state_bytes: int = 0
 
     @property
     def lanes(self) -> int:
@@ -92,7 +96,8 @@ class Plan(NamedTuple):
             f"{count(self.devices, kind + ' device')}{shared}{split}: {count(self.chunks, 'chunk')} of "
             f"{count(self.blocks_per_chunk, 'block')} of {count(self.cells_per_block, 'cell')} "
             f"{'in turn' if self.sequential else 'in parallel'}; "
-            f"{held / 2**20:,.0f} MiB of {self.devices * self.device_bytes / 2**20:,.0f} MiB"
+            f"{held / 2**20:,.0f} MiB of {self.devices * self.device_bytes / 2**20:,.0f} MiB, and "
+            f"{self.data_bytes / 2**20:,.0f} MiB of samples"
         )
 
 
@@ -102,7 +107,7 @@ def count(number: int, noun: str) -> str:
 
 
 def memory_budget(devices: list[jax.Device], shared_bytes: int) -> int:
-    """Bytes that lanes may use on each of the devices, with its copy of the data set aside."""
+    """Bytes that lanes may use on each of the devices, `shared_bytes` for all of its lanes set aside."""
     if devices[0].platform == "cpu":
         available = CPU_MEMORY_SHARE * psutil.virtual_memory().available / len(devices)
     else:

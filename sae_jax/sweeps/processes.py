@@ -19,6 +19,8 @@ Phase = Literal[
     "read the command", "load the data", "claim the folder", "open the checkpoints", "train", "write the results"
 ]
 
+# How long processes may be started one after another.
+MEETING_SECONDS = 300
 # A process that is silent for so long is taken for dead; one that ends is noticed at once by those that wait for it.
 HEARTBEAT_SECONDS = 20
 # The first process may read data or write results for long while the others wait.
@@ -33,13 +35,16 @@ class Refused(UserError):
     """Input that one of the processes refused, and of which all of them know."""
 
 
-def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> None:
+def start(
+    coordinator: str = "", processes: int = 0, process_id: int = -1, met: Callable[[], None] = lambda: None
+) -> None:
     """Join the other processes, before JAX computes anything; the number of CPU devices is fixed by it.
 
     Args:
         coordinator: HOST:PORT at which the first process can be reached; "" on SLURM, Kubernetes, Open MPI, TPU pods.
         processes: number of processes; 0 likewise.
         process_id: number of this one, from 0; -1 likewise.
+        met: is called once all of them have found each other.
 
     Raises:
         UserError: no cluster was found, or what is given contradicts itself.
@@ -54,6 +59,8 @@ def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> No
             process_id if process_id >= 0 else None,
             # Where everything is said, JAX need not warn that it cannot ask Kubernetes.
             cluster_detection_method="deactivate" if coordinator and processes and process_id >= 0 else None,
+            # Whoever watches the time ends the process before the runtime does.
+            initialization_timeout=2 * MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=WAIT_SECONDS,
         )
@@ -63,6 +70,7 @@ def start(coordinator: str = "", processes: int = 0, process_id: int = -1) -> No
             f"the other processes must be known: {reason}; start under SLURM, Kubernetes, Open MPI or on a TPU pod, "
             "or give --coordinator HOST:PORT, --processes and --process-id"
         ) from None
+    met()
     _make_devices()
 
 

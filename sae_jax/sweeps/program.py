@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax.data import Data
 from sae_jax.models.base import Batch, Key
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.devices import batch_axis, local_devices
+from sae_jax.sweeps.devices import batch_axis, copied_bytes, local_devices, release_programs
 from sae_jax.sweeps.mapping import over_lanes
+from sae_jax.sweeps.observers import WATCHED
 from sae_jax.sweeps.plan import Engine, Plan, make_plan, memory_budget
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import evaluate
@@ -28,50 +30,74 @@ from sae_jax.training.step import Curves
 Carry = tuple[LaneState, Curves]
 
 
-class Program(NamedTuple):
-    """One compiled program of a sweep.
+class Point(NamedTuple):
+    """What one program of a grid trains: a combination of places along the program dimensions.
 
     Attributes:
-        point: its values on the program axes.
+        labels: those on the program dimensions.
         settings: of all of its cells, swept leaves [cells].
         data: its samples.
+    """
+
+    labels: dict[str, Any]
+    settings: LaneSettings
+    data: Data
+
+
+class Program(NamedTuple):
+    """Lanes that one compiled program trains: some cells of a point, each with the same seeds.
+
+    Attributes:
+        point: whose cells they are.
+        cells: positions among the point's cells, [cells].
+        seeds: positions among the grid's seeds, [seeds].
+        settings: of its cells, swept leaves [cells]; of lanes that go on, steps are all of theirs.
         plan: how its lanes are packed.
     """
 
-    point: dict[str, Any]
+    point: Point
+    cells: np.ndarray
+    seeds: np.ndarray
     settings: LaneSettings
-    data: Data
     plan: Plan
+
+    @property
+    def data(self) -> Data:
+        """Its samples."""
+        return self.point.data
 
 
 class Compiled(NamedTuple):
     """The three functions of a program, each over all lanes of a chunk; they are compiled for each settings' statics.
 
     Attributes:
-        start: f(settings, keys) -> (lanes, sums over no steps).
+        start: f(statistics, settings, keys) -> (lanes, sums over no steps).
         advance: f(block, heldout, start, stop, length, (lanes, sums), settings, keys) -> ((lanes, sums), curves).
             Trains from one step to another; length is that of the logged window that ends there, 0 where none does.
         measure: f(heldout, lanes, settings, keys) -> held-out measures, parameters and ends by variable name.
+        watch: f(samples, lanes, settings, keys) -> the measures that observers receive, by name.
     """
 
     start: jax.stages.Wrapped
     advance: jax.stages.Wrapped
     measure: jax.stages.Wrapped
+    watch: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(draw: Callable[..., Batch], d_in: int, mesh: Mesh, sequential: bool) -> Compiled:
+def compiled(draw: Callable[..., Batch], d_in: int, mesh: Mesh, sequential: bool, keep_state: bool = False) -> Compiled:
     """The functions for a source of batches: cached, so that other samples of the same shapes compile nothing."""
     return Compiled(
-        start=over_lanes(lambda settings, key: _start(d_in, settings, key), mesh, 0, sequential),
+        start=over_lanes(functools.partial(_start, d_in), mesh, 1, sequential),
         advance=over_lanes(functools.partial(_advance, draw, batch_axis(mesh)), mesh, 5, sequential, in_place=True),
         # One lane at a time: a held-out split is many times as large as a batch.
-        measure=over_lanes(_measure, mesh, 1, True, cells_in_turn=True),
+        measure=over_lanes(functools.partial(_measure, keep_state), mesh, 1, True, cells_in_turn=True),
+        watch=over_lanes(_watch, mesh, 1, True, cells_in_turn=True),
     )
 
 
-def _start(d_in: int, settings: LaneSettings, key: Key) -> Carry:
-    return init_lane(key, settings, d_in), no_curves(settings)
+def _start(d_in: int, statistics: Mapping[str, Array], settings: LaneSettings, key: Key) -> Carry:
+    return init_lane(key, settings, d_in, statistics), no_curves(settings)
 
 
 def _advance(
@@ -92,50 +118,64 @@ def _advance(
     return (lane, total), curves
 
 
-def _measure(heldout: Array, lane: LaneState, settings: LaneSettings, key: Key) -> dict[str, Array]:
+def _measure(keep_state: bool, heldout: Array, lane: LaneState, settings: LaneSettings, key: Key) -> dict[str, Array]:
     params = final_params(lane, settings)
+    state = jax.tree_util.tree_leaves_with_path(lane.train) if keep_state else []
+    measures = evaluate(params, heldout, settings)
+    # No step follows the last one that would find its loss not to be finite.
+    finite = jnp.isfinite(measures["reconstruction"]) & ~jnp.isinf(measures["explained_variance"])
+    diverged_at = lane.train.diverged_at
     return {
-        **{f"eval_{name}": value for name, value in evaluate(params, heldout, settings).items()},
+        **{f"eval_{name}": value for name, value in measures.items()},
         **params,
-        "diverged_at": lane.train.diverged_at,
+        "diverged_at": jnp.where(finite | (diverged_at >= 0), diverged_at, lane.train.step),
         "stopped_at": lane.stopping.stopped_at,
+        **{jax.tree_util.keystr(path): leaf for path, leaf in state},
     }
 
 
-def plan_lanes(
-    settings: LaneSettings, data: Data, seeds: tuple[int, ...], devices: list[jax.Device], engine: Engine
-) -> Plan:
+def _watch(samples: Array, lane: LaneState, settings: LaneSettings, key: Key) -> dict[str, Array]:
+    measured = evaluate(final_params(lane, settings), samples, settings)
+    return {name: measured[name] for name in WATCHED}
+
+
+def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax.Device], engine: Engine) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
     Args:
         settings: of all cells, swept leaves [cells].
         data: the program's samples.
-        seeds: seeds of every cell.
+        seeds: number of seeds of every cell.
         devices: devices to spread over.
         engine: what the user has decided.
     """
+    release_programs()
     structure = jax.tree.structure(settings)
     batch_size = settings.training.batch_size // engine.data_parallel
     block = data.feed.block(0, batch_size)
     shapes = jax.tree.structure(block), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(block))
-    lane_bytes, measure_bytes = _lane_memory(structure, data.feed.draw, shapes, data.heldout.shape, batch_size)
-    shared_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(block)) + data.heldout.nbytes + measure_bytes
+    lane_bytes, measure_bytes, state_bytes = _lane_memory(
+        structure, data.feed.draw, shapes, data.heldout.shape, batch_size
+    )
+    shared_bytes = copied_bytes((block, data.heldout), devices) + measure_bytes
     # Every process must make the same plan.
     budget = min(processes.gather("load the data", lambda: memory_budget(local_devices(devices), shared_bytes)))
     # In step with others, a lane's line search waits for the longest one.
     full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
     widest = 1 if full_batch and devices[0].platform == "cpu" else 0
     cells = len(jax.tree.leaves(settings)[0])
-    return make_plan(cells, len(seeds), devices, lane_bytes, budget, engine, widest)
+    plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest)
+    data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((block, data.heldout)))
+    return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes)
 
 
 @functools.lru_cache(maxsize=64)
 def _lane_memory(
     structure: Any, draw: Callable[..., Batch], block_shapes: Any, heldout_shape: tuple[int, int], batch_size: int
-) -> tuple[int, int]:
-    """Bytes that a lane takes while it is trained, and what measuring it takes beside its state.
+) -> tuple[int, int, int]:
+    """Bytes that a lane takes while it is trained, what measuring it takes beside its state, and its state alone.
 
-    Both are the compiler's own account of a program of one lane: its state, and what it computes on the way.
+    The first two are the compiler's own account of a program of one lane: its state, and what it computes on the way.
 
     Args:
         structure: of the lane's settings, whose statics it holds.
@@ -151,11 +191,14 @@ def _lane_memory(
     tree, leaves = block_shapes
     block = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
     heldout, key = jax.ShapeDtypeStruct(heldout_shape, jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
-    carry = jax.eval_shape(functools.partial(_start, heldout_shape[1]), settings, key)
+    names = settings.architecture.statistics(settings.model)
+    statistics = {name: jax.ShapeDtypeStruct(heldout_shape[1:], jnp.float32) for name in names}
+    carry = jax.eval_shape(functools.partial(_start, heldout_shape[1]), statistics, settings, key)
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
     advance = jax.jit(functools.partial(_advance, draw, None), donate_argnums=5)
     while_training = _temporary(advance.lower(block, heldout, count, count, count, carry, settings, key))
-    return state + while_training, _temporary(jax.jit(_measure).lower(heldout, carry[0], settings, key))
+    measuring = _temporary(jax.jit(functools.partial(_measure, False)).lower(heldout, carry[0], settings, key))
+    return state + while_training, measuring, state
 
 
 def _temporary(lowered: jax.stages.Lowered) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -18,8 +18,10 @@ from sae_jax.settings import (
     HALF_OPEN_UNIT,
     NON_NEGATIVE,
     POSITIVE,
+    Unread,
     UserError,
     check,
+    check_type,
     is_swept,
     one_of,
     settings_of,
@@ -34,7 +36,15 @@ from sae_jax.training.optimizers import OPTIMIZERS
 class TrainingSettings:
     """Optimizer, schedules, batches, stopping, and the noise on the encoder's inputs."""
 
-    learning_rate: Any = swept(5e-3, POSITIVE, "learning rate at the end of the warm-up")
+    UNREAD: ClassVar[Unread] = {
+        ("corruption", "none"): ("noise",),
+        ("optimizer", "adam"): ("momentum",),
+        # Its line search sets the size of a step, on all samples.
+        ("optimizer", "lbfgs"): (
+            *("momentum", "learning_rate", "warmup", "final_learning_rate", "clip_norm", "batch_size"),
+        ),
+    }
+    learning_rate: Any = swept(7e-3, POSITIVE, "learning rate at the end of the warm-up")
     warmup: Any = swept(0.05, CLOSED_UNIT, "fraction of the steps over which the learning rate rises linearly")
     final_learning_rate: Any = swept(0.0, CLOSED_UNIT, "cosine decay ends at this fraction of the learning rate")
     clip_norm: Any = swept(0.0, NON_NEGATIVE, "gradients are scaled down to this global norm; 0 is off")
@@ -42,10 +52,14 @@ class TrainingSettings:
     noise: Any = swept(0.0, NON_NEGATIVE, "level of the corruption: standard deviation, or probability up to 1")
     corruption: str = static("none", one_of(CORRUPTIONS), "noise on the encoder's inputs, at level --noise")
     optimizer: str = static("adam", one_of(OPTIMIZERS), "Adam, SGD with momentum, or full-batch L-BFGS")
-    batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch", "sample")
-    steps: int = static(10_000, AT_LEAST_ONE, "training steps", "step")
+    batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch; lbfgs takes all samples", "sample")
+    steps: int = static(20_000, AT_LEAST_ONE, "training steps; left out, lbfgs takes 400 iterations", "step")
     patience: int = static(
-        0, NON_NEGATIVE, "a lane stops after this many logged points without a lower held-out loss; 0 is off"
+        0,
+        NON_NEGATIVE,
+        "a lane stops once its held-out loss has not fallen for this many steps, and keeps its best parameters; looked "
+        "at where curves are logged, at most 200 times, from the end of the warm-ups on; 0 is off",
+        "step",
     )
 
 
@@ -79,15 +93,58 @@ def lane_settings(model: str | Model = "classic", **values: Any) -> LaneSettings
     Raises:
         UserError: a name is unknown, a value is out of range, or values do not go together.
     """
-    architecture = model_of(model) if isinstance(model, str) else model
+    architecture = model_of(model)
     fields = declared(architecture)
     for name in values:
         if name not in fields:
             raise unknown("setting", name, fields)
     checked = {name: check(fields[name], value) for name, value in values.items()}
-    settings = from_values(architecture, {name: field.default for name, field in fields.items()} | checked)
+    settings = from_values(architecture, defaults_beside(architecture, checked) | checked)
     check_settings(settings)
     return settings
+
+
+def defaults_beside(architecture: Model, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the settings that are not given, by name: an optimizer may have its own number of steps.
+
+    Args:
+        architecture: the model.
+        given: values by name, a tuple where there are several.
+
+    Raises:
+        UserError: the steps are left out where optimizers take different numbers of them.
+    """
+    fields = declared(architecture)
+    defaults: dict[str, Any] = {name: field.default for name, field in fields.items() if name not in given}
+    if "steps" in defaults:
+        names = _optimizers(given)
+        numbers = {OPTIMIZERS[name].steps or defaults["steps"] for name in names}
+        if len(numbers) > 1:
+            raise UserError(
+                f"steps must be given where optimizers take different numbers of them: got {', '.join(names)} and no "
+                f"steps; use steps {max(numbers)}, or one optimizer"
+            )
+        [defaults["steps"]] = numbers
+    return defaults
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Refuse checked settings that a user gave and nothing would read; a record names all settings.
+
+    Raises:
+        UserError: there is one.
+    """
+    names = _optimizers(given)
+    if "batch_size" in given and all(OPTIMIZERS[name].full_batch for name in names):
+        raise UserError(
+            f"batch_size must be left out beside optimizer {', '.join(names)}, which takes all samples at every step: "
+            f"got {given['batch_size']}; use adam or sgd for minibatches"
+        )
+
+
+def _optimizers(given: Mapping[str, Any]) -> tuple[str, ...]:
+    optimizer = given.get("optimizer", settings_of(TrainingSettings)["optimizer"].default)
+    return (optimizer,) if isinstance(optimizer, str) else tuple(optimizer)
 
 
 def from_values(architecture: Model, values: Mapping[str, Any]) -> LaneSettings:
@@ -122,6 +179,25 @@ def check_settings(settings: LaneSettings) -> None:
                 f"optimizer {training.optimizer} needs the exact gradient of one fixed loss: got {_listed(values)}; "
                 f"use {_listed(exact)}"
             )
+
+
+def check_lane(settings: Any) -> None:
+    """Refuse what are no settings of lanes, or have a value out of its range; traced values cannot be looked at.
+
+    Raises:
+        UserError: they are none, or have one.
+    """
+    make = "make them with lane_settings"
+    check_type("settings", settings, LaneSettings, "the settings of a lane", make)
+    check_type("settings.model", settings.model, settings.architecture.Settings, "those of its architecture", make)
+    check_type("settings.training", settings.training, TrainingSettings, "TrainingSettings", make)
+    for owner in (settings.model, settings.training):
+        for name, field in settings_of(owner).items():
+            value = getattr(owner, name)
+            off = value is None and field.metadata.get("off") is not None
+            if not off and not isinstance(value, jax.core.Tracer):
+                for one in np.ravel(value).tolist() if np.ndim(value) else (value,):
+                    check(field, one)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

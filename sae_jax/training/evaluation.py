@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from sae_jax.models.base import Batch, Evaluated, Measure, Model, Params
-from sae_jax.training.config import LaneSettings
+from sae_jax.settings import UserError
+from sae_jax.training.config import LaneSettings, check_lane
+from sae_jax.training.shapes import check_codes, check_samples
 
 
 def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
     """1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2: 1 is perfect, 0 is what predicting the mean gives.
+
+    NaN where all samples are equal, so that there is nothing to explain.
 
     Args:
         x: samples, [batch, d_in]; their mean is taken per input.
         reconstruction: x_hat, [batch, d_in].
     """
     residual = jnp.sum(jnp.square(x - reconstruction))
-    return 1 - residual / jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)))
+    variance = jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)))
+    # The mean of equal numbers is not always one of them.
+    return jnp.where(jnp.any(x != x[:1]) & (variance > 0), 1 - residual / variance, jnp.nan)
 
 
 def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
@@ -33,6 +41,7 @@ def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
             lambda lane: jnp.mean(jnp.sum(jnp.square(lane.x - lane.reconstruction), axis=1)),
             "squared error on held-out data",
             "squared input units per sample",
+            lower_is_better=True,
         ),
         "explained_variance": Measure(
             lambda lane: explained_variance(lane.x, lane.reconstruction),
@@ -46,6 +55,7 @@ def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
         "dead_fraction": Measure(
             lambda lane: jnp.mean(~jnp.any(lane.active, axis=0), dtype=jnp.float32),
             f"share of units active on no held-out sample; {active}",
+            lower_is_better=True,
         ),
         "firing_rate": Measure(
             lambda lane: jnp.mean(lane.active, axis=0, dtype=jnp.float32),
@@ -56,14 +66,34 @@ def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
     return common | model.measures(settings)
 
 
-def encode(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, "batch d_hidden"]:
-    """Codes of samples [batch, d_in], as at inference, [batch, d_hidden]."""
-    return settings.architecture.encode(params, x, settings.model)
+def encode(params: Params, x: Array | np.ndarray, settings: LaneSettings) -> Float[Array, "batch d_hidden"]:
+    """Codes of samples [batch, d_in], as at inference, [batch, d_hidden].
+
+    Raises:
+        UserError: the samples are of another rank, width or kind.
+    """
+    x = check_samples(x, params, settings)
+    return _complete(settings.architecture.encode, params, x, settings.model)
 
 
-def decode(params: Params, codes: Array, settings: LaneSettings) -> Float[Array, "batch d_in"]:
-    """Reconstruction from codes [batch, d_hidden], [batch, d_in]."""
-    return settings.architecture.decode(params, codes, settings.model)
+def decode(params: Params, codes: Array | np.ndarray, settings: LaneSettings) -> Float[Array, "batch d_in"]:
+    """Reconstruction from codes [batch, d_hidden], [batch, d_in].
+
+    Raises:
+        UserError: the codes are of another rank, width or kind.
+    """
+    codes = check_codes(codes, params, settings)
+    return _complete(settings.architecture.decode, params, codes, settings.model)
+
+
+def _complete(function: Callable[..., Array], params: Params, *arguments: Any) -> Array:
+    """A function of parameters, or UserError where it asks for one that is not there."""
+    try:
+        return function(params, *arguments)
+    except KeyError as error:
+        raise UserError(
+            f"params must hold {error.args[0]}: got {', '.join(params)}; use those of a lane of these settings"
+        ) from None
 
 
 def evaluate(params: Params, x: Batch, settings: LaneSettings) -> dict[str, Array]:
@@ -74,6 +104,7 @@ def evaluate(params: Params, x: Batch, settings: LaneSettings) -> dict[str, Arra
         x: held-out samples, [batch, d_in].
         settings: its settings, scalars.
     """
+    check_lane(settings)
     model = settings.architecture
     codes = encode(params, x, settings)
     lane = Evaluated(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,10 +13,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
+from sae_jax.data.checks import check_key, checked
 from sae_jax.data.feed import draw_whole, resident
+from sae_jax.data.statistics import statistics_of
 from sae_jax.models.base import Batch, Key, Params, Scalar
+from sae_jax.settings import UserError
 from sae_jax.training import stopping
-from sae_jax.training.config import LaneSettings
+from sae_jax.training.config import LaneSettings, check_lane
 from sae_jax.training.optimizers import OPTIMIZERS
 from sae_jax.training.step import Curves, TrainState, curves_of, init_state, keys_of, train_step
 from sae_jax.training.stopping import Stopping
@@ -38,9 +41,9 @@ def windows(steps: int) -> np.ndarray:
     return np.minimum(np.arange(every, steps + every, every), steps)
 
 
-def init_lane(key: Key, settings: LaneSettings, d_in: int) -> LaneState:
-    """A lane before its first step; `key` is the seed's key."""
-    train = init_state(keys_of(key).init, settings, d_in)
+def init_lane(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> LaneState:
+    """A lane before its first step; `key` is the seed's key, the other arguments those of `init_state`."""
+    train = init_state(keys_of(key).init, settings, d_in, statistics)
     return LaneState(train, stopping.start(train.params, settings))
 
 
@@ -150,7 +153,17 @@ def fit(
     Returns:
         (the finished lane, curves with a leading axis over `windows(steps)`).
     """
-    train, heldout = jnp.asarray(train), jnp.asarray(heldout)
+    check_lane(settings)
+    check_key(key)
+    train, heldout = (
+        rows if isinstance(rows, jax.core.Tracer) else jnp.asarray(checked(rows, name, ("samples", "d_in")))
+        for name, rows in (("train", train), ("heldout", heldout))
+    )
+    if train.shape[1:] != heldout.shape[1:]:
+        raise UserError(
+            f"heldout must have as many inputs as train: got shape {list(heldout.shape)} beside {list(train.shape)}; "
+            "take both of one set"
+        )
     stops = windows(settings.training.steps)
     starts = np.concatenate([[0], stops[:-1]])
     draw = resident(train).draw
@@ -161,5 +174,9 @@ def fit(
         lane, total = train_steps(settings, draw, lane, total, train, key, start, stop)
         return end_window(settings, lane, total, heldout, stop - start)
 
+    names = settings.architecture.statistics(settings.model)
+    if names and isinstance(train, jax.core.Tracer):
+        raise UserError(f"train must be known before fit is compiled, to start from its {names[0]}: use centre zero")
+    lane = init_lane(key, settings, train.shape[1], statistics_of(np.asarray(train), names) if names else None)
     bounds = jnp.asarray(np.stack([starts, stops], axis=1), jnp.int32)
-    return jax.lax.scan(window, init_lane(key, settings, train.shape[1]), bounds)
+    return jax.lax.scan(window, lane, bounds)

@@ -22,11 +22,13 @@ class Optimizer(NamedTuple):
         init: (parameters, f() -> zeros like what the loss returns beside its value) -> state.
         propose: (loss, parameters, state, training settings, learning rate, f(gradient) -> gradient) -> Proposal.
         full_batch: whether it minimises one fixed loss of all samples, without batches, schedules or several devices.
+        steps: how many it takes where their number is not given; None is the setting's own default.
     """
 
     init: Callable[[Params, Callable[[], Any]], Any]
     propose: Callable[[LossAndRest, Params, Any, Any, Scalar, Callable[[Params], Params]], Proposal]
     full_batch: bool = False
+    steps: int | None = None
 
 
 def learning_rate(step: Scalar | Array, training: Any) -> Float[Array, ""]:
@@ -92,5 +94,6 @@ def _clip_by_global_norm(limit: Array) -> optax.GradientTransformation:
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": _first_order(lambda momentum: optax.scale_by_adam(), bounded=True),
     "sgd": _first_order(lambda momentum: optax.trace(decay=momentum), bounded=False),
-    "lbfgs": Optimizer(lbfgs.init, lbfgs.propose, full_batch=True),
+    # As many as UFLDL's exercises take.
+    "lbfgs": Optimizer(lbfgs.init, lbfgs.propose, full_batch=True, steps=400),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,13 @@ import optax
 from flax import struct
 from jaxtyping import Array
 
+from sae_jax.data.checks import check_key
 from sae_jax.data.corruption import corrupt
 from sae_jax.models.base import Across, Batch, Key, Params, Step
-from sae_jax.settings import LARGEST, UserError
-from sae_jax.training.config import LaneSettings
+from sae_jax.settings import LARGEST, UserError, check_type, check_whole
+from sae_jax.training.config import LaneSettings, check_lane
 from sae_jax.training.optimizers import OPTIMIZERS, learning_rate
+from sae_jax.training.shapes import check_samples
 
 # Curves by name: "loss", and "loss_TERM" for every term of it.
 Curves = dict[str, Array]
@@ -54,13 +57,43 @@ class Keys(NamedTuple):
 
 def keys_of(key: Key) -> Keys:
     """Split a seed's key into one for each use."""
+    check_key(key)
     return Keys(*(jax.random.fold_in(key, i) for i in range(len(Keys._fields))))
 
 
-def init_state(key: Key, settings: LaneSettings, d_in: int) -> TrainState:
-    """The state before the first step; `key` draws the parameters."""
+def init_state(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: draws the parameters.
+        settings: of the lane.
+        d_in: number of inputs.
+        statistics: of the samples by name, each [d_in], where the model starts from such; see
+            `sae_jax.data.statistics.statistics_of`.
+
+    Raises:
+        UserError: an argument is not what it should be, or a statistic that the model starts from is missing.
+    """
+    check_key(key)
+    check_lane(settings)
+    check_whole("d_in", d_in)
     model = settings.architecture
-    params, memory = model.init(key, d_in, settings.model), model.memory(settings.model)
+    if statistics is not None:
+        check_type("statistics", statistics, Mapping, "arrays by name", "use statistics_of")
+    given = statistics or {}
+    for name in model.statistics(settings.model):
+        if name not in given:
+            raise UserError(
+                f"statistics must hold the {name} of the samples, from which parameters start: got "
+                f"{', '.join(given) or 'none'}; use statistics_of(samples, ['{name}'])"
+            )
+        if (shape := jnp.shape(given[name])) != (d_in,):
+            raise UserError(
+                f"statistics must be arrays [{d_in}], as d_in says: got {name} of shape {list(shape)}; "
+                "use those of samples of that width"
+            )
+    params = model.place(model.init(key, d_in, settings.model), given, settings.model)
+    memory = model.memory(settings.model)
 
     def zeros() -> Any:
         def rest(params: Params, memory: Any, x: Batch) -> Any:
@@ -97,14 +130,20 @@ def train_step(
         (state after the step, loss and its terms on the batch before it); the same on every device of the axis.
 
     Raises:
-        UserError: corruption without a key, or L-BFGS with a named axis.
+        UserError: corruption without a key, L-BFGS with a named axis, a batch of another rank, width or kind, or a
+            setting out of its range, where it is known before the program runs.
     """
+    check_type("state", state, TrainState, "a TrainState", "use init_state")
+    batch = check_samples(batch, state.params, settings)
+    if noise_key is not None:
+        check_key(noise_key, "noise_key")
     model, training = settings.architecture, settings.training
     optimizer = OPTIMIZERS[training.optimizer]
     if optimizer.full_batch and axis_name is not None:
         raise UserError(
             f"optimizer {training.optimizer} takes the whole batch on one device: got a named axis; use adam or sgd"
         )
+    _check_axis(axis_name)
     x = batch
     if training.corruption != "none":
         if noise_key is None:
@@ -120,7 +159,7 @@ def train_step(
 
     def prepared(gradients: Params) -> Params:
         whole = gradients if axis_name is None else jax.lax.pmean(gradients, axis_name)
-        return model.gradient(state.params, whole)
+        return model.gradient(state.params, whole, settings.model)
 
     rate = learning_rate(state.step, training)
     proposal = optimizer.propose(loss_of, state.params, state.opt_state, training, rate, prepared)
@@ -136,12 +175,27 @@ def train_step(
         # Where the addition leaves float32, it stops at the largest number, from where the next loss is not finite.
         params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
         memory = model.update(state.memory, seen, settings.model)
-        return TrainState(model.constrain(params), opt_state, memory, state.step + 1, state.diverged_at)
+        params = model.constrain(params, state.memory, settings.model)
+        after = TrainState(params, opt_state, memory, state.step + 1, state.diverged_at)
+        # Parameters of another precision than the rest of the state leave each in its own.
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
     def frozen() -> TrainState:
         return dataclasses.replace(state, diverged_at=jnp.where(alive, state.step, state.diverged_at))
 
     return jax.lax.cond(alive & jnp.all(jnp.isfinite(sizes)), taken, frozen), curves
+
+
+def _check_axis(axis_name: Any) -> None:
+    """Refuse the name of an axis over which nothing is mapped."""
+    check_type("axis_name", axis_name, (str, type(None)), "the name of an axis", "leave it out for a whole batch")
+    try:
+        _ = axis_name is None or jax.lax.axis_size(axis_name)
+    except NameError:
+        raise UserError(
+            f"axis_name must be that of vmap, shard_map or pmap around the step: got {axis_name!r}, which is none; "
+            "leave it out for a whole batch"
+        ) from None
 
 
 def curves_of(loss: Any, terms: dict[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,13 @@ class Stopping:
     Attributes:
         best_params: parameters of the best logged point; None where patience is 0.
         best_loss: held-out loss there.
-        waited: logged points since.
+        best_at: step of that point, int32; before there is one, the last step that was not watched.
         stopped_at: step at which patience ran out, int32; -1 where it did not.
     """
 
     best_params: Params | None
     best_loss: Array
-    waited: Array
+    best_at: Array
     stopped_at: Array
 
     @property
@@ -66,14 +66,14 @@ def watch(stopping: Stopping, state: TrainState, heldout: Batch, settings: LaneS
     loss = heldout_loss(state.params, heldout, settings)
     watched = stopping.running & schedules_ended(state.step, settings) & (state.diverged_at < 0)
     better = watched & (loss < stopping.best_loss)
-    waited = jnp.where(better, 0, stopping.waited + watched)
-    out_of_patience = watched & (waited >= settings.training.patience)
+    best_at = jnp.where(better | ~watched, state.step, stopping.best_at)
+    out_of_patience = watched & (state.step - best_at >= settings.training.patience)
     # Until something is watched, and where nothing was, a lane stands for its last parameters.
     newest = better | jnp.isinf(stopping.best_loss)
     best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, stopping.best_params)
     return Stopping(
         best_params=best,
         best_loss=jnp.where(better, loss, stopping.best_loss),
-        waited=waited,
+        best_at=best_at,
         stopped_at=jnp.where(out_of_patience, state.step, stopping.stopped_at),
     )

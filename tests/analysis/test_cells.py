@@ -12,9 +12,9 @@ from sae_jax.analysis.cells import (
     in_double_precision,
     lane_measures,
     name_of,
-    target,
 )
 from sae_jax.storage.description import names_of_kind
+from sae_jax.sweeps.lane_warnings import target
 
 SHORT = {"d_hidden": 2, "batch_size": 32, "steps": 2}
 
@@ -49,7 +49,7 @@ def test_axes_targets_and_names(dataset, samples):
     np.testing.assert_allclose(target(dataset), [0.05, 0.1])
     alone = sweep(samples, rho=0.2, **SHORT)
     assert target(alone).item() == 0.2
-    assert [name_of(point) for point, _ in by_cell(alone)] == ["the only cell"]
+    assert [name_of(point) for point, _ in by_cell(alone)] == [""]
     assert name_of({"rho": 0.05, "activation": "relu", "d_hidden": 4}) == "rho=0.05  activation=relu  d_hidden=4"
 
 
@@ -68,6 +68,8 @@ def test_a_target_is_there_only_where_it_is_a_setting(dataset):
 
 def test_measures_of_whole_lanes_are_taken_from_what_the_dataset_declares(dataset):
     whole = ["eval_reconstruction", "eval_explained_variance", "eval_l0", "eval_dead_fraction", "eval_mean_activation"]
+    dataset = dataset.copy(deep=True)
+    dataset["eval_l0"][:] = 1.0
     measures = lane_measures(dataset)
     assert list(measures) == whole
     assert all(measure.dims == ("rho", "beta", "seed") for measure in measures.values())

@@ -1,13 +1,18 @@
 """Figures: they are drawn for every shape of sweep, and show what is in the Dataset."""
 
+import json
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from sae_jax import DataConfig, UserError, sweep
-from sae_jax.analysis.figures import curves, heatmaps, mean_activation, save_all, tradeoff
-from sae_jax.analysis.filters import filters, filters_best, tile
+from sae_jax.analysis import figures, options
+from sae_jax.analysis.figures import FIGURES, drawn, save_all, usual_figures
+from sae_jax.analysis.style import STYLES, caption_of
 from sae_jax.storage.description import names_of_kind
+from tests.analysis.drawing import SEVERAL, SINGLE, draw, panels, titles
 
 matplotlib.use("Agg")
 SHORT = {"d_hidden": 5, "batch_size": 32, "steps": 20}
@@ -15,8 +20,14 @@ DIGITS = DataConfig(dataset="digits")
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    return sweep(DIGITS, seeds=2, rho=[0.05, 0.1], beta=[0.5, 1.0, 2.0], **SHORT)
+def five():
+    """Five axes, of which one picks the program."""
+    axes = {"rho": [0.05, 0.1], "beta": [0.5, 1.0], "activation": ["sigmoid", "relu"], "ema_decay": [0.5, 0.9]}
+    return sweep(DIGITS, seeds=2, **SHORT, **axes, l1=[0.0, 0.1, 0.2])
+
+
+def test_the_names_and_styles_that_help_lists_are_those_that_there_are():
+    assert list(options.FIGURES) == list(FIGURES) and list(options.STYLES) == list(STYLES)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +35,6 @@ def dataset():
     [
         {},
         {"beta": [0.0, 1.0]},
-        {"rho": [0.05, 0.1], "beta": [0.5, 1.0]},
         {"rho": [0.05, 0.1], "ema_decay": [0.5, 0.9], "d_hidden": [3, 5], "activation": ["sigmoid", "relu"]},
         {"beta": list(np.linspace(0.1, 3, 30))},
         {"learning_rate": [0.001, 1e38]},
@@ -33,7 +43,7 @@ def dataset():
 )
 def test_all_figures_of_any_sweep(tmp_path, axes):
     paths = save_all(sweep(DIGITS, seeds=2, **SHORT | axes), tmp_path)
-    assert len(paths) == (6 if axes else 4)
+    assert {path.stem for path in paths} == (SEVERAL if axes else SINGLE)
     for path in paths:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 100 and pixels[..., :3].std() > 0.01
@@ -49,110 +59,197 @@ def test_figures_that_cannot_be_written_are_refused_in_one_line(dataset, tmp_pat
     assert not list((tmp_path / "figures").iterdir())
 
 
-def test_a_large_grid_is_drawn_in_part(tmp_path):
+def test_a_large_grid_is_drawn_in_part_and_says_so(tmp_path, monkeypatch):
+    shown, save = {}, figures.save_figure
+    # Drawn once for its files and for what follows: that takes longest.
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: save(shown.setdefault(path.stem, figure), path))
     settings = {"beta": list(np.linspace(0.1, 3, 300)), "rho": [0.1, 0.2, 0.3], "l1": [0.0, 0.1, 0.2]}
     grid = sweep(DIGITS, d_hidden=2, batch_size=32, steps=2, **settings)
     for path in save_all(grid, tmp_path):
         assert max(matplotlib.image.imread(path).shape) < 8000
-    assert len(curves(grid).axes[0].get_lines()) == 60
-    assert "60 of 2700 cells" in curves(grid).get_suptitle()
-    assert len(mean_activation(grid).axes[0].get_lines()) == 61
-    drawn = tradeoff(grid).axes[0].containers
-    assert len(drawn) == 60 and len(drawn[0].lines[0].get_xdata()) == 3
-
-
-def test_samples_that_are_no_images_are_drawn_as_rows(tmp_path, samples):
-    paths = save_all(sweep(samples, **SHORT), tmp_path)
-    # A single cell has nothing to be compared with.
-    assert {path.stem for path in paths} == {"curves", "filters", "filters_best", "mean_activation"}
-    panel = filters(sweep(samples, **SHORT)).axes[0]
-    assert panel.get_xlabel() == "input" and panel.get_ylabel() == "unit"
+    assert len(panels(shown["curves"])[0].get_lines()) == 8 * 3
+    assert caption_of(shown["curves"]).endswith("shown in part: beta: 8 of 300 values")
+    assert "25 of 2700 cells" in caption_of(shown["filters"])
+    assert panels(shown["heatmaps"])[0].images[0].get_array().shape == (300, 3)
 
 
 def test_heatmaps_show_the_means_over_seeds(dataset):
-    panels = heatmaps(dataset).axes[:4]
-    shown = panels[1].images[0].get_array()
+    figure = draw(dataset, "heatmaps")
+    shown = panels(figure)[1].images[0].get_array()
     np.testing.assert_allclose(shown, dataset["eval_explained_variance"].mean("seed"), rtol=1e-6)
-    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["0.05", "0.1"]
-    assert panels[0].get_xlabel() == "beta"
+    assert [label.get_text() for label in panels(figure)[0].get_yticklabels()] == ["0.05", "0.1"]
+    assert figure.get_supylabel() == "rho: target mean activation of a hidden unit"
+    assert figure.get_supxlabel().startswith("beta: weight of the KL penalty")
 
 
-def test_the_tradeoff_has_a_line_for_each_beta_through_every_rho(dataset):
-    lines = tradeoff(dataset).axes[0].containers
-    assert len(lines) == 3
-    data = lines[1].lines[0]
+def test_bands_and_bars_are_sample_standard_deviations_and_say_so(dataset):
+    figure, cell = draw(dataset, "curves"), dataset["loss"].sel(rho=0.1, beta=2.0)
+    assert "mean and sample standard deviation over 2 seeds" in caption_of(figure)
+    heights = panels(figure)[0].collections[5].get_paths()[0].vertices[:, 1]
+    deviation = abs(cell[0] - cell[1]).values / np.sqrt(2)
+    half = np.max([heights[1 : len(deviation) + 1], heights[len(deviation) + 2 : -1][::-1]], axis=0) - cell.mean("seed")
+    np.testing.assert_allclose(half, deviation, rtol=1e-3)
+
+    figure = draw(dataset, "frontier")
+    bars = panels(figure)[0].containers[1].lines[2]
     cell = dataset.sel(beta=1.0)
-    np.testing.assert_allclose(data.get_ydata(), cell["eval_reconstruction"].mean("seed"), rtol=1e-6)
-    np.testing.assert_allclose(data.get_xdata(), cell["eval_mean_activation"].mean(("seed", "unit")), rtol=1e-5)
+    for bar, name, axis in ((bars[0], "eval_l0", 0), (bars[1], "eval_explained_variance", 1)):
+        lengths = [np.ptp(line[:, axis]) for line in bar.get_segments()]
+        np.testing.assert_allclose(lengths, 2 * cell[name].std("seed", ddof=1), rtol=1e-4, atol=1e-6)
+    assert "sample standard deviation,\n2 seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_filters_show_one_picture_a_cell(dataset):
-    panels = [panel for panel in filters(dataset).axes if panel.images]
-    assert len(panels) == 6
-    assert panels[4].get_title().startswith("rho=0.1  beta=1\n")
-    expected = tile(dataset["decoder_weight"].sel(rho=0.1, beta=1.0, seed=0).values.astype(float), (8, 8))
-    np.testing.assert_allclose(panels[4].images[0].get_array(), expected)
+def test_the_frontier_has_a_line_for_each_beta_through_every_rho(dataset):
+    figure = draw(dataset, "frontier")
+    explained, dead = panels(figure)
+    assert len(explained.containers) == 3
+    line = [line for line in explained.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) == 2][1]
+    cell = dataset.sel(beta=1.0)
+    np.testing.assert_allclose(line.get_xdata(), cell["eval_l0"].mean("seed"), rtol=1e-5)
+    np.testing.assert_allclose(line.get_ydata(), cell["eval_explained_variance"].mean("seed"), rtol=1e-5)
+    assert dead.get_ylabel().startswith("share of units") and "active units" in figure.get_supxlabel()
+    sizes = [points.get_sizes() for points in explained.collections if len(points.get_offsets()) == 2]
+    assert all(size[0] < size[1] for size in sizes) and "larger points, larger rho" in caption_of(figure)
 
 
-def test_tiles_are_scaled_each_for_itself_and_apart():
-    picture = tile(np.array([[0.0, 2, 4, 6], [1, 1, 1, 2], [5, 5, 5, 5]]), (2, 2))
-    assert picture.shape == (7, 7)
-    np.testing.assert_allclose(picture[1:3, 1:3], [[-1, -1 / 3], [1 / 3, 1]])
-    assert np.nanmax(picture[1:3, 4:6]) == 1
-    np.testing.assert_array_equal(picture[4:6, 1:3], 0)
-    assert np.all(np.isnan(picture[3])) and np.all(np.isnan(picture[:, 3]))
+def test_the_frontier_shows_what_is_asked_for_and_activations_where_codes_are_dense(dataset):
+    figure = draw(dataset, "frontier", measures=["eval_mean_activation", "eval_reconstruction"])
+    assert len(panels(figure)) == 1 and figure.get_supxlabel().startswith("mean activity")
+    assert panels(figure)[0].get_ylabel().replace("\n", " ").startswith("reconstruction loss")
+    dense = dataset.copy(deep=True)
+    dense["eval_l0"][:] = 5.0
+    figure = draw(dense, "frontier")
+    assert len(panels(figure)) == 1 and figure.get_supxlabel().startswith("mean activity")
+    assert not [title for title in titles(draw(dense, "heatmaps")) if "active" in title]
 
 
-def titles(figure):
-    return [panel.get_title().replace("\n", " ") for panel in figure.axes if panel.get_title()]
+def test_axes_beyond_two_are_panels_and_what_is_left_out_is_said(five):
+    figure = draw(five, "curves")
+    assert len(panels(figure)) == 5 * 4  # The loss and its four terms; activation x ema_decay.
+    assert panels(figure)[3].get_title().replace("\n", " ") == "ema_decay=0.9, activation=relu"
+    assert caption_of(figure).endswith("shown in part: l1=0 alone of 3 values")
+    lines = panels(figure)[1].get_lines()
+    expected = five["loss"].sel(rho=0.1, beta=0.5, activation="relu", ema_decay=0.5, l1=0.0).mean("seed")
+    np.testing.assert_allclose(lines[2].get_ydata(), expected, rtol=1e-5)
+    assert len(panels(draw(five, "heatmaps"))) == 5 * 4
+    # Along rho, colour for beta, line style for activation, panels for the other two.
+    assert len(panels(draw(five, "frontier"))) == 2 * 2 * 3
+    assert len(panels(draw(five, "mean_activation"))) == 2 * 2
+
+
+def test_every_axis_has_a_look_of_its_own_and_a_place_in_the_legend(five):
+    figure = draw(five, "curves")
+    lines = panels(figure)[0].get_lines()
+    colours, styles = (
+        {function(line) for line in lines} for function in (lambda x: x.get_color(), lambda x: x.get_linestyle())
+    )
+    assert len(lines) == 4 and len(colours) == len(styles) == 2
+    # In black and white, too.
+    assert abs(np.diff([to_rgb(colour) @ np.array([0.3, 0.59, 0.11]) for colour in colours])) > 0.3
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:6] == ["rho", "0.05", "0.1", "beta", "0.5", "1"]
+
+
+def test_panels_that_are_compared_have_one_scale(five):
+    for name in ("curves", "frontier", "mean_activation"):
+        for row in np.array_split(panels(draw(five, name))[:4], 1):
+            assert len({panel.get_ylim() for panel in row}) == 1
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize("which", ["one", "two", "five"])
+def test_no_text_lies_on_another_and_legends_not_on_data(which, style, dataset, five):
+    run = {"one": dataset.isel(beta=0), "two": dataset, "five": five}[which]
+    for name in ("curves", "heatmaps", "frontier", "mean_activation"):
+        figure = draw(run, name, style)
+        renderer = figure.canvas.get_renderer()
+        texts = [panel.title for panel in panels(figure)] + [panel.yaxis.label for panel in panels(figure)]
+        texts += [text for text in figure.texts if text.get_text()]
+        boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+        for i, box in enumerate(boxes):
+            overlaps = [other for other in boxes[:i] if box.padded(-2).overlaps(other.padded(-2))]
+            assert not overlaps, name
+            assert box.x0 > -2 and box.x1 < figure.bbox.x1 + 2, name
+        for legend in figure.legends:
+            box = legend.get_window_extent(renderer)
+            assert not [panel for panel in panels(figure) if box.overlaps(panel.get_window_extent(renderer))], name
+            assert not [other for other in boxes if box.padded(-1).overlaps(other)], name
 
 
 def test_every_declared_curve_has_a_panel_and_one_that_is_nothing_has_none():
     made = sweep(DIGITS, seeds=2, beta=0.0, l1=[0.0, 0.1], **SHORT)
     shown = ["loss", "loss_reconstruction", "loss_weight_decay", "loss_l1"]
-    assert titles(curves(made)) == [made[name].attrs["long_name"] for name in shown]
-    assert [panel.get_ylabel() for panel in curves(made).axes[:4]] == [made[name].attrs["units"] for name in shown]
+    figure = draw(made, "curves")
+    assert titles(figure) == [made[name].attrs["long_name"].partition(", mean since")[0] for name in shown]
+    units = [panel.get_ylabel().replace("\n", " ") for panel in panels(figure)]
+    assert units == [made[name].attrs["units"] for name in shown]
+    assert figure.get_supxlabel() == "training steps taken [step]"
     for nothing in (0.0, np.nan):
         made["loss_weight_decay"][:] = nothing
-        assert made["loss_weight_decay"].attrs["long_name"] not in titles(curves(made))
+        assert len(titles(draw(made, "curves"))) == 3
     # One that this version does not know, and before the total loss.
     new = made["loss_l1"].rename("loss_new").assign_attrs(long_name="a new term", units="bit")
-    drawn = titles(curves(made.drop_vars("loss").assign(loss_new=new, loss=made["loss"])))
-    assert drawn[0] == made["loss"].attrs["long_name"] and "a new term" in drawn
-    line = curves(made).axes[0].get_lines()[1]
+    figure = draw(made.drop_vars("loss").assign(loss_new=new, loss=made["loss"]), "curves")
+    assert titles(figure)[0] == "training loss" and "a new term" in titles(figure)
+    line = figure.axes[0].get_lines()[1]
     np.testing.assert_allclose(line.get_ydata(), made["loss"].sel(l1=0.1).mean("seed"), rtol=1e-5)
+    assert titles(draw(made, "curves", measures=["loss_l1"])) == ["l1 * mean ||h||_1"]
+
+
+def test_where_the_penalty_is_off_nothing_is_compared_with_its_target():
+    made = sweep(DIGITS, seeds=2, beta=0.0, rho=[0.05, 0.1], **SHORT)
+    assert "mean activation / rho" not in titles(draw(made, "heatmaps"))
+    texts = [text.get_text() for text in draw(made, "mean_activation").legends[0].get_texts()]
+    assert not [text for text in texts if "target" in text]
 
 
 def test_every_declared_measure_of_a_lane_has_a_heatmap(dataset):
-    new = dataset["eval_l0"].assign_attrs(long_name="a new measure")
-    drawn = titles(heatmaps(dataset.assign(eval_new=new)))
-    assert "a new measure" in drawn and "mean activation / rho" in drawn and len(drawn) == 6
+    new = dataset["eval_l0"].assign_attrs(long_name="a new measure", units="1")
+    shown = titles(draw(dataset.assign(eval_new=new), "heatmaps"))
+    assert "a new measure" in shown and "mean activation / rho" in shown and len(shown) == 6
     plain = dataset.rename(rho="theta").assign_attrs(config="{}")
-    assert "mean activation / rho" not in titles(heatmaps(plain)) and len(titles(heatmaps(plain))) == 5
-
-
-def test_dead_units_are_faint_and_the_others_are_not(dataset):
-    dataset = dataset.copy(deep=True)
-    dataset["eval_firing_rate"][:] = [0, 1, 0, 0.5, 1e-3]
-    for figure, dead in ((filters_best(dataset), True), (filters(dataset.drop_vars("eval_firing_rate")), False)):
-        picture = np.asarray(figure.axes[0].images[0].get_array())
-        corners = [(1, 1), (1, 10), (1, 19), (10, 1), (10, 10)]
-        heights = [np.nanmax(np.abs(picture[top : top + 8, left : left + 8])) for top, left in corners]
-        assert heights == pytest.approx([0.25, 1, 0.25, 1, 1] if dead else [1] * 5)
-        words = "".join(titles(figure)) + (figure.get_suptitle() or "")
-        assert ("faint: dead units" in words) is dead
+    assert "mean activation / rho" not in titles(draw(plain, "heatmaps")) and len(titles(draw(plain, "heatmaps"))) == 5
+    assert titles(draw(dataset, "heatmaps", measures=["eval_l0"])) == [
+        "mean number of active units per held-out sample [unit]"
+    ]
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["grid", "one cell"])
-def test_what_a_run_does_not_hold_is_not_drawn_and_nothing_raises(dataset, tmp_path, single, monkeypatch):
-    monkeypatch.setattr("sae_jax.analysis.figures.save_figure", lambda figure, path: None)  # Which takes longest.
+def test_what_a_run_does_not_hold_is_not_drawn_and_nothing_raises(dataset, single):
     dataset = dataset.isel(rho=0, beta=0) if single else dataset
-    everything = {path.stem for path in save_all(dataset, tmp_path / "all")}
-    assert len(everything) == (4 if single else 6)
-    for name in dataset.data_vars:
-        assert save_all(dataset.drop_vars(name), tmp_path / str(name))
+    everything = set(usual_figures(dataset))
+    assert everything == (SINGLE if single else SEVERAL)
+
+    def shown(run):
+        return {name for name, _ in drawn(run, usual_figures(run))}
+
+    for name in ("eval_l0", "eval_explained_variance", "eval_dead_fraction", "diverged_at", "image_height", "loss"):
+        assert shown(dataset.drop_vars(name))
     rest = dataset.drop_vars([*names_of_kind(dataset, "measure"), *names_of_kind(dataset, "curve")])
-    assert {path.stem for path in save_all(rest, tmp_path / "rest")} == {"filters", "filters_best"}
-    assert not save_all(rest.drop_vars(names_of_kind(rest, "parameter")), tmp_path / "nothing")
+    assert shown(rest) == {"filters", "filters_best"}
+    assert not shown(rest.drop_vars(names_of_kind(rest, "parameter")))
     without_rho = dataset.drop_vars("rho") if single else dataset.rename(rho="theta")
-    assert {path.stem for path in save_all(without_rho.assign_attrs(config="{}"), tmp_path / "theta")} == everything
+    assert shown(without_rho.assign_attrs(config="{}", axes=json.dumps(["theta", "beta"]))) == everything
+
+
+def test_lanes_that_diverged_or_are_absent_are_left_out_of_means_and_counted(dataset):
+    whole = dataset.copy(deep=True)
+    whole["diverged_at"] = whole["diverged_at"].astype(float)
+    whole["diverged_at"][0, 0, 1] = 3
+    for name in [*names_of_kind(whole, "measure"), *names_of_kind(whole, "curve"), "diverged_at", "decoder_weight"]:
+        whole[name][1, 2] = np.nan
+    made = {name: draw(whole, name) for name in SEVERAL}
+    for name in ("curves", "frontier", "heatmaps"):
+        assert "without 1 lanes that diverged and 2 lanes that are absent" in caption_of(made[name])
+    shown = panels(made["heatmaps"])[1].images[0].get_array()
+    assert shown[0, 0] == pytest.approx(float(whole["eval_explained_variance"][0, 0, 0])) and shown.mask[1, 2]
+    assert len(titles(made["filters"])) == len(titles(draw(dataset, "filters"))) - 1
+
+
+@pytest.mark.parametrize("selection", [{"rho": 0}, {"beta": 1}, {"rho": 0, "beta": 1}, {"seed": 0}])
+def test_axes_that_were_selected_down_are_drawn_and_named(dataset, selection):
+    part = dataset.isel(selection)
+    for name in usual_figures(part if "seed" in part.dims else part.expand_dims("seed")):
+        figure = draw(part, name)
+        for axis in set(selection) - {"seed"}:
+            assert f"{axis}={part[axis].item():g}" in caption_of(figure)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sae_jax import CLASSIC, DataConfig, UserError, as_data, encode, sweep
-from sae_jax.analysis.lanes import grid_of, trained
+from sae_jax.analysis.lanes import trained
+from sae_jax.sweeps.reading import grid_of
 
 SETTINGS = {"beta": [0.5, 1.0], "tied": [False, True], "rho": [0.05, 0.1], "d_hidden": [3, 5]}
 
@@ -19,7 +20,7 @@ def dataset():
 def test_the_grid_comes_back_with_its_axes_in_order(dataset):
     grid = grid_of(dataset)
     assert list(grid.axes) == list(SETTINGS) and grid.seeds == (4, 7)
-    assert grid.data.samples == 50 and grid.fixed["steps"] == 2 and grid.fixed["weight_decay"] == 1e-3
+    assert grid.data.samples == 50 and grid.fixed["steps"] == 2 and grid.fixed["weight_decay"] == 7e-5
 
 
 def test_every_lane_has_the_parameters_and_settings_of_its_place(dataset):
@@ -47,13 +48,17 @@ def test_every_lane_has_the_parameters_and_settings_of_its_place(dataset):
 
 
 def test_results_that_do_not_name_their_settings_are_refused(dataset):
-    for attrs in ({}, {"config": "{"}, {"config": '{"rho": 0.1}'}, {"config": "[3]"}):
+    for attrs in ({}, {"config": "{"}, {"config": '{"model": "classic"}'}, {"config": "[3]"}):
         bare = dataset.copy()
         bare.attrs = attrs
-        with pytest.raises(UserError, match=r"results must name the (settings|seeds) they were trained with"):
+        with pytest.raises(UserError, match=r"results must name the settings they were trained with: got an attribute"):
             grid_of(bare)
-    with pytest.raises(UserError, match="results must have the axes of their own settings"):
-        trained(dataset.isel(seed=[0]))
+    with pytest.raises(UserError, match="results must name the seeds they were trained with"):
+        grid_of(dataset.drop_vars("seed"))
+    with pytest.raises(UserError, match="results must keep the coordinates of what varied: got none of rho; select"):
+        grid_of(dataset.isel(rho=0, drop=True))
+    with pytest.raises(UserError, match="results must name the settings along every dimension: got none along x"):
+        grid_of(dataset.rename(beta="x").assign_attrs(axes="[]"))
 
 
 def test_a_model_of_ones_own_comes_back_by_its_record(samples):

@@ -61,7 +61,7 @@ def workplace(tmp_path, monkeypatch):
         raise AssertionError("it began")
 
     monkeypatch.chdir(tmp_path)
-    for owner, name in ((study, "train"), (benchmark, "benchmark"), (evaluate.results, "save_measures")):
+    for owner, name in ((study, "train"), (benchmark, "benchmark"), (results, "save_measures")):
         monkeypatch.setattr(owner, name, began)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "link").symlink_to(tmp_path)

@@ -3,21 +3,25 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
+import pytest
 
 from sae_jax.commands.environment import cache_folder, set_up
+from sae_jax.settings import UserError
 from sae_jax.storage import results
 
-WORDS = ["--dataset", "digits", "--steps", "30", "--d-hidden", "6", "--rho", "0.1", "--seeds", "1"]
+WORDS = ["--dataset", "digits", "--steps", "30", "--d-hidden", "6", "--rho", "0.1", "--figures", "False"]
 
 
 def test_a_second_run_compiles_nothing_and_finds_the_same_to_the_bit(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
     kept = []
     for name in ("first", "second"):
-        command = [sys.executable, "-m", "experiments.sweep", *WORDS, "--name", name]
+        command = [sys.executable, "-m", "experiments.train", *WORDS, "--name", name]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
         kept.append({path.name for path in (tmp_path / "cache").rglob("*-cache")})
     assert kept[0] == kept[1] and len(kept[0]) >= 3
@@ -32,3 +36,93 @@ def test_a_place_that_jax_was_told_of_is_kept(monkeypatch):
     assert told is not None and jax.config.jax_compilation_cache_dir == told
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache_folder().parent == Path("/somewhere/sae_jax")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become a user that nobody knows")
+def test_who_has_no_home_trains_without_a_cache():
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    code = (
+        "import jax, os; from sae_jax.commands.environment import set_up\n"
+        "os.setuid(54321); set_up(); print(jax.config.jax_compilation_cache_dir)"
+    )
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    environment |= {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
+def compiled(place, times=1):
+    """What a process says that compiles a program as often, its cache in a place."""
+    code = (
+        "import sys, jax, warnings; from sae_jax.commands.environment import set_up\nset_up()\n"
+        "for k in range(int(sys.argv[1])): jax.jit(lambda x: x * (k + 2))(1.0)\nwarnings.warn('of another kind')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_COMPILATION_CACHE_DIR": str(place)}
+    words = [sys.executable, "-c", code, str(times)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert "UserWarning: of another kind" in done.stderr
+    return [line for line in done.stderr.splitlines() if "of another kind" not in line]
+
+
+def test_an_entry_of_the_cache_that_was_cut_short_is_written_anew(tmp_path):
+    assert compiled(tmp_path) == []
+    [entry] = tmp_path.glob("*lambda*-cache")
+    whole = entry.stat().st_size
+    os.truncate(entry, 100)
+    assert compiled(tmp_path) == [] and entry.stat().st_size > whole / 2
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_in_one_line():
+    told = "; make room there, or name another folder in JAX_COMPILATION_CACHE_DIR"
+    [line] = compiled("/proc/nowhere", times=2)
+    assert line == f"warning: compiled programs cannot be kept: got /proc/nowhere: No such file or directory{told}"
+
+
+def test_a_full_cache_is_told_once(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "showwarning", lambda *_: pytest.fail("shown by JAX"))
+    set_up()
+    for name in ("jit_f", "jit_g"):
+        text = f"Error writing persistent compilation cache entry for '{name}': OSError: [Errno 28] No space left"
+        warnings.showwarning(UserWarning(text), UserWarning, "file", 1)
+    assert capsys.readouterr().err.count("No space left; make room there") == 1
+
+
+def test_a_process_that_may_open_few_files_is_refused_before_it_trains(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (32, 32))
+    with pytest.raises(UserError, match=r"open files must be at least 64: got 32; raise ulimit -n"):
+        set_up()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("JAX_PLATFORMS", "cuda", "must name devices that JAX finds here: got cuda; unset it, or set it to cpu"),
+        ("JAX_PLATFORMS", "abacus", "must name devices that JAX finds here: got abacus; unset it, or set it to cpu"),
+        (
+            "JAX_PLATFORM_NAME",
+            "abacus",
+            "must name devices that JAX finds here: got abacus; unset it, or set it to cpu",
+        ),
+    ],
+)
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU would be found")
+def test_a_variable_that_jax_cannot_follow_is_named_in_a_line(name, value, fix):
+    code = (
+        "from sae_jax.commands.errors import one_line_errors\n"
+        "with one_line_errors():\n    import jax; jax.local_devices()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), name: value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {name} {fix}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-m", "experiments.table"], ["-c", "import sae_jax.commands.main as command; command.main()", "table"]],
+    ids=["script", "console command"],
+)
+@pytest.mark.parametrize(("name", "value"), [("JAX_ENABLE_X64", "maybe"), ("JAX_DEFAULT_MATMUL_PRECISION", "some")])
+def test_a_variable_that_jax_cannot_read_is_named_in_a_line(words, name, value):
+    done = subprocess.run([sys.executable, *words], env=os.environ | {name: value}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {name} must be as JAX reads it: got {value}; unset it\n"

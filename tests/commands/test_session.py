@@ -32,3 +32,12 @@ def test_devices_are_known_before_processes_join(words, devices, tmp_path, monke
     record |= {name: {} for name in ("settings", "run", "versions")}
     (tmp_path / "runs" / "run" / "config.json").write_text(json.dumps(record))
     assert session._devices("sweep", words, parsed) == devices
+
+
+def test_a_link_to_a_run_resumes_the_run_in_its_own_folder(tmp_path):
+    run = tmp_path / "elsewhere" / "run"
+    (run / "unfinished").mkdir(parents=True)
+    (run / "config.json").touch()
+    (tmp_path / "link").symlink_to(run)
+    for words in (["--resume", str(tmp_path / "link")], ["--runs", str(tmp_path), "--resume", "link"]):
+        assert session._resumed_folder(parsed(words)[0]) == run

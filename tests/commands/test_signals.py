@@ -12,7 +12,22 @@ import pytest
 
 from tests.conftest import CACHE
 
-GRID = ["--rho", "0.05", "0.1", "--beta", "0.5", "2", "--seeds", "3", "--samples", "500", "--d-hidden", "8"]
+GRID = [
+    "--rho",
+    "0.05",
+    "0.1",
+    "--beta",
+    "0.5",
+    "2",
+    "--seeds",
+    "3",
+    "--samples",
+    "500",
+    "--d-hidden",
+    "8",
+    "--figures",
+    "False",
+]
 # Three chunks; and a checkpoint whenever one may be.
 WORDS = [*GRID, "--batch-size", "64", "--steps", "4000", "--devices", "2", "--lanes-per-chunk", "4"]
 OFTEN = ["--checkpoint-every", "0"]
@@ -127,6 +142,20 @@ def test_while_it_compiles_too_a_process_ends_soon_when_asked_to(tmp_path):
     assert complaint.strip().endswith("to resume: python -m experiments.sweep --resume runs/run")
 
 
+@pytest.mark.parametrize("command", ["sweep", "evaluate"])
+@pytest.mark.parametrize("module", ["numpy", "tyro", "jax", "sae_jax.models", "xarray", "h5py"])
+def test_while_libraries_are_imported_an_interrupt_is_one_line(command, module, tmp_path):
+    words = [sys.executable, "-X", "importtime", "-m", f"experiments.{command}", "run"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == module:
+                process.send_signal(signal.SIGINT)
+                break
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+        assert (process.wait(60), said) == (130, ["interrupted\n"])
+
+
 def test_a_process_whose_readers_are_gone_ends_all_the_same(tmp_path):
     code = (
         "import time; from sae_jax.commands.signals import interrupts_of\n"
@@ -174,6 +203,22 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
     after = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     before.pop(tmp_path / "runs" / "run" / ".lock")
     assert after == before
+
+
+def test_a_run_that_is_gone_on_with_under_other_flags_of_jax_says_so(tmp_path, monkeypatch):
+    process = start(tmp_path, *WORDS, *OFTEN, "--name", "run")
+    assert read_until(process, "training: step 3000")
+    process.kill()
+    ended(process)
+    monkeypatch.setenv("JAX_THREEFRY_PARTITIONABLE", "0")
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "float32")
+    out, complaint, code = ended(start(tmp_path, "--resume", "run"))
+    assert (code, complaint) == (0, "")
+    warning = "warning: results are the same to the bit only with the same versions: got"
+    assert [line for line in out.splitlines() if line.startswith("warning: results")] == [
+        f"{warning} jax_default_matmul_precision None -> float32",
+        f"{warning} jax_threefry_partitionable True -> None",
+    ]
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_a_line_and_leaves_it_to_be_gone_on_with(whole, tmp_path):

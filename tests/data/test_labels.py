@@ -70,3 +70,11 @@ def test_a_file_may_hold_samples_with_labels(tmp_path):
         UserError, match=r"must be whole numbers in .0, 1000000., one for each of 50 samples: got 50 from -1 to 2"
     ):
         load(DataConfig(dataset=f"array:{tmp_path / 'bad.npz'}"))
+
+
+def test_a_default_folder_of_a_user_whom_nobody_knows_is_one_that_holds_nothing(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~nobody_knows/x")
+    with pytest.raises(UserError, match="tfds:mnist must be prepared: it is not in"):
+        load(DataConfig(dataset="tfds:mnist"))

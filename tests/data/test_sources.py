@@ -1,17 +1,20 @@
 """Data sources: what they promise, and what they refuse."""
 
 import itertools
+import json
+import os
 
 import numpy as np
 import pytest
 
-from sae_jax.data import load
+from sae_jax import sweep
+from sae_jax.data import large_file, load
 from sae_jax.data.config import DataConfig
-from sae_jax.data.normalise import normalise
 from sae_jax.data.patches import draw, photographs, whiten
 from sae_jax.data.samples import as_data
 from sae_jax.settings import UserError
 from tests.tfds_files import write_image_set
+from tests.watching import Watcher
 
 RNG = np.random.default_rng(0)
 
@@ -77,22 +80,6 @@ def test_patches_are_cut_out_of_the_image_unchanged():
     assert {patch.reshape(3, 3).tobytes() for patch in patches} == windows
 
 
-@pytest.mark.parametrize("subtract", ["patch", "global"])
-def test_ufldl_normalisation_by_hand(subtract):
-    train, heldout = RNG.normal(2, 3, size=(200, 7)), RNG.normal(2, 3, size=(50, 7))
-    got_train, got_heldout = normalise(train, heldout, "ufldl", subtract)
-    shift = (lambda x: x - x.mean(axis=1)[:, None]) if subtract == "patch" else (lambda x: x - train.mean())
-    limit = 3 * np.std(shift(train))
-    for got, given in ((got_train, train), (got_heldout, heldout)):
-        expected = (np.maximum(np.minimum(shift(given), limit), -limit) / limit + 1) * 0.4 + 0.1
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
-
-
-def test_unit_normalisation_has_variance_one():
-    train, _ = normalise(RNG.normal(2, 3, size=(200, 7)), RNG.normal(size=(5, 7)), "unit", "global")
-    assert train.mean() == pytest.approx(0, abs=1e-5) and train.std() == pytest.approx(1, abs=1e-5)
-
-
 def test_digits_are_split_once_and_for_all():
     data = load(DataConfig(dataset="digits"))
     assert data.train.shape == (1617, 64) and data.heldout.shape == (180, 64)
@@ -139,6 +126,58 @@ def test_a_tfds_set_that_is_cut_short_or_of_another_format_names_the_command_too
     for name in ("cut", "gone", "other"):
         with pytest.raises(UserError, match=rf"tfds:{name} must be readable as array_record .*download_and_prepare"):
             load(DataConfig(dataset=f"tfds:{name}", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_no_colour_of_a_tfds_image(tmp_path, channels):
+    images = RNG.integers(0, 256, size=(12, 5, 4, channels), dtype=np.uint8)
+    images[..., -1] = 255
+    write_image_set(tmp_path, "opaque", {"train": images, "test": images})
+    data = load(DataConfig(dataset="tfds:opaque", data_dir=str(tmp_path)))
+    np.testing.assert_allclose(data.train, images[..., :-1].mean(axis=-1).reshape(12, 20) / 255, atol=1e-6)
+    images[7, 2, :3, -1] = 254
+    write_image_set(tmp_path, "clear", {"train": images})
+    with pytest.raises(UserError, match="tfds:clear must hold opaque images: got 3 transparent pixels in one; put"):
+        load(DataConfig(dataset="tfds:clear", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "files", "says"),
+    [
+        (["10"], ["00000-of-00001", "00001-of-00002"], "2 files of its train split where dataset_info.json names 1"),
+        (
+            ["5"],
+            ["00000-of-00001"],
+            r"10 images in few-train.array_record-00000-of-00001 where dataset_info.json names 5",
+        ),
+        (["12", "8"], ["00000-of-00002", "00001-of-00002"], "10 images in few-train.*0-of-00002 where .* names 12"),
+        (["10", "10"], ["00000-of-00001"], "1 files of its train split where dataset_info.json names 2"),
+        (["30"], ["00000-of-00001"], "10 images in .* names 30"),
+    ],
+)
+def test_a_tfds_set_whose_files_are_not_those_of_its_metadata_is_refused(tmp_path, lengths, files, says):
+    images = RNG.integers(0, 256, size=(10, 5, 4, 1), dtype=np.uint8)
+    write_image_set(tmp_path, "few", {"train": images, "test": images})
+    folder = tmp_path / "few" / "1.0.0"
+    written = folder / "few-train.array_record-00000-of-00001"
+    content = written.read_bytes()
+    written.unlink()
+    for name in files:
+        (folder / f"few-train.array_record-{name}").write_bytes(content)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = lengths
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=rf"tfds:few must be readable as array_record files in .*: got .*{says}"):
+        load(DataConfig(dataset="tfds:few", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_a_pipe_among_the_files_of_a_tfds_set_is_not_waited_for(name, tmp_path):
+    write_image_set(tmp_path, "piped", {"train": RNG.integers(0, 256, size=(4, 5, 4, 1), dtype=np.uint8)})
+    (tmp_path / "piped" / "1.0.0" / name).unlink()
+    os.mkfifo(tmp_path / "piped" / "1.0.0" / name)
+    with pytest.raises(UserError, match=r"tfds:piped must be readable .*: got it is no regular file"):
+        load(DataConfig(dataset="tfds:piped", data_dir=str(tmp_path)))
 
 
 def test_one_tfds_image_cannot_be_split(tmp_path):
@@ -247,3 +286,15 @@ def test_pickles_and_other_files_are_refused(tmp_path):
             load(DataConfig(dataset=f"array:{tmp_path / name}"))
     with pytest.raises(UserError, match="must hold one array, or the two called samples and labels: got 2"):
         load(DataConfig(dataset=f"array:{tmp_path / 'two.npz'}"))
+
+
+def test_reading_a_large_file_is_announced(tmp_path, monkeypatch):
+
+    lines = Watcher()
+    np.save(tmp_path / "big.npy", RNG.uniform(size=(300, 4)).astype(np.float32))
+    config = DataConfig(dataset=f"array:{tmp_path / 'big.npy'}")
+    monkeypatch.setattr("sae_jax.data.LARGE_FILE", 1000)
+    sweep(config, steps=1, d_hidden=2, observers=[lines])
+    assert lines.lines[0] == "reading big.npy, 0.0 GiB" and lines.lines[1].startswith("data: ")
+    monkeypatch.undo()
+    assert large_file(config) is None

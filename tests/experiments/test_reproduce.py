@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
+from experiments.reproduce import contractive
 from experiments.reproduce.report import Check, Options, Report, markdown_table
 from tests.tfds_files import write_digits_as_mnist
 
@@ -19,8 +20,10 @@ def digits_folder(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", reproduce.NAMES)
-def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, capsys, digits_folder):
+def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, capsys, digits_folder, monkeypatch):
+    monkeypatch.setattr(contractive, "SAMPLES_OF_SPECTRUM", 2)  # Each takes as long as a hundred steps.
     reproduce.main([name, "--quick", "--out", str(tmp_path), "--data-dir", digits_folder])
     content = json.loads((tmp_path / f"{name}.json").read_text())
     assert content["passed"] and content["options"]["quick"] and content["checks"]

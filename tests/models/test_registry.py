@@ -6,6 +6,8 @@ import pytest
 
 from sae_jax.data.config import DataConfig
 from sae_jax.models import CLASSIC, MODELS, Step, model_of
+from sae_jax.models.batch_topk import BATCH_TOPK
+from sae_jax.models.jumprelu import JUMPRELU
 from sae_jax.settings import UserError, is_swept, settings_of
 from sae_jax.sweeps.dataset import variables_of
 from sae_jax.sweeps.grid import fields_of
@@ -13,7 +15,7 @@ from sae_jax.training.config import TrainingSettings, declared, lane_settings
 from sae_jax.training.evaluation import evaluate, measures_of
 from tests.example_model import EXAMPLE
 
-UNITS, INPUTS = 6, 4
+UNITS, INPUTS = 9, 4
 SIZES = {"unit": UNITS, "input": INPUTS}
 EVERY = [*MODELS.values(), EXAMPLE]
 every_model = pytest.mark.parametrize("model", EVERY, ids=lambda model: model.name)
@@ -29,7 +31,8 @@ def variants(model):
     fields = settings_of(model.Settings)
     off = {name: field.metadata["off"] for name, field in fields.items() if is_swept(field)}
     off = {name: value for name, value in off.items() if value is not None}
-    on = {name: value + 1 for name, value in off.items()}
+    ranges = {name: field.metadata["range"] for name, field in fields.items()}
+    on = {name: value + 1 if value + 1 in ranges[name] else value + 0.5 for name, value in off.items()}
     words = {name: field.metadata["range"].choices for name, field in fields.items()}
     words |= {name: (False, True) for name, field in fields.items() if isinstance(field.default, bool)}
     changed = [{**on, name: word} for name, choices in words.items() for word in choices]
@@ -70,6 +73,13 @@ def test_terms_measures_and_parameters_are_those_that_are_declared(model):
 
 
 @every_model
+def test_what_is_off_adds_no_variable(model):
+    on, off, *_ = variants(model)
+    assert set(model.terms(off.model)) <= set(model.terms(on.model))
+    assert set(variables_of(off)) <= set(variables_of(on))
+
+
+@pytest.mark.parametrize("model", [CLASSIC, JUMPRELU, BATCH_TOPK, EXAMPLE], ids=lambda model: model.name)
 def test_a_term_that_is_off_is_no_curve(model):
     on, off, *_ = variants(model)
     assert set(model.terms(off.model)) < set(model.terms(on.model))

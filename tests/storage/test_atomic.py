@@ -3,11 +3,12 @@
 import errno
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from sae_jax import UserError
-from sae_jax.storage.atomic import reason_of, temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import read_file, reason_of, temporary_path, unwritable, write_file, writing
 
 
 @pytest.mark.parametrize("content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "a writer"])
@@ -65,6 +66,29 @@ def test_links_are_replaced_and_not_written_through(tmp_path):
     assert not (tmp_path / "file").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to a pipe", "link to a device"])
+def test_what_is_no_file_is_neither_replaced_nor_read(kind, tmp_path):
+    path = tmp_path / "file"
+    if "device" in kind and not os.path.exists("/dev/zero"):
+        pytest.skip("this machine has no such device")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path = tmp_path / "pipe" if kind == "pipe" else path
+        if kind != "pipe":
+            path.symlink_to(tmp_path / "pipe")
+    before = path.lstat()
+    for attempt in (lambda: write_file(path, b"new"), lambda: read_file(path)):
+        with pytest.raises(OSError, match=r"no regular file|Is a directory"):
+            attempt()
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
 @pytest.mark.parametrize(
     ("reason", "line"),
     [
@@ -77,6 +101,7 @@ def test_links_are_replaced_and_not_written_through(tmp_path):
             "got a: No space left on device; make room and repeat the command",
         ),
         (OSError(errno.EDQUOT, "x"), "got a: Disk quota exceeded; make room and repeat the command"),
+        (OSError(errno.EMFILE, "x"), "got a: Too many open files; raise ulimit -n and repeat the command"),
         (OSError("without a number\nand more"), "got a: without a number; choose another"),
         ("it is a link", "got a: it is a link; choose another"),
     ],

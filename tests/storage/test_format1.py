@@ -11,13 +11,15 @@ import xarray as xr
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from sae_jax import DataConfig, evaluate
+import sae_jax
+from sae_jax import DataConfig, UserError, evaluate
 from sae_jax import load as load_samples
 from sae_jax.analysis.figures import save_all
 from sae_jax.analysis.lanes import trained
-from sae_jax.analysis.report import print_table, warnings_of
+from sae_jax.analysis.report import print_table
 from sae_jax.analysis.tasks import TaskConfig, apply
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE, load, save, save_measures
+from sae_jax.sweeps.lane_warnings import warnings_of
 
 matplotlib.use("Agg")
 RUN = Path(__file__).parent / "runs" / "format1"
@@ -65,11 +67,11 @@ def test_its_lanes_measure_what_they_measured_when_they_were_trained(dataset):
 
 def test_it_is_drawn_and_printed(dataset, tmp_path):
     assert {path.stem for path in save_all(dataset, tmp_path)} == {
-        *("curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff")
+        *("curves", "filters_best", "filters", "mean_activation", "heatmaps", "frontier")
     }
     console = Console(width=120, record=True)
     print_table(console, dataset)
-    assert "0.05 |" in console.export_text().replace("\u2502", "|")
+    assert any(line.split()[:1] == ["0.05"] for line in console.export_text().splitlines())
     assert isinstance(warnings_of(dataset), list)
 
 
@@ -89,19 +91,19 @@ def test_a_task_is_added_beside_parameters_that_stay_as_they_are(dataset, tmp_pa
     ("absent", "figures"),
     [
         # Explained variance stands for the error, and L0 for the activation.
-        (["eval_reconstruction"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
-        (["eval_explained_variance"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
-        (["eval_mean_activation"], {"curves", "filters_best", "filters", "heatmaps", "tradeoff"}),
+        (["eval_reconstruction"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "frontier"}),
+        (["eval_explained_variance"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "frontier"}),
+        (["eval_mean_activation"], {"curves", "filters_best", "filters", "heatmaps", "frontier"}),
         (["eval_mean_activation", "eval_l0"], {"curves", "filters_best", "filters", "heatmaps"}),
         (
             ["eval_dead_fraction", "image_height"],
-            {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"},
+            {"curves", "cosines", "mean_activation", "heatmaps", "frontier"},
         ),
-        (["eval_max_activation"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"}),
-        (["decoder_weight"], {"curves", "mean_activation", "heatmaps", "tradeoff"}),
+        (["eval_max_activation"], {"curves", "filters_best", "filters", "mean_activation", "heatmaps", "frontier"}),
+        (["decoder_weight"], {"curves", "mean_activation", "heatmaps", "frontier"}),
         (
             ["loss", "loss_reconstruction", "loss_kl"],
-            {"filters_best", "filters", "mean_activation", "heatmaps", "tradeoff"},
+            {"filters_best", "filters", "mean_activation", "heatmaps", "frontier"},
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -111,5 +113,16 @@ def test_what_is_absent_is_not_drawn_or_printed(absent, figures, dataset, tmp_pa
     assert {path.stem for path in save_all(fewer, tmp_path)} == figures
     console = Console(width=120, record=True)
     print_table(console, fewer)
-    assert ("explained variance" in console.export_text()) == ("eval_explained_variance" in fewer)
+    assert ("variance" in console.export_text()) == ("eval_explained_variance" in fewer)
     assert isinstance(warnings_of(fewer), list)
+
+
+def test_its_lanes_are_opened_but_where_their_normalisation_would_be_needed():
+    dataset = load(RUN)
+    lane = sae_jax.open(RUN).best()
+    assert lane.encode(np.zeros((3, dataset.sizes["input"]))).shape == (3, lane.d_hidden)
+    unknown = dataset.assign_coords(normalize="unit")
+    with pytest.raises(UserError, match="must hold the normalisation of its samples"):
+        sae_jax.open(unknown).best()
+    with pytest.raises(UserError, match="must hold the normalisation of its samples"):
+        sae_jax.open(dataset.assign_coords(dataset="patches")).best()

@@ -7,12 +7,14 @@ import subprocess
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from sae_jax import UserError, sweep
+from sae_jax.data.normalise import STORED
 from sae_jax.storage import arrays, netcdf
-from sae_jax.storage.results import load, save, save_measures
+from sae_jax.storage.results import load, save, save_figure, save_measures
 
 PARAMETERS = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias")
 LANES = ("tied", "rho", "activation", "seed")
@@ -75,6 +77,7 @@ def test_the_dataset_declares_its_axes_and_the_kind_of_every_variable(dataset):
         "measure": {name for name in dataset.data_vars if name.startswith("eval_")},
         "curve": {name for name in dataset.data_vars if "step" in dataset[name].dims},
         "status": {"diverged_at", "stopped_at", "image_height", "image_width"},
+        "data": {name for name, _, _ in STORED.values()},
     }
     declared = {name: variable.attrs["kind"] for name, variable in dataset.data_vars.items()}
     assert declared == {name: kind for kind, names in kinds.items() for name in names}
@@ -139,7 +142,9 @@ def test_files_of_two_sweeps_do_not_go_together(dataset, samples, tmp_path):
         (tmp_path / name).mkdir()
         save(sweep(samples, seeds=2, d_hidden=4, batch_size=32, steps=1, **axes), tmp_path / name)
         save_measures(dataset, tmp_path / name)
-        with pytest.raises(UserError, match=f"files must be readable: {re.escape(str(tmp_path / name))}: got .*over"):
+        with pytest.raises(
+            UserError, match=f"files must be readable: {re.escape(str(tmp_path / name))}: got .*(over|beta)"
+        ):
             load(tmp_path / name)
 
 
@@ -179,3 +184,21 @@ def test_results_that_fill_a_disk_are_refused_with_what_to_do(piece_bytes, datas
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"must hold results\.nc"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_a_figure_that_a_disk_has_no_room_for_leaves_the_one_before(kind, tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no file systems for us")
+    try:
+        path = tmp_path / f"figure.{kind}"
+        path.write_bytes(b"the one before")
+        (tmp_path / "ballast").write_bytes(bytes(2**16 - 2**13))
+        figure = Figure()
+        figure.add_subplot().plot([0, 1])
+        with pytest.raises(UserError, match=r"No space left on device; make room and repeat the command"):
+            save_figure(figure, path)
+        assert path.read_bytes() == b"the one before" and len(list(tmp_path.iterdir())) == 2
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import pytest
@@ -17,6 +19,7 @@ from sae_jax.storage.run_folder import (
     claim,
     find_unfinished,
     is_unfinished,
+    new_folder,
     unfinished_record,
 )
 
@@ -69,6 +72,8 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         check_claimable(tmp_path / "file" / "run" / "deeper")
     with pytest.raises(UserError, match=r"must be writable: got .*: File name too long"):
         check_claimable(tmp_path / ("n" * 300))
+    with pytest.raises(UserError, match=r"got '.*\\udcff/run': its path is no text in UTF-8; choose another --name"):
+        check_claimable(tmp_path / os.fsdecode(b"\xff") / "run")
 
 
 def test_a_finished_run_is_neither_begun_again_nor_gone_on_with(tmp_path):
@@ -98,6 +103,27 @@ def test_of_two_that_claim_one_folder_the_second_is_refused_at_once(tmp_path):
         (tmp_path / "run" / "results.nc").touch()
 
 
+def test_runs_that_are_named_at_once_have_a_folder_each(tmp_path):
+    (tmp_path / "run-3").write_text("no folder of ours")
+    together = threading.Barrier(6)
+
+    def begin(_):
+        together.wait()
+        with new_folder(tmp_path / "run") as folder:
+            together.wait()
+            with claim(folder, content()):
+                (folder / "results.nc").touch()
+            return folder.name
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(begin, range(6))) == ["run", *(f"run-{number}" for number in (2, 4, 5, 6, 7))]
+    with new_folder(tmp_path / "run") as folder:
+        assert folder.name == "run-8" and folder.is_dir()
+    assert not folder.exists()
+    with pytest.raises(UserError, match=r"must be writable: got .*run-3.sweep: .*run-3 is a file; choose"):
+        new_folder(tmp_path / "run-3" / "sweep").__enter__()
+
+
 def test_a_lock_dies_with_its_owner(tmp_path):
     code = (
         "import json, os, sys; from sae_jax.storage.run_folder import claim; from pathlib import Path;"
@@ -124,6 +150,29 @@ def test_a_run_that_fails_before_it_has_kept_anything_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), claim(tmp_path / "run", content()):
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["params.safetensors", "state.safetensors"])
+def test_parameters_without_results_are_no_obstacle_to_the_same_command(name, tmp_path):
+    with pytest.raises(UserError, match="no room"), claim(tmp_path / "run", content()):
+        (tmp_path / "run" / name).write_bytes(b"whole")
+        raise UserError("no room for results.nc")
+    assert not (tmp_path / "run").exists()
+    with claim(tmp_path / "run", content()) as before:
+        assert before is None
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_one_that_resumes(tmp_path):
+    run = left(tmp_path / "run")
+    (run / ".removed" / "checkpoints").mkdir(parents=True)
+    (run / "figures").mkdir()
+    for name in (".results.nc.partial", "figures/.curves.png.partial", ".notes"):
+        (run / name).touch()
+    with claim(run, content()):
+        assert sorted(path.name for path in run.iterdir() if path.name != ".lock") == [
+            *(".notes", "config.json", "figures", UNFINISHED)
+        ]
+        assert not list((run / "figures").iterdir())
 
 
 def test_what_was_in_the_folder_before_stays(tmp_path):

@@ -130,7 +130,7 @@ def test_an_archive_that_unfolds_beyond_memory_is_refused_before_it_is_unfolded(
     assert (tmp_path / "bomb.npz").stat().st_size < 10**5
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**7))
     monkeypatch.setattr(np.lib.format, "read_array", None)
-    with pytest.raises(UserError, match="samples must fit in memory: got 1000000, which take 61 MiB of 10 MiB"):
+    with pytest.raises(UserError, match="samples must fit in memory: got 1000000, which take 46 MiB of 10 MiB"):
         load(DataConfig(dataset=f"array:{tmp_path / 'bomb.npz'}"))
 
 

@@ -13,10 +13,20 @@ from sae_jax.sweeps import chunk as chunks
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.recovery import Interrupted, Recovery
-from sae_jax.sweeps.sweep import packing, prepare, train
+from sae_jax.sweeps.study import packing, prepare
+from sae_jax.sweeps.sweep import train
 
 SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 220}  # A point is logged every two steps.
 ENGINE = Engine(devices=2, lanes_per_chunk=8)
+# Every state that they carry: dead units, a steered weight, running thresholds and firing rates.
+DICTIONARIES = {
+    "model": ["relu", "batch_topk", "jumprelu"],
+    "target_l0": [2.0, 3.0],
+    "dead_units": "auxk",
+    "dead_after": 64,
+    "target_rate": 0.2,
+    "steps": 60,
+}
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
 
 
@@ -36,7 +46,10 @@ class Lines(Observer):
 
 
 def studied(data, engine=ENGINE, **settings):
-    return prepare(data, seeds=3, engine=engine, observer=Observer(), **(SETTINGS | (settings or GRID)))
+    every = SETTINGS | (settings or GRID)
+    if every.get("optimizer") == "lbfgs":
+        del every["batch_size"]
+    return prepare(data, seeds=3, engine=engine, observer=Observer(), **every)
 
 
 def trained(study, folder=None, observer=None, asked=lambda: False):
@@ -72,11 +85,12 @@ def interrupted_often(study, folder, most):
         ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
         ({"patience": 2, "steps": 300}, Engine(devices=2)),
         ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
+        (DICTIONARIES, Engine(devices=2, lanes_per_chunk=6)),
     ],
-    ids=["adam", "sgd", "lbfgs", "patience", "data parallel"],
+    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "dictionaries"],
 )
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
-    study = studied(data, engine, **GRID, **changes)
+    study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
     whole = trained(study)
     resumed, lives = interrupted_often(study, tmp_path, 8 if "estimator" in changes else 60)
     assert lives > 3

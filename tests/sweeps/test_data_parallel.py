@@ -68,4 +68,4 @@ def test_early_stopping_stops_where_one_device_does(trained):
 )
 def test_batches_that_cannot_be_split_are_refused(samples, settings, message):
     with pytest.raises(UserError, match=message):
-        sweep(samples, **{"d_hidden": 6, "batch_size": 32, "steps": 60} | settings)
+        sweep(samples, **{"d_hidden": 6, "steps": 60} | settings)

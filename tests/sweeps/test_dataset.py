@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from sae_jax import CLASSIC, Measure, Term, as_data, sweep
+from sae_jax.data.normalise import STORED
+from sae_jax.sweeps.grid import fields_of
 
 SETTINGS = {"d_hidden": 3, "batch_size": 32, "steps": 4}
 LANES = ("rho", "seed")
@@ -28,6 +30,7 @@ def test_every_variable_has_a_label_units_and_a_kind(dataset):
         "measure": {f"eval_{name}" for name in [*measures, "mean_activation", "max_activation"]},
         "status": {"diverged_at", "stopped_at", "image_height", "image_width"},
         "parameter": {"encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"},
+        "data": {name for name, _, _ in STORED.values()},
     }
     for coordinate in dataset.coords.values():
         assert all(coordinate.attrs[key] and isinstance(coordinate.attrs[key], str) for key in DESCRIPTION[:2])
@@ -57,9 +60,20 @@ def test_the_firing_rate_of_every_unit_agrees_with_l0_and_the_dead(dataset):
 def test_a_dataset_names_its_settings_axes_samples_and_format(dataset, samples):
     assert json.loads(dataset.attrs["axes"]) == ["rho"] and dataset.attrs["format"] == 2
     config = json.loads(dataset.attrs["config"])
-    assert config["model"] == "classic" and config["rho"] == [0.05, 0.1] and config["l1"] == 0.01
-    assert config["seeds"] == [0, 1] and config["steps"] == 4
-    assert json.loads(dataset.attrs["data"]) == [as_data(samples).summary]
+    assert config["model"] == "classic" and config["l1"] == 0.01 and config["steps"] == 4
+    assert not {"rho", "seeds"} & set(config)
+    assert json.loads(dataset["data_summary"].item()) == as_data(samples).summary
+
+
+def test_every_setting_is_a_coordinate(dataset):
+    assert set(fields_of(CLASSIC)) <= set(dataset.coords)
+    expected = {"beta": 1.0, "steps": 4, "activation": "sigmoid", "tied": False, "dataset": "array", "classes": ""}
+    assert {name: dataset[name].item() for name in expected} == expected
+    assert all(dataset[name].dims == () for name in expected) and dataset["rho"].dims == ("rho",)
+    assert dataset["steps"].attrs == {
+        "long_name": "training steps; left out, lbfgs takes 400 iterations",
+        "units": "step",
+    }
 
 
 def test_a_term_and_a_measure_declared_elsewhere_are_variables_with_their_labels(samples):

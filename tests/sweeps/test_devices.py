@@ -1,12 +1,17 @@
 """Devices, and functions of a lane over all lanes."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sae_jax.settings import UserError
-from sae_jax.sweeps.devices import choose_devices, lane_mesh, place, place_keys
+from sae_jax.sweeps import devices
+from sae_jax.sweeps.devices import choose_devices, lane_mesh, place, place_keys, release_programs
 from sae_jax.sweeps.mapping import map_lanes, over_lanes
 
 
@@ -22,6 +27,46 @@ def test_more_devices_than_there_are_is_refused():
         choose_devices(99)
     assert len(choose_devices(1)) == 1
     assert len(choose_devices(3)) == 3
+
+
+@pytest.mark.parametrize("most", [10, 10**9])
+def test_programs_are_released_before_a_process_runs_out_of_memory_mappings(most, tmp_path, monkeypatch):
+    mappings = tmp_path / "max_map_count"
+    mappings.write_text(f"{most}\n")
+    monkeypatch.setattr(devices, "MOST_MAPPINGS", mappings)
+    monkeypatch.setattr(devices, "MAPPINGS", tmp_path / "maps")
+    (tmp_path / "maps").write_text("00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/python\n" * 6)
+    function = jax.jit(lambda x: x + 1)
+    function(1.0)
+    release_programs()
+    assert function._cache_size() == (0 if most == 10 else 1)
+    assert function(1.0) == 2
+
+
+SWEEP = "import sae_jax; sae_jax.sweep(sae_jax.DataConfig(dataset='digits'), steps=2, d_hidden=3, {})"
+FIRST = "import jax; jax.numpy.zeros(3) + 1"
+CORES = "import os; os.sched_getaffinity = lambda process: {0, 1, 2}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ([CORES, FIRST, SWEEP.format("")], True),
+        ([CORES, FIRST, SWEEP.format("devices=1")], False),  # It was asked for.
+        ([CORES, "import jax", "MENDED", FIRST, SWEEP.format("")], False),
+    ],
+    ids=["late", "asked", "mended"],
+)
+def test_cores_that_are_idle_since_jax_computed_before_are_warned_of_with_what_mends_it(lines, warned, tmp_path):
+    mended = 'jax.config.update("jax_num_cpu_devices", 3)'
+    code = "\n".join(mended if line == "MENDED" else line for line in lines)
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [warning] = [line for line in done.stderr.splitlines() if "CPU devices" in line] or [""]
+    assert bool(warning) == warned
+    if warned:
+        assert "SweepWarning: lanes are trained on 1 of 3 possible CPU devices" in warning and mended in warning
 
 
 @pytest.mark.parametrize("blocks_in_turn", [False, True])

@@ -1,16 +1,23 @@
 """The memory of a lane, by the compiler's own account, and the blocks that follow from it."""
 
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from sae_jax import as_data, init_state, lane_settings
+from sae_jax.sweeps.devices import copied_bytes, lane_mesh, place
 from sae_jax.sweeps.grid import make_grid
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.program import plan_lanes
 from sae_jax.training.lane import init_lane
 
 MIB = 2**20
+ROOT = Path(__file__).parents[2]
 
 
 def plan(d_in, lanes=1, devices=1, samples=2000, data_parallel=1, **settings):
@@ -19,7 +26,7 @@ def plan(d_in, lanes=1, devices=1, samples=2000, data_parallel=1, **settings):
     rho = np.linspace(0.02, 0.2, lanes // seeds).tolist()
     grid = make_grid("classic", data.config, seeds, {"rho": rho, "output": "linear"} | settings)
     [(_, cells, _)] = grid.programs()
-    return plan_lanes(cells, data, grid.seeds, jax.devices()[:devices], Engine(data_parallel=data_parallel))
+    return plan_lanes(cells, data, len(grid.seeds), jax.devices()[:devices], Engine(data_parallel=data_parallel))
 
 
 def lane_bytes(d_in=64, **settings):
@@ -80,8 +87,45 @@ def test_memory_grows_with_the_width_in_proportion():
     assert wide / narrow == pytest.approx(4, rel=0.15)
 
 
-def test_what_measuring_needs_is_set_aside_beside_the_data(monkeypatch):
+def test_what_measuring_needs_is_set_aside(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2**32}))
-    few, many = (plan(64, samples=samples, d_hidden=128, batch_size=16).device_bytes for samples in (1000, 11_000))
-    # Nine tenths of the samples are trained on, and the others are encoded.
-    assert few - many >= 4 * 10_000 * 64 + 4 * 1000 * 128 and many > 2**31 - 64 * MIB
+    few, many = (plan(64, samples=samples, d_hidden=128, batch_size=16) for samples in (1000, 11_000))
+    # A tenth of the samples is encoded.
+    assert few.device_bytes - many.device_bytes >= 4 * 1000 * 128 and many.device_bytes > 2**31 - 64 * MIB
+    assert many.data_bytes == 4 * 11_000 * 64 and "and 3 MiB of samples" in str(many)
+
+
+def test_a_cpu_device_reads_the_samples_where_they_lie_and_others_need_a_copy():
+    samples = as_data(np.zeros((1000, 16)))
+    mesh = lane_mesh(jax.devices()[:2])
+    shards = place(samples.train, mesh, split=False).addressable_shards
+    assert {shard.data.unsafe_buffer_pointer() for shard in shards} == {samples.train.ctypes.data}
+    assert copied_bytes((samples.train, samples.heldout), jax.devices()) == 0
+    elsewhere = [SimpleNamespace(platform="gpu")]
+    assert copied_bytes((samples.train, samples.heldout), elsewhere) == 4 * 1000 * 16
+    assert copied_bytes(samples.train.ravel()[1:], jax.devices()) == samples.train.nbytes - 4
+
+
+MEASURE = """
+import pathlib, re, sys
+import numpy as np, sae_jax
+status = lambda name: int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 2**10
+sae_jax.sweep(np.random.default_rng(0).uniform(size=(500, 8)), steps=2)
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here.
+before = status("VmRSS")
+config = sae_jax.DataConfig(dataset=f"array:{sys.argv[1]}", normalize=sys.argv[2])
+sae_jax.sweep(config, d_hidden=4, steps=2, output="linear")
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read as Linux tells it")
+@pytest.mark.parametrize(("dtype", "normalize"), [("f4", "none"), ("f8", "standardize")])
+def test_reading_and_training_take_no_more_than_two_and_a_half_times_the_samples(tmp_path, dtype, normalize):
+    values = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", dtype, (600_000, 100))
+    for rows in range(0, len(values), 60_000):
+        values[rows : rows + 60_000] = np.random.default_rng(rows).uniform(size=(60_000, 100))
+    del values
+    words = [sys.executable, "-c", MEASURE, tmp_path / "x.npy", normalize]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert 4 * 6e7 / MIB * 0.9 < float(done.stdout) < 2.5 * 4 * 6e7 / MIB

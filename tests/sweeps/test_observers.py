@@ -5,6 +5,8 @@ import pytest
 
 from sae_jax import as_data, sweep
 from sae_jax.sweeps.observers import Observer, Observers
+from sae_jax.sweeps.pace import watched_steps
+from sae_jax.training.lane import windows
 
 SETTINGS = {"batch_size": 32, "steps": 210}  # A point is logged every two steps.
 AXES = {"beta": [0.5, 2.0], "d_hidden": [4, 5], "learning_rate": [0.01, 1e38]}
@@ -14,7 +16,10 @@ class Everything(Observer):
     """Keeps all that it receives."""
 
     def __init__(self):
-        self.lines, self.progresses, self.received = [], [], []
+        self.begun, self.lines, self.progresses, self.received, self.measured, self.closed = [], [], [], [], [], 0
+
+    def begin(self, config, lanes):
+        self.begun.append((config, lanes))
 
     def line(self, text):
         self.lines.append(text)
@@ -24,6 +29,12 @@ class Everything(Observer):
 
     def points(self, points):
         self.received.append(points)
+
+    def measures(self, points):
+        self.measured.append(points)
+
+    def close(self):
+        self.closed += 1
 
 
 class Failing(Observer):
@@ -66,6 +77,33 @@ def test_points_are_the_curves_of_the_dataset_at_their_coordinates(lanes_per_chu
     assert [one.phase for one in watching.progresses][:1] == ["compiling"]
     assert watching.progresses[-1].step == watching.progresses[-1].steps
     assert any(line.startswith("plan: ") for line in watching.lines)
+
+
+def test_lanes_are_measured_while_they_are_trained_as_they_would_be_if_they_ended_there(data):
+    constant = {"warmup": 0.0, "beta_warmup": 0.0, "final_learning_rate": 1.0, "batch_size": 32, "d_hidden": 5}
+    watching = Everything()
+    whole = sweep(data, **constant, steps=1000, beta=[0.5, 2.0], observers=[watching], devices=2)
+    [(config, lanes)] = watching.begun
+    assert config["beta"] == [0.5, 2.0] and config["steps"] == 1000 and lanes == 2 and watching.closed == 1
+    assert [points.step for points in watching.measured] == [200, 400, 600, 800, 1000]
+    for points in (watching.measured[1], watching.measured[-1]):
+        ended = sweep(data, **constant, steps=points.step, beta=[0.5, 2.0], devices=2)
+        assert points.coordinates["beta"].tolist() == [0.5, 2.0]
+        assert set(points.values) == {"reconstruction", "explained_variance", "l0", "dead_fraction"}
+        for name, values in points.values.items():
+            np.testing.assert_allclose(values, ended[f"eval_{name}"].values[:, 0], rtol=1e-5)
+    unwatched = sweep(data, **constant, steps=1000, beta=[0.5, 2.0], devices=2)
+    for name in whole.variables:  # To the bit.
+        np.testing.assert_array_equal(whole[name], unwatched[name])
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples_per_step", "rows"), [(10_000, 128, 512), (10_000, 128, 60), (50, 128, 512), (300, 60_000, 512)]
+)
+def test_measuring_takes_the_samples_of_at_most_a_hundredth_of_the_training(steps, samples_per_step, rows):
+    stops = watched_steps(steps, samples_per_step, rows)
+    assert len(stops) * rows <= 0.01 * steps * samples_per_step and set(stops) <= set(windows(steps)[:-1])
+    assert len(stops) == {(10_000, 512): 24, (10_000, 60): 39, (50, 512): 0, (300, 512): 39}[steps, rows]
 
 
 def test_an_observer_that_fails_is_named_to_the_others_and_ends_nothing(data):

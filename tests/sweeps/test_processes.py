@@ -18,6 +18,7 @@ from tests.conftest import CACHE
 
 SMALL = ["--samples", "300", "--d-hidden", "5", "--batch-size", "50", "--seeds", "2"]
 GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
+GRID += ["--figures", "False"]
 LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
 
 
@@ -120,7 +121,7 @@ def test_when_one_process_is_killed_the_others_end_and_say_so(victim, tmp_path):
 @pytest.mark.parametrize(
     ("each", "message"),
     [
-        ([["--beta", "-1"]] * 2, "error: --beta: beta must be >= 0: got -1; the default is 1\n"),
+        ([["--beta", "-1"]] * 2, "error: --beta: beta must be >= 0: got -1; the default is 0.5 1 2\n"),
         (
             [["--dataset", "array:first.npy"], ["--dataset", "array:second.npy"]],
             "error: all processes must have the same command line: process 1 differs from process 0; start all alike\n",
@@ -146,7 +147,7 @@ JOINED = """
 import sys, time
 from sae_jax import UserError
 from sae_jax.commands.cluster import launch
-from sae_jax.commands.flags import one_line_errors
+from sae_jax.commands.errors import one_line_errors
 from sae_jax.sweeps.processes import agree, gather, leads, together
 
 def refuse(words):
@@ -198,6 +199,14 @@ def test_a_process_that_ends_while_another_waits_for_it_is_noticed(tmp_path):
     )
     leader, follower = ended(run_together(tmp_path, [["-c", code]] * 2), 60)
     assert follower[0] == 9 and leader[0] not in (0, 2)
+    assert leader[2].startswith("error: the processes of this run have lost each other") and leader[2].count("\n") == 1
+
+
+@pytest.mark.parametrize("leaving", ["sys.exit(0)", "(_ for _ in ()).throw(GeneratorExit)"])
+def test_whatever_ends_a_process_ends_those_that_wait_for_it(leaving, tmp_path):
+    code = JOINED + f"    together('train', lambda: {leaving} if number else None)\n"
+    leader, follower = ended(run_together(tmp_path, [["-c", code]] * 2), 60)
+    assert follower[0] == 1 and leader[0] not in (0, 2)
     assert leader[2].startswith("error: the processes of this run have lost each other") and leader[2].count("\n") == 1
 
 

@@ -59,3 +59,11 @@ def test_double_precision_mode_changes_nothing_of_the_types():
     environment = os.environ | {"JAX_ENABLE_X64": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_lane_that_its_last_step_has_taken_too_far_has_diverged(data):
+    settings = {**SETTINGS, "steps": 1, "activation": "relu", "output": "linear", "optimizer": "sgd", "warmup": 0.0}
+    found = sweep(data, learning_rate=[1e-3, 1e12], beta=0.0, **settings)
+    measured = found["eval_explained_variance"].values.ravel()
+    assert np.isfinite(measured).tolist() == [True, False]
+    assert found["diverged_at"].values.ravel().tolist() == [-1, 1]

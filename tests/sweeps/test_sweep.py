@@ -17,7 +17,8 @@ from sae_jax.models.activations import ACTIVATIONS
 from sae_jax.storage.arrays import in_folder, in_memory
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.sweep import prepare, train
+from sae_jax.sweeps.study import prepare
+from sae_jax.sweeps.sweep import train
 from sae_jax.training.evaluation import evaluate
 from sae_jax.training.lane import final_params, fit, windows
 from sae_jax.training.step import keys_of
@@ -50,7 +51,8 @@ def test_the_result_is_one_labelled_array(whole):
     assert "code > 0.1" in whole["eval_l0"].attrs["long_name"]
     assert "code > 0.1" in whole["eval_dead_fraction"].attrs["long_name"]
     assert np.all(whole["diverged_at"] == -1) and np.all(whole["stopped_at"] == -1)
-    assert all(np.all(np.isfinite(variable)) for variable in whole.data_vars.values())
+    unclipped = {"input_limit"}
+    assert all(np.all(np.isfinite(variable)) for name, variable in whole.data_vars.items() if name not in unclipped)
 
 
 @pytest.mark.parametrize("point", [{"rho": 0.05, "beta": 0.5, "seed": 0}, {"rho": 0.2, "beta": 2.0, "seed": 2}])
@@ -187,7 +189,7 @@ def test_early_stopping_is_per_lane(samples):
         d_hidden=30,
         batch_size=20,
         steps=3000,
-        patience=5,
+        patience=75,
         beta=0.0,
         weight_decay=0.0,
         final_learning_rate=1.0,
@@ -200,6 +202,7 @@ def test_early_stopping_is_per_lane(samples):
     np.testing.assert_array_equal(curve.notnull(), windows(3000) <= int(stopped[1]))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_the_penalty_holds_the_mean_activation_near_rho_on_patches():
     made = sweep(DataConfig(samples=5000), rho=[0.05, 0.1], beta=[3.0, 6.0], seeds=2, steps=4000)
     means = made["eval_mean_activation"].mean("unit")
@@ -247,7 +250,8 @@ def test_full_batch_lbfgs_reaches_scipys_cost_from_the_same_start(data):
     ("settings", "message"),
     [
         ({"batch_size": 100_000}, "batch_size must be at most the number of training samples"),
-        ({"dataset": "digits"}, "dataset is a setting of the data"),
+        ({"dataset": "digits"}, "dataset is a setting of data that are prepared already"),
+        ({"normalize": "unit"}, "normalize is a setting of data that are prepared already"),
         ({"devices": 99}, "devices must be at most"),
         ({"devices": -1}, "devices must be >= 0"),
     ],
@@ -282,3 +286,13 @@ def test_the_samples_own_settings_are_recorded(data):
     recorded = json.loads(sweep(load(DataConfig(dataset="digits", data_seed=7)), **SETTINGS).attrs["config"])
     assert (recorded["dataset"], recorded["data_seed"]) == ("digits", 7)
     assert json.loads(sweep(data, **SETTINGS).attrs["config"])["dataset"] == "array"
+
+
+def test_an_array_is_normalised_by_settings_beside_it(samples):
+    beside = sweep(samples, normalize="standardize", heldout=0.2, output="linear", **SETTINGS)
+    config = DataConfig(dataset="array", normalize="standardize", heldout=0.2)
+    xr.testing.assert_identical(beside, sweep(as_data(samples, config), output="linear", **SETTINGS))
+    with pytest.raises(
+        UserError, match=r"patch_size is a setting of no array: got it beside samples; those of an array"
+    ):
+        sweep(samples, patch_size=4, **SETTINGS)

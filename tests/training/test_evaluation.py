@@ -20,6 +20,12 @@ def test_explained_variance_of_the_mean_is_zero_and_of_the_data_is_one():
     assert float(explained_variance(X, X)) == 1
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e8])
+def test_of_equal_samples_there_is_no_variance_to_explain(value):
+    equal = np.full((999, 3), value, np.float32)
+    assert np.isnan(float(explained_variance(equal, equal + 1)))
+
+
 def test_explained_variance_against_the_reference():
     guess = X + RNG.normal(0, 0.1, size=X.shape).astype(np.float32)
     assert float(explained_variance(X, guess)) == pytest.approx(references.explained_variance(X, guess), rel=1e-5)

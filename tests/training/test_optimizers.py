@@ -40,7 +40,7 @@ def test_learning_rate_against_the_reference(final):
 
 def test_no_warmup_and_a_warmup_as_long_as_the_run():
     assert float(ramp(0, 10, 0.0)) == 1
-    rates = [float(learning_rate(t, TrainingSettings(warmup=1.0, steps=10))) for t in range(10)]
+    rates = [float(learning_rate(t, TrainingSettings(learning_rate=5e-3, warmup=1.0, steps=10))) for t in range(10)]
     np.testing.assert_allclose(rates, 5e-3 * np.arange(1, 11) / 10, rtol=1e-5)
 
 

@@ -1,5 +1,7 @@
 """The training step against the reference; freezing; corruption."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +11,13 @@ from sae_jax.data.corruption import corrupt
 from sae_jax.models import CLASSIC, Step
 from sae_jax.settings import UserError
 from sae_jax.training.config import lane_settings
-from sae_jax.training.step import init_state, keys_of
+from sae_jax.training.step import init_state, keys_of, train_step
 from tests import references
 from tests.example_model import EXAMPLE
 from tests.transforms import STEP, assert_close, batches_of
 
 VALUES = {"d_hidden": 7, "batch_size": 32, "steps": 100, "rho": 0.05, "beta": 2.0, "weight_decay": 1e-3}
-VALUES |= {"learning_rate": 0.01, "warmup": 0.2, "beta_warmup": 0.3, "noise": 0.3}
+VALUES |= {"ema_decay": 0.9, "learning_rate": 0.01, "warmup": 0.2, "beta_warmup": 0.3, "noise": 0.3}
 SETTINGS = lane_settings(**VALUES)
 
 
@@ -60,13 +62,23 @@ def test_lbfgs_reports_the_terms_of_the_loss_where_its_line_search_ended(samples
 def test_a_models_gradient_and_constraint_enclose_the_optimizer(samples):
     # Along its rows the decoder's gradient is 0, so that without the constraint plain descent would lengthen them.
     values = {"d_hidden": 5, "optimizer": "sgd", "momentum": 0.0, "warmup": 0.0, "learning_rate": 0.05, "steps": 100}
-    settings, free = (lane_settings(model, **values) for model in (EXAMPLE, EXAMPLE._replace(constrain=lambda p: p)))
+    settings, free = (
+        lane_settings(model, **values) for model in (EXAMPLE, EXAMPLE._replace(constrain=lambda params, *_: params))
+    )
     state = init_state(jax.random.key(0), settings, 16)
     before, batch = state.params["decoder_weight"], samples[:32]
     after, longer = (STEP(one, state, batch)[0].params["decoder_weight"] for one in (settings, free))
     np.testing.assert_allclose(jnp.linalg.norm(after, axis=1), 1, rtol=1e-6)
     assert float(jnp.max(jnp.linalg.norm(longer, axis=1))) > 1.001
     np.testing.assert_allclose(jnp.sum(before * (longer - before), axis=1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rho", [0, 2, np.nan, None, "often"])
+def test_settings_made_by_hand_are_checked_before_the_first_step(samples, rho):
+    wrong = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, rho=rho))
+    state = init_state(jax.random.key(0), SETTINGS, 16)
+    with pytest.raises(UserError, match=f"^rho must be .*: got {rho!r}; the default is 0.02$"):
+        train_step(wrong, state, samples[:32])
 
 
 @pytest.mark.parametrize("bad", ["batch", "learning rate"])

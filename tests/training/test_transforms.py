@@ -17,16 +17,40 @@ VARIANTS = {
     "classic, ema": (CLASSIC, KL | {"estimator": "ema"}),
     "classic, batch": (CLASSIC, KL | {"estimator": "batch"}),
     "classic, every term": (CLASSIC, KL | {"l1": 0.1, "contractive": 0.1, "k": 4, "ema_start": "zero"}),
+    "classic, spine": (
+        CLASSIC,
+        KL | {"activation": "capped_relu", "partial_sparsity": 0.5, "average_sparsity": 2.0, "average_target": 0.01},
+    ),
     "example": (EXAMPLE, {"sparsity": 0.3}),
-    **{name: (model, {}) for name, model in MODELS.items() if model is not CLASSIC},
 }
+AUXK = {"dead_units": "auxk", "dead_after": 40}
+LIFTED = {"dead_units": "pre_activation", "pre_activation": 0.1, "prefixes": "1/4,1/2"}
+DICTIONARIES = {
+    "relu": (MODELS["relu"], AUXK | {"l1": 0.1}),
+    "relu, steered": (MODELS["relu"], LIFTED | {"target_l0": 2.0, "rows": "unit"}),
+    "topk": (MODELS["topk"], AUXK | {"k": 2, "prefixes": "drawn:3"}),
+    "abs_topk": (MODELS["abs_topk"], {"k": 2, "k_warmup": 0.5, "frozen": "soft"}),
+    "batch_topk": (MODELS["batch_topk"], AUXK | {"k": 2.5, "prefixes": "2,4", "target_rate": 0.3}),
+    "matryoshka": (MODELS["matryoshka"], {"k": 2.5, "prefix_errors": "sum"}),
+    "jumprelu": (MODELS["jumprelu"], LIFTED | {"bandwidth": 0.5, "target_rate": 0.1}),
+    "jumprelu, target": (MODELS["jumprelu"], {"bandwidth": 0.5, "target_l0": 2.0}),
+    "jumprelu, tanh": (MODELS["jumprelu"], {"bandwidth": 0.5, "penalty": "tanh", "input_gradient": True}),
+    "jumprelu, quadratic": (MODELS["jumprelu"], {"bandwidth": 0.5, "penalty": "quadratic", "target_l0": 2.0}),
+    "gated": (MODELS["gated"], AUXK | {"l1": 0.1}),
+    "matching_pursuit": (MODELS["matching_pursuit"], {"k": 2, "frozen": "decoder"}),
+}
+RUNS = [("adam", "none"), ("adam", "masking"), ("sgd", "gaussian")]
+CASES = [(variant, *run) for variant in VARIANTS for run in RUNS] + [(name, *RUNS[0]) for name in DICTIONARIES]
+
+
+def test_every_model_is_among_the_variants():
+    assert {model.name for model, _ in {**VARIANTS, **DICTIONARIES}.values()} >= set(MODELS)
 
 
 @pytest.mark.parametrize("split", [with_vmap, with_pmap, with_shard_map])
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("optimizer", "corruption"), [("adam", "none"), ("adam", "masking"), ("sgd", "gaussian")])
+@pytest.mark.parametrize(("variant", "optimizer", "corruption"), CASES)
 def test_a_split_batch_gives_what_one_large_batch_gives(samples, split, variant, optimizer, corruption):
-    model, values = VARIANTS[variant]
+    model, values = {**VARIANTS, **DICTIONARIES}[variant]
     settings = lane_settings(model, **TRAINING | values, optimizer=optimizer, corruption=corruption)
     state = init_state(jax.random.key(0), settings, 16)
     # A few steps in, rho_hat and the moments are no longer those of the start.

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
-from sae_jax.analysis.cells import name_of
-from sae_jax.analysis.figures import STYLE
-from sae_jax.analysis.lanes import Lanes, grid_of, trained
-from sae_jax.analysis.tasks import anomaly, denoising, inpainting, probe, retrieval, stacking
-from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult
+from sae_jax.analysis.cells import PRESENT, name_of, with_presence
+from sae_jax.analysis.lanes import Lanes, trained
+from sae_jax.analysis.options import TASKS, TaskConfig
+from sae_jax.analysis.tasks.base import ShownLane, TaskResult
 from sae_jax.data import Data
 from sae_jax.models import Model
-from sae_jax.settings import unknown
-from sae_jax.sweeps.dataset import labels, side_by_side
+from sae_jax.settings import check_type, check_whole, unknown
+from sae_jax.sweeps.dataset import labels
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.keep import need_all
+from sae_jax.sweeps.reading import arranged, check_results, described, grid_of
 
-# A task is a module with SCORE, `measure` and `draw`.
-TASKS: dict[str, Any] = {
-    "probe": probe,
-    "anomaly": anomaly,
-    "denoising": denoising,
-    "inpainting": inpainting,
-    "retrieval": retrieval,
-    "stacked": stacking,
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Measurement(NamedTuple):
+    """What a task has measured of every lane of a sweep.
+
+    Attributes:
+        variables: the task's variables, with the coordinates that are its own; the others are the sweep's.
+        figure: the task's figure.
+    """
+
+    variables: xr.Dataset
+    figure: Figure
 
 
 def apply(
@@ -39,6 +45,31 @@ def apply(
     devices: int = 0,
     model: Model | None = None,
 ) -> tuple[xr.Dataset, Figure]:
+    """Put every lane of a sweep to a task; arguments and errors are those of `measure`.
+
+    Returns:
+        (the Dataset with the task's variables, in place of those of an earlier time; the task's figure).
+    """
+    measurement = measure(task, dataset, options, data, devices, model)
+    return with_measurement(dataset, measurement, model), measurement.figure
+
+
+def with_measurement(dataset: xr.Dataset, measurement: Measurement, model: Model | None = None) -> xr.Dataset:
+    """The Dataset of a sweep with what a task has measured of it, in place of what it had measured before."""
+    dataset = arranged(dataset)
+    earlier = [name for name in dataset.variables if name in measurement.variables.variables]
+    kept = described(dataset, grid_of(dataset, model)).drop_vars(earlier)
+    return kept.merge(measurement.variables, combine_attrs="override")
+
+
+def measure(
+    task: str,
+    dataset: xr.Dataset,
+    options: TaskConfig = TaskConfig(),  # noqa: B008
+    data: Data | None = None,
+    devices: int = 0,
+    model: Model | None = None,
+) -> Measurement:
     """Put every lane of a sweep to a task.
 
     Args:
@@ -49,23 +80,76 @@ def apply(
         devices: how many devices to use; 0 is all.
         model: the record, where the model is none that sae_jax knows by name.
 
-    Returns:
-        (the Dataset with the task's variables, in place of those of an earlier time; the task's figure).
-
     Raises:
         UserError: the task is unknown, or needs what the run or its data do not have.
     """
+    check_type("task", task, str, "the name of a task", f"known: {', '.join(TASKS)}")
+    check_type("options", options, TaskConfig, "a TaskConfig", "use sae_jax.tasks.TaskConfig(...)")
+    check_type("data", data, (Data, type(None)), "Data", "use sae_jax.as_data(samples)")
+    check_whole("devices", devices, 0)
     if task not in TASKS:
         raise unknown("task", task, TASKS)
-    module, programs = TASKS[task], trained(dataset, data, devices, model)
+    from matplotlib import pyplot as plt
+
+    from sae_jax.analysis.style import drawing
+
+    check_results(dataset)
+    need_all(dataset, f"task {task}")
+    module = importlib.import_module(f"{__name__}.{TASKS[task]}") if isinstance(TASKS[task], str) else TASKS[task]
+    dataset = arranged(dataset)
+    grid, programs = grid_of(dataset, model), trained(dataset, data, devices, model)
     results = [module.measure(lanes, options) for lanes in programs]
     parts = [(lanes.point, _labelled(lanes, result)) for lanes, result in zip(programs, results, strict=True)]
-    measured = side_by_side(grid_of(dataset, model), parts)
-    with matplotlib.rc_context(STYLE):
+    measured = side_by_side(grid, parts)
+    along = {
+        name: one.variable for name, one in with_presence(dataset).coords.items() if set(one.dims) <= set(measured.dims)
+    }
+    measured = measured.assign_coords({name: one for name, one in along.items() if name not in measured.coords})
+    with drawing():
         figure = module.draw(measured, _best_lane(module.SCORE, programs, results))
     plt.close(figure)  # It stays as it is; pyplot forgets it.
-    earlier = [name for name in dataset.variables if name in measured.data_vars or name in results[0].coordinates]
-    return dataset.drop_vars(earlier).merge(measured, combine_attrs="override"), figure
+    own = [name for name in measured.variables if name in measured.data_vars or name in results[0].coordinates]
+    others = [name for name in measured.variables if name not in own or name == PRESENT]
+    return Measurement(measured.drop_vars(others), figure)
+
+
+def side_by_side(grid: Grid, programs: list[tuple[dict[str, Any], xr.Dataset]]) -> xr.Dataset:
+    """Variables of all programs along the program dimensions, NaN for programs of which there are no lanes.
+
+    Args:
+        grid: the dimensions are read.
+        programs: of every program its labels on the program dimensions and its Dataset.
+
+    Returns:
+        One Dataset whose dimensions are the grid's in their order, seed, and the rest.
+    """
+    sizes = grid.program_dims
+    places = [tuple(grid.labels[dim].index(label) for dim, label in point.items()) for point, _ in programs]
+    numbers = [int(np.ravel_multi_index(place, tuple(sizes.values()))) if sizes else 0 for place in places]
+    joined = xr.concat(
+        [dataset for _, dataset in programs],
+        dim="program",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs=_all_labels,
+    )
+    joined = joined.assign_coords(program=numbers)
+    if len(numbers) < math.prod(sizes.values()):
+        joined = joined.reindex(program=np.arange(math.prod(sizes.values())))
+    apart = {
+        name: ((*sizes, *one.dims[1:]), one.values.reshape((*sizes.values(), *one.shape[1:])), one.attrs)
+        for name, one in joined.data_vars.items()
+    }
+    dataset = xr.Dataset(apart, joined.drop_vars("program").coords)
+    return dataset.transpose(*grid.dims, "seed", ..., missing_dims="ignore")
+
+
+def _all_labels(attributes: list[dict[str, str]], context: Any) -> dict[str, str]:
+    """Labels of a variable whose programs label it differently, such as by what counts as active: all of them."""
+    names = dict.fromkeys(name for labelled in attributes for name in labelled)
+    return {name: " / ".join(dict.fromkeys(labelled[name] for labelled in attributes)) for name in names}
 
 
 def _labelled(lanes: Lanes, result: TaskResult) -> xr.Dataset:
@@ -76,10 +160,12 @@ def _labelled(lanes: Lanes, result: TaskResult) -> xr.Dataset:
         if variable.per_lane:
             # What a diverged lane measures says nothing about its settings.
             values = np.where(lanes.diverged.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
-            values, dims = values.reshape(*lanes.shape, *values.shape[1:]), (*lanes.dims, *dims)
+            every = np.full((math.prod(lanes.shape), *values.shape[1:]), np.nan, values.dtype)
+            every[lanes.places] = values
+            values, dims = every.reshape(*lanes.shape, *values.shape[1:]), (*lanes.dims, *dims)
         variables[name] = (dims, values, labels(variable.label, variable.units) | {"kind": "task"})
     coordinates = {name: (name, values, labels(*text)) for name, (values, *text) in result.coordinates.items()}
-    return xr.Dataset(variables, lanes.coordinates | coordinates)
+    return xr.Dataset(variables, coordinates)
 
 
 def _best_lane(score: str, programs: list[Lanes], results: list[TaskResult]) -> ShownLane:
@@ -91,8 +177,8 @@ def _best_lane(score: str, programs: list[Lanes], results: list[TaskResult]) -> 
     ]
     number = int(np.argmax([values.max() for values in means]))
     index, lanes = int(np.argmax(means[number])), programs[number]
-    places = zip(lanes.dims, np.unravel_index(index, lanes.shape), strict=True)
-    point = {name: lanes.coordinates[name][1][place] for name, place in places}
+    places = zip(lanes.dims, np.unravel_index(lanes.places[index], lanes.shape), strict=True)
+    point = {name: lanes.labels[name][place] for name, place in places}
     arrays = {name: values[index] for name, values in results[number].figure_arrays.items()}
     return ShownLane(lanes, name_of(lanes.point | point), arrays)
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sae_jax.analysis.lanes import Lane, Lanes
-from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, reconstruct
+from sae_jax.analysis.options import TaskConfig
+from sae_jax.analysis.tasks.base import ShownLane, TaskResult, TaskVariable, below, dots, reconstruct
 from sae_jax.settings import UserError
 
 SCORE = "anomaly_auroc"
@@ -71,5 +72,5 @@ def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     for which, label in ((~anomalous, "trained classes, held out"), (anomalous, "left-out classes")):
         panels[2].hist(scores[which], edges, density=True, alpha=0.6, label=label)
     panels[2].set(xlabel="reconstruction error", ylabel="density", title="errors of the best lane")
-    panels[2].legend(fontsize=8)
+    below(panels[2])
     return figure

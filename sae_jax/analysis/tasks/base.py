@@ -1,52 +1,25 @@
-"""What the applications share: their settings, what they measure of every lane, and the pieces of their figures."""
+"""What the applications share: what they measure of every lane, and the pieces of their figures."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
-from matplotlib.axes import Axes
 
 from sae_jax.analysis.cells import by_cell, name_of
 from sae_jax.analysis.lanes import Lane, Lanes
 from sae_jax.data import Data
-from sae_jax.data.corruption import CORRUPTIONS, check_levels
 from sae_jax.models.base import Batch
-from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, Range, UserError, check_all, one_of, setting
+from sae_jax.settings import UserError
 from sae_jax.training.evaluation import decode, encode
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MOST_DOTS = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig:
-    """Settings of the applications.
-
-    Raises:
-        UserError: a value is out of range.
-    """
-
-    decay: float = setting(1e-4, NON_NEGATIVE, "probe, stacked: weight decay of the softmax layer")
-    iterations: int = setting(200, AT_LEAST_ONE, "probe, stacked: L-BFGS iterations of the softmax layer")
-    layers: tuple[int, ...] = setting((200,), AT_LEAST_ONE, "stacked: hidden units of each further layer", "unit")
-    fine_tuning: int = setting(200, AT_LEAST_ONE, "stacked: L-BFGS iterations of all layers together")
-    corruption: str = setting("gaussian", one_of(CORRUPTIONS[1:]), "denoising: kind of noise")
-    noise: tuple[float, ...] = setting((0.05, 0.1, 0.2, 0.3, 0.4, 0.5), POSITIVE, "denoising: levels of the noise")
-    hole: float = setting(0.4, Range(0, 1, True, True), "inpainting: side of the hole over the image's")
-    rounds: int = setting(10, AT_LEAST_ONE, "inpainting: times that the hole is filled from the reconstruction")
-    neighbours: int = setting(10, AT_LEAST_ONE, "retrieval: the k of precision at k")
-    queries: int = setting(500, AT_LEAST_ONE, "retrieval: held-out samples to search for, at most")
-    database: int = setting(5000, AT_LEAST_ONE, "retrieval: training samples to search among, at most")
-
-    def __post_init__(self) -> None:
-        check_all(self)
-        check_levels(self.corruption, self.noise)
-        if len(set(self.noise)) < len(self.noise):
-            raise UserError(f"noise must not name a level twice: got {', '.join(map(str, self.noise))}; leave one")
 
 
 class TaskVariable(NamedTuple):
@@ -140,24 +113,35 @@ def need_images(data: Data, task: str) -> tuple[int, int]:
 def dots(panel: Axes, variable: xr.DataArray, baseline: float | None = None, baseline_name: str = "") -> None:
     """A measure of every cell, best at the top, each seed a dot and the mean a bar; of the best where there are many.
 
+    Seeds without a value, such as those that diverged, are left out; a cell that lacks some says how many it has.
+
     Args:
         variable: [axes..., seed].
         baseline: a value to draw as a line, named `baseline_name`.
     """
     cells = by_cell(variable.to_dataset(name="score"))
-    scores = [(name_of(point), np.atleast_1d(cell["score"].values)) for point, cell in cells]
-    scores = sorted(scores, key=lambda score: np.nan_to_num(np.mean(score[1]), nan=-np.inf))[-MOST_DOTS:]
+    scores = [(name_of(point) or "all", np.atleast_1d(cell["score"].values)) for point, cell in cells]
+    seeds = len(scores[0][1])
+    scores = [(name, values[np.isfinite(values)]) for name, values in scores]
+    scores = [(name if len(values) == seeds else f"{name} (n={len(values)})", values) for name, values in scores]
+    scores = sorted(scores, key=lambda score: np.mean(score[1]) if len(score[1]) else -np.inf)[-MOST_DOTS:]
     for place, (_, values) in enumerate(scores):
-        panel.plot(values, np.full(len(values), place), "o", color="tab:blue", ms=4, alpha=0.5, mew=0)
-        panel.plot(np.mean(values), place, "|", color="black", ms=11, mew=1.5)
+        panel.plot(values, np.full(len(values), place), "o", color="tab:blue", ms=4, alpha=0.5, mew=0, label="a seed")
+        if len(values):
+            panel.plot(np.mean(values), place, "|", color="black", ms=11, mew=1.5, label="mean over seeds")
     panel.set_yticks(range(len(scores)), [name for name, _ in scores], fontsize=7)
     panel.set_ylim(-0.7, len(scores) - 0.3)
-    panel.set_title(
-        "every seed (dots) and their mean" + (f", best {MOST_DOTS} cells" if len(cells) > MOST_DOTS else "")
-    )
+    panel.set_title("every cell" if len(cells) <= MOST_DOTS else f"best {MOST_DOTS} of {len(cells)} cells")
     if baseline is not None:
         panel.axvline(baseline, color="tab:red", lw=1, ls="--", label=baseline_name)
-        panel.legend(loc="lower right", fontsize=8)
+    below(panel)
+
+
+def below(panel: Axes) -> None:
+    """A panel's legend below it, where it hides nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    panel.legend([*entries.values()], [*entries], loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
 
 
 def rows_of_images(panel: Axes, rows: dict[str, Any], shape: tuple[int, int]) -> None:

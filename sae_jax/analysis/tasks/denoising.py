@@ -12,11 +12,12 @@ from jaxtyping import Array
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from sae_jax.analysis.cells import by_cell, name_of
+from sae_jax.analysis.cells import DEVIATION, by_cell, name_of, over_seeds
+from sae_jax.analysis.channels import MARKERS
 from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.analysis.options import TaskConfig
 from sae_jax.analysis.tasks.base import (
     ShownLane,
-    TaskConfig,
     TaskResult,
     TaskVariable,
     psnr,
@@ -60,18 +61,22 @@ def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
 def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     """PSNR against the noise level for every cell; clean, noisy and restored samples of the best lane."""
     shape = shown.lanes.data.image_shape
-    figure, panels = plt.subplots(1, 1 + bool(shape), figsize=(13 if shape else 6.5, 4.2), layout="constrained")
+    figure, panels = plt.subplots(1, 1 + bool(shape), figsize=(14 if shape else 7.5, 4.2), layout="constrained")
     curves, *pictures = np.atleast_1d(panels)
     levels = dataset[LEVEL].values
     cells = sorted(by_cell(dataset), key=lambda cell: -float(cell[1][SCORE].mean()))
     for place, (point, cell) in enumerate(cells[:MOST_LINES]):
         colour = plt.get_cmap("viridis")(0.9 * place / max(len(cells[:MOST_LINES]) - 1, 1))
-        curves.plot(levels, cell[SCORE].mean("seed"), "o-", ms=3, color=colour, label=name_of(point))
+        spread = over_seeds(cell[SCORE])
+        look = {"ms": 3, "lw": 1.2, "elinewidth": 0.8, "capsize": 1.5, "color": colour, "marker": MARKERS[place % 4]}
+        curves.errorbar(levels, spread.mean, spread.deviation, label=name_of(point) or "restored", **look)
     noisy = dataset["denoising_psnr_noisy"]
     noisy = noisy.mean([dim for dim in noisy.dims if dim != LEVEL])
     curves.plot(levels, noisy, "k--", lw=1, label="as they are")
     curves.set(xlabel=dataset[LEVEL].attrs["long_name"], ylabel="PSNR, dB", title="restored held-out samples")
-    curves.legend(fontsize=7)
+    seeds = dataset.sizes["seed"]
+    means = f"mean and {DEVIATION}\nover {seeds} seeds" if seeds > 1 else "one seed"
+    curves.legend(fontsize=7, title=means, title_fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     if shape:
         middle = len(levels) // 2
         rows = {

@@ -14,9 +14,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.analysis.options import TaskConfig
 from sae_jax.analysis.tasks.base import (
     ShownLane,
-    TaskConfig,
     TaskResult,
     TaskVariable,
     dots,

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.analysis.options import TaskConfig
 from sae_jax.analysis.probes import accuracy, fit_probe, probe_logits
-from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
+from sae_jax.analysis.tasks.base import ShownLane, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.training.evaluation import encode
 
 SCORE = "probe_accuracy"

@@ -5,6 +5,8 @@ Source: Salakhutdinov and Hinton 2009, "Semantic hashing" (retrieval by codes, j
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -14,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sae_jax.analysis.lanes import Lane, Lanes
-from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
+from sae_jax.analysis.options import TaskConfig
+from sae_jax.analysis.tasks.base import ShownLane, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.models.base import Codes
 from sae_jax.training.evaluation import encode
 
@@ -85,7 +88,7 @@ def draw(dataset: xr.Dataset, shown: ShownLane) -> Figure:
     if shape:
         labels, heldout_labels, _ = labels_of(shown.lanes.data, "retrieval")
         _draw_neighbours(pictures[0], shown, shape, labels, heldout_labels)
-        pictures[0].set_title(f"queries (left) and neighbours\nbest lane: {shown.name}")
+        pictures[0].set_title(f"queries (left) and neighbours, dashed where of another class\nbest lane: {shown.name}")
     return figure
 
 
@@ -104,8 +107,8 @@ def _draw_neighbours(
             picture[top : top + height, left : left + width] = image.reshape(shape)
             if column:
                 right = labels[nearest[query][column - 1]] == queried[query]
-                colour = "tab:green" if right else "tab:red"
-                panel.add_patch(Rectangle((left - 1, top - 1), width + 1, height + 1, fill=False, ec=colour, lw=1.3))
+                frame: dict[str, Any] = {"ec": "tab:blue"} if right else {"ec": "tab:orange", "ls": (0, (2, 2))}
+                panel.add_patch(Rectangle((left - 1, top - 1), width + 1, height + 1, fill=False, lw=1.3, **frame))
     panel.imshow(picture, cmap="gray", interpolation="nearest")
     panel.set_ylim(picture.shape[0], -2.5)
     panel.axis("off")

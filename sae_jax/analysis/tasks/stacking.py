@@ -14,9 +14,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sae_jax.analysis.lanes import Lane, Lanes
+from sae_jax.analysis.options import TaskConfig
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
-from sae_jax.analysis.tasks.base import ShownLane, TaskConfig, TaskResult, TaskVariable, dots, labels_of
+from sae_jax.analysis.tasks.base import ShownLane, TaskResult, TaskVariable, dots, labels_of
 from sae_jax.settings import UserError
 from sae_jax.sweeps.plan import memory_budget
 

@@ -1,0 +1,53 @@
+"""Codes of a whole data set, written piece by piece: they may be larger than memory."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from sae_jax import data as sources
+from sae_jax.analysis.trained_lane import TrainedLane
+from sae_jax.data.config import DataConfig
+from sae_jax.storage.atomic import write_file, writing
+
+CODES, LABELS = "codes", "labels"
+ROWS_AT_ONCE = 4096
+
+
+def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
+    """Encode all samples of a source, training and held-out ones alike, into a .npz file.
+
+    Args:
+        lane: what encodes them; its normalisation is applied, not one fitted on these samples.
+        config: names the source; a source that holds samples out itself gives them after the others.
+        path: of the file; it holds codes [samples, d_hidden] and, where samples carry them, labels [samples].
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        UserError: the samples cannot be read, are of another width, or the file cannot be written.
+    """
+    rows = sources.read(config)
+    parts = [rows.samples] if rows.heldout is None else [rows.samples, rows.heldout]
+    labels = [part for part in (rows.labels, rows.heldout_labels) if part is not None]
+    number = sum(map(len, parts))
+
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            with archive.open(f"{CODES}.npy", "w", force_zip64=True) as stream:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (number, lane.d_hidden)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for part in parts:
+                    for start in range(0, len(part), ROWS_AT_ONCE):
+                        stream.write(lane.encode(part[start : start + ROWS_AT_ONCE]).astype("<f4").tobytes())
+            if labels:
+                with archive.open(f"{LABELS}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, np.concatenate(labels), allow_pickle=False)
+
+    lane.encode(parts[0][:1])  # What cannot be encoded is refused before a file is begun.
+    with writing(path, "--out", "choose another"):
+        write_file(path, write)
+    return number

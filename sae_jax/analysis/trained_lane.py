@@ -1,0 +1,215 @@
+"""One trained autoencoder with all that new samples need: parameters, settings, normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from safetensors import numpy as safetensors
+from safetensors import safe_open
+
+from sae_jax.data.normalise import STORED, Normalisation, arrays_of, from_arrays
+from sae_jax.models import Model, model_of
+from sae_jax.settings import UserError, as_json, check_type
+from sae_jax.storage.atomic import check_regular, reason_of, write_file, writing
+from sae_jax.training import evaluation
+from sae_jax.training.config import LaneSettings, lane_settings
+from sae_jax.training.shapes import check_codes, check_samples, width_of
+
+# Memory of the rows that are worked on at once.
+PIECE_BYTES = 2**26
+METADATA = "sae_jax"
+
+_encode = jax.jit(evaluation.encode)
+_decode = jax.jit(evaluation.decode)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainedLane:
+    """One trained autoencoder.
+
+    Attributes:
+        params: its parameters by name, float32 arrays.
+        settings: all settings of its model and its training; swept ones are numbers.
+        normalisation: what is done to samples before they are encoded, and undone in reconstructions.
+        point: its place in the sweep: the value on every axis, and the seed.
+        diverged_at, stopped_at: step at which it turned non-finite, or stopped early; -1 where it did not.
+    """
+
+    params: dict[str, np.ndarray]
+    settings: LaneSettings
+    normalisation: Normalisation
+    point: Mapping[str, Any]
+    diverged_at: int = -1
+    stopped_at: int = -1
+
+    @property
+    def d_in(self) -> int:
+        """Number of inputs."""
+        return width_of("input", self.params, self.settings) or 0
+
+    @property
+    def d_hidden(self) -> int:
+        """Number of hidden units."""
+        return int(self.settings.model.d_hidden)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, PIECE_BYTES // (4 * (self.d_in + self.d_hidden)))
+
+    def __repr__(self) -> str:
+        place = ", ".join(f"{name}={value}" for name, value in self.point.items())
+        ends = [f"diverged at step {self.diverged_at}"] if self.diverged_at >= 0 else []
+        ends += [f"stopped early at step {self.stopped_at}"] if self.stopped_at >= 0 else []
+        sizes = f"{self.d_in}-{self.d_hidden}"
+        return f"<{self.settings.architecture.name} autoencoder {sizes}: {', '.join([place, *ends])}>"
+
+    def encode(self, x: np.ndarray) -> Float[np.ndarray, "samples d_hidden"]:
+        """Codes of samples as they were before normalisation, [samples, d_in], however many.
+
+        Args:
+            x: samples of any real dtype, such as a map of a file. They are worked on some at a time. A run of whitened
+                patches takes patches of images that `sae_jax.data.patches.whiten` has whitened.
+
+        Raises:
+            UserError: they are of another rank, width or kind.
+        """
+        x = check_samples(x, self.params, self.settings)
+        self._warn_of_divergence()
+        codes = np.empty((len(x), self.d_hidden), np.float32)
+        for rows in self._pieces(len(x)):
+            codes[rows] = self._in_full(_encode, self.normalisation.apply(np.asarray(x[rows])))
+        return codes
+
+    def decode(self, codes: np.ndarray) -> Float[np.ndarray, "samples d_in"]:
+        """Reconstruction from codes [samples, d_hidden], on the scale of samples before normalisation.
+
+        Where normalisation subtracts each sample's own mean, codes do not hold it and it is missing here; `reconstruct`
+        adds it.
+
+        Raises:
+            UserError: the codes are of another rank, width or kind.
+        """
+        codes = check_codes(codes, self.params, self.settings)
+        self._warn_of_divergence()
+        x = np.empty((len(codes), self.d_in), np.float32)
+        for rows in self._pieces(len(codes)):
+            x[rows] = self.normalisation.undo(self._in_full(_decode, np.asarray(codes[rows], np.float32)))
+        return x
+
+    def reconstruct(self, x: np.ndarray) -> Float[np.ndarray, "samples d_in"]:
+        """x_hat of samples [samples, d_in], both on the scale before normalisation; arguments as those of `encode`."""
+        x = check_samples(x, self.params, self.settings)
+        self._warn_of_divergence()
+        result = np.empty((len(x), self.d_in), np.float32)
+        for rows in self._pieces(len(x)):
+            part = np.asarray(x[rows])
+            codes = self._in_full(_encode, self.normalisation.apply(part))
+            result[rows] = self.normalisation.undo(self._in_full(_decode, codes), self.normalisation.means(part))
+        return result
+
+    def to_torch_layout(self) -> dict[str, np.ndarray]:
+        """Parameters as the state dict of two torch.nn.Linear layers, encoder and decoder.
+
+        They act on normalised samples: apply `normalisation` first. A torch.nn.Linear holds [outputs, inputs], so the
+        decoder's weight is [d_in, d_hidden] there.
+
+        Raises:
+            UserError: the model is not an encoder and a decoder of one matrix each.
+        """
+        weights = {"encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"}
+        if set(self.params) != weights:
+            raise UserError(
+                f"torch.nn.Linear layers hold {', '.join(sorted(weights))}: got {', '.join(sorted(self.params))}; "
+                "use params"
+            )
+        return {
+            "encoder.weight": self.params["encoder_weight"],
+            "encoder.bias": self.params["encoder_bias"],
+            "decoder.weight": np.ascontiguousarray(self.params["decoder_weight"].T),
+            "decoder.bias": self.params["decoder_bias"],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one safetensors file, which `load_lane` reads.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        check_type("path", path, (str, os.PathLike), "the path of a file", "use lane.safetensors")
+        stored = {name: values[0] for name, values in arrays_of([self.normalisation], self.d_in).items()}
+        declared = {**as_json(self.settings.model), **as_json(self.settings.training)}
+        about = {
+            "model": self.settings.architecture.name,
+            "settings": {name: _plain(value) for name, value in declared.items() if value is not None},
+            "point": {name: _plain(value) for name, value in self.point.items()},
+            "diverged_at": self.diverged_at,
+            "stopped_at": self.stopped_at,
+        }
+        arrays = {name: np.asarray(values, order="C") for name, values in (self.params | stored).items()}
+        content = safetensors.save(arrays, metadata={METADATA: json.dumps(about)})
+        with writing(Path(path).parent):
+            write_file(Path(path), content)
+
+    def _warn_of_divergence(self) -> None:
+        if self.diverged_at >= 0:
+            warnings.warn(
+                f"this lane turned non-finite at step {self.diverged_at} and holds its last finite parameters; "
+                "choose another one",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _pieces(self, number: int) -> list[slice]:
+        step = self._rows_at_once
+        return [slice(start, min(start + step, number)) for start in range(0, number, step)]
+
+    def _in_full(self, function: Callable[..., Any], part: np.ndarray) -> np.ndarray:
+        """A function of rows, compiled for one or two numbers of them whatever the last part's is."""
+        rows = min(self._rows_at_once, 1 << max(len(part) - 1, 0).bit_length())
+        padded = np.zeros((rows, part.shape[1]), np.float32)
+        padded[: len(part)] = part
+        return np.asarray(function(self.params, padded, self.settings))[: len(part)]
+
+
+def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
+    """Read what `TrainedLane.save` wrote.
+
+    Args:
+        path: of the file.
+        model: the record, where the model is none that sae_jax knows by name.
+
+    Raises:
+        UserError: there is no such file, or it is not what `save` writes.
+    """
+    check_type("path", path, (str, os.PathLike), "the path of a file", "use what TrainedLane.save wrote")
+    model = model if model is None else model_of(model)
+    try:
+        check_regular(Path(path))
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[METADATA])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        settings = lane_settings(model or about["model"], **about["settings"])
+        stored = {name for name, _, _ in STORED.values()}
+        params = {name: values for name, values in arrays.items() if name not in stored}
+        normalisation = from_arrays(arrays, width_of("input", params, settings) or 0)
+        if normalisation is None:
+            raise ValueError("no normalisation")
+        return TrainedLane(params, settings, normalisation, about["point"], about["diverged_at"], about["stopped_at"])
+    except UserError:
+        raise
+    except Exception as error:  # What is no such file fails in as many ways as there are files.
+        shown = str(path) or "''"
+        raise UserError(f"{shown} must be a file that TrainedLane.save wrote: got {reason_of(error)}") from None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, (np.generic, np.ndarray, jax.Array)) else value

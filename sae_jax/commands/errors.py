@@ -1,0 +1,55 @@
+"""One way to fail: a line, and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from sae_jax.commands.cluster import end
+from sae_jax.settings import UserError
+from sae_jax.storage.atomic import unwritable
+from sae_jax.sweeps.recovery import Interrupted
+from sae_jax.sweeps.streams import lost_output, open_streams
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@contextlib.contextmanager
+def one_line_errors(printing: bool = True) -> Iterator[None]:
+    """End the process with one line and exit code 2 on bad input, 130 when interrupted.
+
+    Args:
+        printing: whether the command has failed where what it prints cannot be written.
+    """
+    open_streams()
+    try:
+        yield
+        if printing and (failure := lost_output()):
+            raise unwritable(Path("stdout"), failure, "what is printed", "print to another place")
+    except UserError as error:
+        end(error, BAD_INPUT, f"error: {error}")
+    except Interrupted as error:
+        end(error, 128 + (error.number or signal.SIGTERM), error.line)
+    except KeyboardInterrupt as error:
+        end(error, INTERRUPTED, "interrupted")
+    except BaseException as error:
+        if line := _missing_platform(error):
+            end(error, BAD_INPUT, f"error: {line}")
+        end(error, FAILED)
+
+
+def _missing_platform(error: BaseException) -> str:
+    """The line about a kind of device that the environment asks for and JAX does not have; "" of any other error."""
+    given = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+    if given and isinstance(error, RuntimeError | AssertionError):
+        try:
+            jax.default_backend()
+        except (RuntimeError, AssertionError):  # Some platforms fail an assertion instead of saying anything.
+            wrong = given[0]
+            return f"{wrong} must name devices that JAX finds here: got {os.environ[wrong]}; unset it, or set it to cpu"
+    return ""

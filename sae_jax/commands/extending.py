@@ -1,0 +1,117 @@
+"""`--extend RUN` and `--start-from RUN`: a finished run as the beginning of a larger one, or of a longer one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_jax.commands.flags import Parsed, named_flags
+from sae_jax.commands.run_config import RunConfig
+from sae_jax.settings import UserError, flag
+from sae_jax.storage import record as records
+from sae_jax.storage import results
+from sae_jax.storage import run_folder as runs
+from sae_jax.storage.states import STATE_FILE
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.origin import Origin, origin_at
+from sae_jax.sweeps.reading import settings_beside
+from sae_jax.sweeps.split import Earlier, earlier_sweep
+
+
+def earlier_of(run: RunConfig) -> Earlier | None:
+    """The finished run that a command extends; None where it extends none.
+
+    Raises:
+        UserError: there is no such run, or it is not finished.
+    """
+    if not run.extend:
+        return None
+    folder = _folder(run.extend, run)
+    sizes = {cells_per_block for cells_per_block, _ in _record(folder).get("packing", [])}
+    return earlier_sweep(results.load(folder), str(folder))._replace(
+        cells_per_block=min(sizes) if len(sizes) == 1 else 0
+    )
+
+
+def origin_of_run(run: RunConfig) -> Origin | None:
+    """The finished run whose lanes a command trains on; None where it starts at random.
+
+    Raises:
+        UserError: there is no such run, or it is not finished.
+    """
+    return origin_at(_folder(run.start_from, run).absolute()) if run.start_from else None
+
+
+def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
+    """What a command line asks for, with the settings and seeds of the run that it goes on from where it names none.
+
+    Raises:
+        UserError: one training is asked for, and the run has several values.
+    """
+    run, settings, seeds = parsed
+    named = named_flags(words)
+    given = {name: value for name, value in settings.items() if name in named and name not in ("zip", "model")}
+    every = settings_beside(before, given, settings.get("zip"))
+    model = settings["model"] if "model" in named else before.model.name
+    if "seeds" not in named and "seed" not in named:
+        seeds = before.seeds
+    return run, {"model": model} | every, seeds
+
+
+def check_single(settings: Mapping[str, Any], seeds: int | Sequence[int]) -> None:
+    """Refuse several lanes where one is trained.
+
+    Raises:
+        UserError: there are several.
+    """
+    several = {name: values for name, values in settings.items() if isinstance(values, tuple) and len(values) > 1}
+    several.pop("zip", None)
+    if not isinstance(seeds, int) and len(seeds) > 1:
+        several["seed"] = tuple(seeds)
+    for name, values in several.items():
+        raise UserError(
+            f"{flag(name)} must name one of the lanes to start from: got none of {', '.join(map(str, values))}; "
+            "name one, or use sweep"
+        )
+
+
+def digest_of(run: RunConfig) -> str | None:
+    """By what the lanes are known again that a command goes on from; None where it begins."""
+    before = run.extend or run.start_from
+    if not before:
+        return None
+    folder = _folder(before, run)
+    file = folder / (STATE_FILE if run.start_from and (folder / STATE_FILE).is_file() else results.PARAMS_FILE)
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+
+
+def version_lines(run: RunConfig, content: Mapping[str, Any]) -> list[str]:
+    """A warning for every version that has changed since the run was trained that a command extends."""
+    before = _record(_folder(run.extend, run)) if run.extend else {}
+    changes = records.changed_versions(before, content) if before else []
+    if before and before["devices"] != content["devices"]:
+        changes.append(f"devices {before['devices']} -> {content['devices']}")
+    return [
+        f"warning: lanes are the same to the bit only with the same versions and devices: got {change}"
+        for change in changes
+    ]
+
+
+def _folder(name: str, run: RunConfig) -> Path:
+    """The folder of a finished run, by its path or by its name in the folder of all runs."""
+    path, named = Path(name), Path(run.runs) / name
+    folder = named if named.is_dir() and not path.is_dir() else path
+    if runs.is_unfinished(folder):
+        raise UserError(f"a run must be finished to go on from it: got {folder}; resume it: --resume {folder}")
+    return folder
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What config.json says of a run; empty where there is none that can be read."""
+    try:
+        return records.read_record(folder / records.CONFIG_FILE)
+    except UserError:
+        return {}

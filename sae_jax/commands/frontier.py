@@ -1,0 +1,43 @@
+"""Train architectures at several sparsities, and draw quality against sparsity.
+
+    python -m experiments.frontier
+    python -m experiments.frontier --dataset tfds:mnist --d-hidden 400 --model topk jumprelu --target-l0 10 20 40
+
+The default trains six architectures at four numbers of active units, three seeds each, on samples of 64 features in 32
+dimensions: about two minutes on 2 cores. It is a sweep of other defaults: every flag of a sweep is one here.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from sae_jax.commands.environment import call
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.commands.flags import parse
+from sae_jax.commands.help import asks_for_help
+
+MODELS = ("relu", "gated", "topk", "batch_topk", "matryoshka", "jumprelu")
+DEFAULTS = {
+    "model": MODELS,
+    "target_l0": (2.0, 3.0, 4.0, 6.0),
+    "d_hidden": (64,),
+    "batch_size": (256,),
+    "steps": (4000,),
+    "learning_rate": (3e-3,),
+    "final_learning_rate": (0.1,),
+    "dataset": ("superposition",),
+}
+SEEDS = 3
+
+
+def main(argv: list[str]) -> None:
+    """Parse, sweep, save, draw."""
+    description = (__doc__ or "").partition("\n")[0]
+    prog = call("frontier")
+    parsed = functools.partial(parse, prog=prog, description=description, defaults=DEFAULTS, several=True, seeds=SEEDS)
+    with one_line_errors(printing=False):
+        if asks_for_help(argv):
+            parsed(argv)  # Prints and exits.
+        from sae_jax.commands.session import run_study  # Help need not wait for all that trains.
+
+        run_study("frontier", argv, parsed)

@@ -1,0 +1,104 @@
+"""The B k largest pre-activations of a batch of B samples, and a threshold in their place at inference.
+
+    training   f = relu(z) where it is among the B k largest of the whole batch
+    inference  f = relu(z) where it is at least theta, a running mean of the smallest code that a batch kept
+
+Source: Bussmann, Leask and Nanda 2024, "BatchTopK sparse autoencoders".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from sae_jax.models import dictionary, firing, memory, topk
+from sae_jax.models.base import Batch, Parameter, Params, Step
+from sae_jax.models.dictionary import PREFIXES, Memory, Seen
+from sae_jax.models.selection import largest_of_batch
+from sae_jax.settings import HALF_OPEN_UNIT, TEXT, Unread, one_of, static, swept
+
+
+@struct.dataclass
+class Settings(topk.Settings, firing.Settings):
+    """Settings of BatchTopK dictionaries."""
+
+    UNREAD: ClassVar[Unread] = {**topk.Settings.UNREAD, **firing.Settings.UNREAD}
+    threshold_decay: Any = swept(0.99, HALF_OPEN_UNIT, "decay per step of the running threshold")
+    threshold_bias: str = static(
+        "corrected", one_of(("corrected", "kept")), "the running threshold's bias to its start at 0; SAELens keeps it"
+    )
+
+
+def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """f = relu(z) where it is at least the threshold of a finished lane."""
+    z = dictionary.pre_activations(params, x, s)
+    return jnp.where(topk.scaled(params, z, s) >= params["threshold"][None], jax.nn.relu(z), 0)
+
+
+def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
+    """The terms of the loss, and what is seen of the codes."""
+    z = dictionary.pre_activations(params, step.x, s)
+    strength = topk.scaled(params, z, s)
+    positive = jax.nn.relu(strength)
+    total = jnp.round(topk.count_at(step, s) * step.across.sum(jnp.float32(len(z))))
+    chosen = largest_of_batch(jax.lax.stop_gradient(positive), total, step.across) & (positive > 0)
+    codes = jnp.where(chosen, jax.nn.relu(z), 0)
+    values, seen = dictionary.shared_loss(params, state, step, s, z, codes, strength=strength)
+    least = -step.across.max(jnp.max(jnp.where(chosen, -positive, -jnp.inf)))
+    if s.target_rate is not None:
+        threshold = jnp.full(s.d_hidden, jnp.where(jnp.isfinite(least), least, 0))
+        values["rate"] = firing.penalty(state, step, s, strength, threshold)
+    return values, seen._replace(least=least)
+
+
+def start_memory(s: Settings) -> Memory:
+    """Dead units and firing rates, and the threshold's average from 0, whose bias is known."""
+    return dataclasses.replace(firing.start_memory(s), threshold=memory.start(0.0, 1, "zero"))
+
+
+def update_memory(state: Memory, seen: Seen, s: Settings) -> Memory:
+    """Count silence and firing, and average the smallest code kept; a batch that kept none changes nothing."""
+    after = memory.update(state.threshold, seen.least[None], s.threshold_decay)
+    there = jnp.isfinite(seen.least)
+    threshold = jax.tree.map(lambda new, old: jnp.where(there, new, old), after, state.threshold)
+    return dataclasses.replace(firing.update_memory(state, seen, s), threshold=threshold)
+
+
+def finish(params: Params, state: Memory, s: Settings) -> Params:
+    """With the threshold, the running mean without the bias of its start, unless that is kept.
+
+    Source: SAELens 6.54.12, BatchTopKTrainingSAE.update_topk_threshold (kept).
+    """
+    average = state.threshold
+    mean = average.average if s.threshold_bias == "kept" else memory.estimate(average, 0.0)
+    return dictionary.finish(params, state, s) | {"threshold": jnp.full(s.d_hidden, mean[0])}
+
+
+@struct.dataclass
+class NestedSettings(Settings):
+    """Settings of Matryoshka dictionaries: those of BatchTopK, with prefixes."""
+
+    prefixes: str = static("1/16,1/8,1/4,1/2", TEXT, PREFIXES)
+
+
+BATCH_TOPK = topk.TOPK._replace(
+    name="batch_topk",
+    Settings=Settings,
+    parameters=lambda s: (
+        dictionary.PARAMETERS
+        | {"threshold": Parameter(("unit",), "smallest code at inference, theta, the same of all units")}
+    ),
+    terms=lambda s: dictionary.shared_terms(s) | firing.terms(s),
+    encode=encode,
+    loss=loss,
+    memory=start_memory,
+    update=update_memory,
+    finish=finish,
+)
+# Source: Bussmann et al. 2025, "Learning multi-level features with Matryoshka sparse autoencoders".
+MATRYOSHKA = BATCH_TOPK._replace(name="matryoshka", Settings=NestedSettings)

@@ -1,0 +1,298 @@
+"""What the dictionaries of the modern line share: settings, reconstruction, help for dead units, what is frozen.
+
+    z = (x - bd) We^T + be,  f = codes of z,  x_hat = f Wd + bd
+
+An architecture adds how codes are made of z and what keeps them sparse; every part crosses with each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from sae_jax.models import base, dead, prefixes, rows
+from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Step, Term
+from sae_jax.models.linear import product
+from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, TEXT, Unread, UserError, one_of, static, swept
+
+SQUARES = "squared input units per sample"
+PREFIXES = "nested prefixes of the units, each of which reconstructs alone: 64,256 or 1/4,1/2 or drawn:5"
+PARAMETERS = {
+    "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
+    "encoder_bias": Parameter(("unit",), "encoder bias be"),
+    "decoder_weight": Parameter(("unit", "input"), "decoder rows Wd"),
+    "decoder_bias": Parameter(("input",), "decoder bias bd, which the encoder subtracts from its input"),
+}
+
+
+@struct.dataclass
+class Settings(base.Settings):
+    """Settings of every dictionary."""
+
+    UNREAD: ClassVar[Unread] = {
+        ("rows", "unit"): ("start_norm", "encoder_start"),
+        ("prefixes", ""): ("prefix_errors",),
+        ("dead_units", "none"): ("aux", "aux_form", "pre_activation", "dead_after"),
+        ("dead_units", "auxk"): ("pre_activation",),
+        ("dead_units", "pre_activation"): ("aux", "aux_form", "dead_after"),
+        ("dead_units", "pre_activation_dead"): ("aux", "aux_form"),
+    }
+    rows: str = static("free", one_of(("free", "unit")), "decoder rows: of any norm, or held at norm 1")
+    start_norm: Any = swept(0.1, POSITIVE, "norm of the decoder rows at the start (rows free)")
+    encoder_start: str = static(
+        "unit", one_of(("unit", "decoder")), "encoder rows at the start: of norm 1, or the decoder rows themselves"
+    )
+    centre: str = static(
+        "zero", one_of(("zero", "mean", "median")), "decoder bias at the start: 0, or mean or geometric median of x"
+    )
+    prefixes: str = static("", TEXT, PREFIXES)
+    prefix_errors: str = static("mean", one_of(("mean", "sum")), "their errors' mean, or their sum as in SAELens")
+    frozen: str = static(
+        "none", one_of(("none", "decoder", "encoder", "soft")), "what stays as it starts; soft: decoder rows near it"
+    )
+    dead_units: str = static(
+        "none",
+        one_of(("none", "auxk", "pre_activation", "pre_activation_dead")),
+        "help for dead units: AuxK, or a term that lifts the pre-activations of all units or of dead ones",
+    )
+    aux: Any = swept(1 / 32, NON_NEGATIVE, "weight of AuxK")
+    aux_form: str = static("normalised", one_of(("normalised", "full")), "AuxK's error over its variance, or in full")
+    pre_activation: Any = swept(3e-6, NON_NEGATIVE, "weight of the pre-activations' distance below their thresholds")
+    dead_after: Any = swept(20_000, AT_LEAST_ONE, "samples without firing after which a unit is dead", "sample")
+    products: str = static(
+        "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
+    )
+
+
+@struct.dataclass
+class Memory:
+    """What a dictionary carries; what is off is None.
+
+    Attributes:
+        silence: DeadUnits, samples since each unit last fired.
+        rates: SparsityState, the running firing rate of every unit.
+        steering: Steering of the coefficient that a target L0 is reached by.
+        threshold: SparsityState of a single number, the running threshold of the codes at inference.
+    """
+
+    silence: Any = None
+    rates: Any = None
+    steering: Any = None
+    threshold: Any = None
+
+
+class Seen(NamedTuple):
+    """What `update` is to see of a batch.
+
+    Attributes:
+        fired: whether each unit fired on a sample of the whole batch, [d_hidden].
+        samples: of the whole batch.
+        l0: mean number of active units.
+        rates: share of the samples on which each unit fired, [d_hidden].
+        least: smallest positive code of the whole batch; infinite where there is none.
+    """
+
+    fired: Array
+    samples: Array
+    l0: Array
+    rates: Array
+    least: Array
+
+
+def init(key: Key, d_in: int, s: Settings) -> Params:
+    """Decoder rows in random directions, the encoder's along them, biases 0."""
+    norm = 1.0 if s.rows == "unit" else s.start_norm
+    params = rows.directions(key, d_in, s.d_hidden, norm, norm if s.encoder_start == "decoder" else 1.0)
+    return params | ({"decoder_start": params["decoder_weight"]} if s.frozen == "soft" else {})
+
+
+def statistics(s: Settings) -> tuple[str, ...]:
+    """Where the decoder's bias starts, unless that is 0."""
+    return () if s.centre == "zero" else (s.centre,)
+
+
+def place(params: Params, values: Mapping[str, Array], s: Settings) -> Params:
+    """The decoder's bias at the mean or the geometric median of the samples.
+
+    Source: Bricken et al. 2023, appendix "Advice for training sparse autoencoders" (geometric median).
+    """
+    return params if s.centre == "zero" else params | {"decoder_bias": jnp.asarray(values[s.centre], jnp.float32)}
+
+
+def pre_activations(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """z = (x - bd) We^T + be, [batch, d_hidden]."""
+    centred = jnp.asarray(x - params["decoder_bias"][None])
+    return product(centred.T, params["encoder_weight"].T, s.products, True) + params["encoder_bias"][None]
+
+
+def decode(params: Params, codes: Codes, s: Settings) -> Float[Array, "batch d_in"]:
+    """x_hat = f Wd + bd, [batch, d_in]."""
+    return product(jnp.asarray(codes).T, params["decoder_weight"], s.products, False) + params["decoder_bias"][None]
+
+
+def active(codes: Codes, s: Settings) -> Bool[Array, "batch d_hidden"]:
+    """Which codes count as active."""
+    return jnp.asarray(codes) != 0
+
+
+def shared_terms(s: Settings) -> dict[str, Term]:
+    """The terms of `shared_loss`, in its order."""
+    count = prefixes.drawn(s.prefixes) or len(prefixes.widths(s.prefixes, s.d_hidden))
+    of = "reconstruction term" if count == 1 else f"reconstruction term, {s.prefix_errors} over {count} prefixes"
+    terms = {"reconstruction": Term(of, SQUARES)}
+    if s.dead_units == "auxk":
+        terms["aux"] = Term("aux * error of dead units on the residual", "1" if s.aux_form == "normalised" else SQUARES)
+    if s.dead_units.startswith("pre_activation"):
+        terms["pre_activation"] = Term("pre_activation * mean sum_j max(0, theta_j - z_j) ||Wd_j||", SQUARES)
+    return terms
+
+
+def shared_loss(
+    params: Params,
+    state: Memory | None,
+    step: Step,
+    s: Settings,
+    z: Codes,
+    codes: Codes,
+    threshold: Array | None = None,
+    strength: Codes | None = None,
+) -> tuple[dict[str, Array], Seen]:
+    """The terms that every architecture has, and what its memory is to see of the batch.
+
+    Args:
+        params: as `init` returns them.
+        state: what is carried; None takes no unit for dead.
+        step: the batch, and statistics of the whole of it.
+        s: settings.
+        z: pre-activations, [batch, d_hidden].
+        codes: f, [batch, d_hidden].
+        threshold: what a unit's z must exceed for it to fire, [d_hidden]; None is 0.
+        strength: what units are chosen by, [batch, d_hidden]; None is z.
+    """
+    if s.prefixes:
+        reconstruction, residual = prefixes.reconstruction(params, codes, step, s)
+    else:
+        residual = jnp.asarray(step.target) - decode(params, codes, s)
+        reconstruction = jnp.mean(jnp.sum(jnp.square(residual), axis=1))
+    values = {"reconstruction": reconstruction}
+    silent = jnp.zeros(s.d_hidden, bool)
+    if state is not None and state.silence is not None:
+        silent = state.silence.silent >= s.dead_after
+    if s.dead_units == "auxk":
+        # The residual without the bias: dead units rebuild what the others leave.
+        error = dead.auxiliary_error if s.aux_form == "normalised" else dead.auxiliary_error_in_full
+        values["aux"] = s.aux * error(params, z, silent, residual, step.across, strength)
+    if s.dead_units.startswith("pre_activation"):
+        among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
+        theta = jnp.zeros(s.d_hidden) if threshold is None else threshold
+        values["pre_activation"] = s.pre_activation * dead.shortfall(params, z, theta, among)
+    return values, seen(codes, step)
+
+
+def seen(codes: Codes, step: Step) -> Seen:
+    """What a memory is to see of the codes of a batch."""
+    on = codes != 0
+    rates = step.across.mean(jnp.mean(on, axis=0, dtype=jnp.float32))
+    return Seen(
+        fired=rates > 0,
+        samples=step.across.sum(jnp.int32(len(codes))),
+        l0=jnp.sum(rates),
+        rates=rates,
+        least=-step.across.max(jnp.max(jnp.where(codes > 0, -codes, -jnp.inf))),
+    )
+
+
+def start_memory(s: Settings) -> Memory:
+    """What is carried where nothing but dead units is to be known."""
+    watched = s.dead_units in ("auxk", "pre_activation_dead")
+    return Memory(silence=dead.start(s.d_hidden) if watched else None)
+
+
+def update_memory(state: Memory, saw: Seen, s: Settings) -> Memory:
+    """Count the silence of every unit."""
+    if state.silence is None:
+        return state
+    return dataclasses.replace(state, silence=dead.update(state.silence, saw.fired, saw.samples))
+
+
+def gradient(params: Params, to_params: Params, s: Settings) -> Params:
+    """Without what is frozen, and for unit rows without what would only lengthen them."""
+    changed = dict(to_params)
+    if s.rows == "unit":
+        changed["decoder_weight"] = rows.tangential(params["decoder_weight"], to_params["decoder_weight"])
+    still = {"decoder": ("decoder_weight",), "encoder": ("encoder_weight", "encoder_bias"), "soft": ("decoder_start",)}
+    for name in still.get(s.frozen, ()):
+        changed[name] = jnp.zeros_like(params[name])
+    return changed
+
+
+def constrain(params: Params, state: Memory, s: Settings) -> Params:
+    """Decoder rows of norm 1, and near their start, where settings say so."""
+    decoder = params["decoder_weight"]
+    if s.frozen == "soft":
+        decoder = rows.near(decoder, params["decoder_start"])
+    return params | {"decoder_weight": rows.unit_rows(decoder) if s.rows == "unit" else decoder}
+
+
+def finish(params: Params, state: Memory, s: Settings) -> Params:
+    """Without what only the training needs."""
+    return {name: value for name, value in params.items() if name != "decoder_start"}
+
+
+def measures(s: Settings) -> dict[str, Measure]:
+    """Mean and largest code of every unit on held-out data."""
+    return {
+        "mean_activation": Measure(
+            lambda lane: jnp.mean(lane.codes, axis=0), "mean code on held-out data", "input units", ("unit",)
+        ),
+        "max_activation": Measure(
+            lambda lane: jnp.max(lane.codes, axis=0), "largest code on held-out data", "input units", ("unit",)
+        ),
+    }
+
+
+def check(s: Settings) -> None:
+    """Refuse prefixes that do not nest, and what is held twice.
+
+    Raises:
+        UserError: there are such.
+    """
+    if not prefixes.drawn(s.prefixes):
+        prefixes.widths(s.prefixes, s.d_hidden)
+
+
+def check_units(name: str, value: Any, s: Settings) -> None:
+    """Refuse more active units than there are.
+
+    Raises:
+        UserError: `value`, of a swept setting by name, exceeds d_hidden somewhere.
+    """
+    highest = 0 if value is None else float(np.max(value))
+    if highest > s.d_hidden:
+        raise UserError(f"{name} must be at most d_hidden: got {highest:g} of {s.d_hidden}; use fewer, or more units")
+
+
+# What a record of a dictionary has unless its file says otherwise.
+SHARED: dict[str, Any] = {
+    "parameters": lambda s: PARAMETERS,
+    "init": init,
+    "statistics": statistics,
+    "place": place,
+    "decode": decode,
+    "active": active,
+    "active_rule": lambda s: "code != 0",
+    "memory": start_memory,
+    "update": update_memory,
+    "finish": finish,
+    "gradient": gradient,
+    "constrain": constrain,
+    "measures": measures,
+    "exact": lambda s: {"rows": "free", "frozen": "none", "dead_units": "none", "products": "float32"},
+    "check": check,
+}

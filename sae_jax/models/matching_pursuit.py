@@ -1,0 +1,115 @@
+"""Greedy codes: k times, the decoder row that the residual lies along most is taken out of it.
+
+    r_0 = x - bd;  j = argmax_j r . Wd_j,  a = max(0, r . Wd_j);  f_j <- f_j + a,  r <- r - a Wd_j
+
+There is no encoder: rows are the same for both. They are held at norm 1, where a round takes out all that lies along
+one; SAELens lets them grow, and has two more ends than the number of rounds.
+
+Source: Mallat and Zhang 1993; as an autoencoder, SAELens 6.54.12, MatchingPursuitTrainingSAE.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from sae_jax.models import dictionary
+from sae_jax.models.base import Batch, Key, Model, Params, Step
+from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.settings import (
+    AT_LEAST_ONE,
+    NON_NEGATIVE,
+    POSITIVE,
+    TRUE_OR_FALSE,
+    Unread,
+    UserError,
+    one_of,
+    static,
+    swept,
+)
+
+
+@struct.dataclass
+class Settings(dictionary.Settings):
+    """Settings of matching pursuit."""
+
+    UNREAD: ClassVar[Unread] = dictionary.Settings.UNREAD
+    rows: str = static(
+        "unit", one_of(("unit", "free")), "decoder rows: held at norm 1, or free to grow from start_norm"
+    )
+    start_norm: Any = swept(1.0, POSITIVE, "norm of the decoder rows at the start (rows free)")
+    residual_threshold: Any = swept(
+        0.0, NON_NEGATIVE, "a sample is done once its residual's norm is below this; 0 is off", "input units", off=0.0
+    )
+    stop_at_repeat: bool = static(
+        False, TRUE_OR_FALSE, "a sample is done once a round makes no further unit active, as in SAELens"
+    )
+    k: int = static(8, AT_LEAST_ONE, "rounds: at most so many units are active on a sample", "unit")
+
+
+def init(key: Key, d_in: int, s: Settings) -> Params:
+    """Decoder rows in random directions, and their bias."""
+    return {name: value for name, value in dictionary.init(key, d_in, s).items() if not name.startswith("encoder")}
+
+
+def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """f: what the rounds have taken out, by unit."""
+    weight = params["decoder_weight"]
+
+    def one_round(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
+        residual, before, done = carry
+        along = residual @ weight.T
+        best = jnp.argmax(along, axis=1)
+        amount = jax.nn.relu(jnp.take_along_axis(along, best[:, None], axis=1))
+        amount = jnp.where(done[:, None], 0, amount)
+        codes = before + amount * jax.nn.one_hot(best, weight.shape[0], dtype=before.dtype)
+        residual = residual - amount * weight[best]
+        if s.stop_at_repeat:
+            done |= jnp.all((codes != 0) == (before != 0), axis=1)
+        if s.residual_threshold is not None:
+            squared = jax.lax.stop_gradient(jnp.sum(jnp.square(residual), axis=1))
+            done |= squared < jnp.square(s.residual_threshold)
+        return (residual, codes, done), None
+
+    start = jnp.asarray(x - params["decoder_bias"][None])
+    nothing = jnp.zeros((len(start), weight.shape[0]), start.dtype)
+    (_, codes, _), _ = jax.lax.scan(one_round, (start, nothing, jnp.zeros(len(start), bool)), None, s.k)
+    return codes
+
+
+def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
+    """The terms of the loss, and what is seen of the codes."""
+    codes = encode(params, step.x, s)
+    along = (step.x - params["decoder_bias"][None]) @ params["decoder_weight"].T
+    return dictionary.shared_loss(params, state, step, s, along, codes)
+
+
+def check(s: Settings) -> None:
+    """Refuse what `dictionary.check` does, more rounds than units, and an encoder that is to stay.
+
+    Raises:
+        UserError: there is such.
+    """
+    dictionary.check(s)
+    dictionary.check_units("k", s.k, s)
+    if s.frozen == "encoder":
+        raise UserError("matching_pursuit has no encoder: got frozen encoder; use frozen decoder, soft or none")
+
+
+MATCHING_PURSUIT = Model(
+    **dictionary.SHARED
+    | {
+        "name": "matching_pursuit",
+        "Settings": Settings,
+        "parameters": lambda s: {name: dictionary.PARAMETERS[name] for name in ("decoder_weight", "decoder_bias")},
+        "terms": dictionary.shared_terms,
+        "init": init,
+        "encode": encode,
+        "loss": loss,
+        "check": check,
+    }
+)

@@ -1,0 +1,102 @@
+"""ReLU codes under an L1 penalty.
+
+    f = relu(z),  loss = mean ||x - x_hat||^2 + l1 mean_i sum_j f_ij  (times ||Wd_j|| where l1_weights is norms)
+
+Source: Bricken et al. 2023, "Towards monosemanticity" (plain, with rows unit); Anthropic, "Circuits updates", April
+2024 (norms, with rows free).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from sae_jax.models import dictionary, rows, steering
+from sae_jax.models.base import Batch, Model, Params, Scalar, Step, Term
+from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, Unread, one_of, static, swept
+
+
+@struct.dataclass
+class Settings(dictionary.Settings):
+    """Settings of ReLU dictionaries."""
+
+    UNREAD: ClassVar[Unread] = {
+        **dictionary.Settings.UNREAD,
+        ("rows", "unit"): ("start_norm", "encoder_start", "l1_weights"),
+    }
+    l1: Any = swept(0.1, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units")
+    l1_weights: str = static("norms", one_of(("plain", "norms")), "what codes weigh in it: 1, or their rows' norms")
+    l1_warmup: Any = swept(0.05, CLOSED_UNIT, "fraction of the steps over which l1 rises linearly from 0")
+    target_l0: Any = swept(
+        0.0, NON_NEGATIVE, "active units per sample that l1 is steered to; 0 leaves it", "unit", off=0.0
+    )
+
+
+def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """f = relu(z)."""
+    return jax.nn.relu(dictionary.pre_activations(params, x, s))
+
+
+def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
+    """The terms of the loss, and what is seen of the codes."""
+    z = dictionary.pre_activations(params, step.x, s)
+    codes = jax.nn.relu(z)
+    values, seen = dictionary.shared_loss(params, state, step, s, z, codes)
+    weight = steered(state, s.l1 * step.ramp(s.l1_warmup), s)
+    return values | {"l1": weight * jnp.mean(jnp.sum(weighed(params, codes, s), axis=1))}, seen
+
+
+def weighed(params: Params, codes: Array, s: Any) -> Array:
+    """Codes, times the norms of their decoder rows where l1_weights says so."""
+    return codes * rows.norms(params["decoder_weight"])[None] if s.l1_weights == "norms" else codes
+
+
+def steered(state: Memory | None, weight: Scalar | Array, s: Any) -> Scalar | Array:
+    """The weight of the penalty: as it is set, or as it has been steered to where a target L0 is."""
+    if s.target_l0 is None or state is None:
+        return weight
+    return jnp.where(s.target_l0 > 0, steering.coefficient(state.steering), weight)
+
+
+def start_memory(s: Any) -> Memory:
+    """Dead units, and the weight that is steered: at first as it is set, beside codes half of which are active."""
+    shared = dictionary.start_memory(s)
+    return shared if s.target_l0 is None else dataclasses.replace(shared, steering=steering.start(s.l1, s.d_hidden / 2))
+
+
+def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
+    """Count silence, and steer the weight."""
+    shared = dictionary.update_memory(state, seen, s)
+    if s.target_l0 is None:
+        return shared
+    return dataclasses.replace(
+        shared, steering=steering.update(state.steering, seen.l0, jnp.maximum(s.target_l0, 1e-3))
+    )
+
+
+def check(s: Any) -> None:
+    """Refuse what `dictionary.check` does, and a target above the number of units."""
+    dictionary.check(s)
+    dictionary.check_units("target_l0", s.target_l0, s)
+
+
+RELU = Model(
+    **dictionary.SHARED
+    | {
+        "name": "relu",
+        "Settings": Settings,
+        "terms": lambda s: dictionary.shared_terms(s) | {"l1": Term("l1 * mean sum_j f_j", dictionary.SQUARES)},
+        "encode": encode,
+        "loss": loss,
+        "memory": start_memory,
+        "update": update_memory,
+        "ramp": lambda s: s.l1_warmup,
+        "check": check,
+    }
+)

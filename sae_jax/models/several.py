@@ -1,0 +1,136 @@
+"""Several architectures as one record, so that the architecture is a setting, and an axis like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from flax import struct
+
+from sae_jax.models import base
+from sae_jax.models.base import Evaluated, Measure, Model
+from sae_jax.settings import UserError, is_swept, one_of, settings_of, static
+
+JOINED = "+"
+# What a record has of functions whose last argument is the settings.
+BY_SETTINGS = (
+    *("parameters", "terms", "init", "statistics", "place", "encode", "decode", "active", "active_rule", "loss"),
+    *("memory", "update", "finish", "gradient", "constrain", "ramp", "exact"),
+)
+
+
+@functools.lru_cache(maxsize=64)
+def several(models: tuple[Model, ...]) -> Model:
+    """A record whose setting `model` says which of some models a lane is.
+
+    It has every setting of each. Those that a model does not have are not read where it is chosen, so that lanes which
+    differ in nothing else are trained once. A setting whose defaults differ is, where it is not given, that of each.
+
+    Args:
+        models: the architectures, of different names.
+
+    Raises:
+        UserError: a name is there twice, or models declare a setting of one name as different kinds.
+    """
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise UserError(f"model must not name one twice: got {', '.join(names)}; leave one")
+    Settings = _settings_of(models)
+
+    def dispatched(function: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            model, own = chosen(models, arguments[-1])
+            return getattr(model, function)(*arguments[:-1], own)
+
+        return call
+
+    def measures(s: Any) -> dict[str, Measure]:
+        model, own = chosen(models, s)
+        return {name: _of_own(models, measure) for name, measure in model.measures(own).items()}
+
+    def check_settings(s: Any) -> None:
+        model, own = chosen(models, s)
+        model.check(own)
+
+    def check_data(s: Any, low: float, high: float) -> None:
+        model, own = chosen(models, s)
+        model.check_data(own, low, high)
+
+    functions = {function: dispatched(function) for function in BY_SETTINGS}
+    return Model(
+        name=JOINED.join(names),
+        Settings=Settings,
+        measures=measures,
+        check=check_settings,
+        check_data=check_data,
+        choices=models,
+        **functions,
+    )
+
+
+def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
+    """The model that settings choose, and its own settings."""
+    model = next(one for one in models if one.name == s.model)
+    own = {}
+    for name, field in settings_of(model.Settings).items():
+        value = getattr(s, name)
+        kind: Any = type(field.default)
+        own[name] = value if is_swept(field) else kind(value)
+    return model, model.Settings(**own)
+
+
+def defaults_of(model: Model) -> dict[str, tuple[Any, ...]]:
+    """Of several models, the settings whose defaults differ: each model's own, or the first's where it has none."""
+    differing: dict[str, tuple[Any, ...]] = {}
+    for name, field in settings_of(model.Settings).items():
+        if name != "model":
+            fields = [settings_of(one.Settings).get(name, field) for one in model.choices]
+            defaults = tuple(one.default for one in fields)
+            if len(set(defaults)) > 1:
+                differing[name] = defaults
+    return differing
+
+
+def _settings_of(models: tuple[Model, ...]) -> type[base.Settings]:
+    names = [model.name for model in models]
+    fields: dict[str, Any] = {"model": static(names[0], one_of(names), "what is trained")}
+    for model in models:
+        for name, field in settings_of(model.Settings).items():
+            fields[name] = _common(name, fields[name], field) if name in fields else field
+    unread = {(name, value): others for model in models for (name, value), others in model.Settings.UNREAD.items()}
+    for model in models:
+        absent = tuple(name for name in fields if name != "model" and name not in settings_of(model.Settings))
+        unread["model", model.name] = absent
+    body = {name: dataclasses.field(default=one.default, metadata=dict(one.metadata)) for name, one in fields.items()}
+    kinds = {name: type(one.default) if not is_swept(one) else Any for name, one in fields.items()}
+    owner = type(
+        "Settings", (base.Settings,), body | {"__annotations__": kinds, "UNREAD": unread, "__doc__": "Settings."}
+    )
+    return struct.dataclass(owner)
+
+
+def _common(name: str, one: Any, other: Any) -> Any:
+    """The declaration of a setting that two models have: static where either is, and of every word of both."""
+    same = type(one.default) is type(other.default) or {type(one.default), type(other.default)} == {int, float}
+    if not same:
+        raise UserError(
+            f"models must mean the same by {name}: got a {type(one.default).__name__} and a "
+            f"{type(other.default).__name__}; sweep them one by one"
+        )
+    first = one if not is_swept(one) else other if not is_swept(other) else one
+    metadata = dict(first.metadata)
+    choices = dict.fromkeys((*one.metadata["range"].choices, *other.metadata["range"].choices))
+    if choices:
+        metadata["range"] = one_of(choices)
+    if is_swept(first):
+        offs = {one.metadata["off"], other.metadata["off"]} - {None}
+        metadata["off"] = offs.pop() if len(offs) == 1 else None
+    return dataclasses.field(default=one.default, metadata=metadata)
+
+
+def _of_own(models: tuple[Model, ...], measure: Measure) -> Measure:
+    def compute(lane: Evaluated) -> Any:
+        return measure.compute(lane._replace(settings=chosen(models, lane.settings)[1]))
+
+    return measure._replace(compute=compute)

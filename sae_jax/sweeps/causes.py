@@ -1,0 +1,85 @@
+"""Why lanes learned nothing, as far as their curves and measures show it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import xarray as xr
+
+from sae_jax.sweeps.reading import present
+
+# A lane that explains less variance than this has learned next to nothing.
+LEARNED = 0.05
+# An error has changed, or risen, where it has by more than this share of what it was.
+CHANGED, ROSE = 0.02, 0.1
+# The setting that weighs each term of the loss which can silence units.
+WEIGHTS = {"loss_kl": "beta", "loss_weight_decay": "weight_decay", "loss_l1": "l1", "loss_contractive": "contractive"}
+
+
+def unlearned(dataset: xr.Dataset) -> list[str]:
+    """Lines about lanes that explain next to nothing: one for each likely cause, with what to try.
+
+    Lanes that diverged are left out. What a Dataset does not measure, nothing is said about.
+    """
+    if "eval_explained_variance" not in dataset:
+        return []
+    explained = dataset["eval_explained_variance"]
+    # NaN where the lane's own measures are not finite: that is for others to say.
+    poor = explained.values < LEARNED
+    if "diverged_at" in dataset:
+        poor &= dataset["diverged_at"].transpose(*explained.dims).values < 0
+    there = present(dataset)
+    total, lines, left = poor.size if there is None else int(there.sum()), list[str](), poor
+    for cause, (applies, what_to_try) in _causes(dataset, explained.dims).items():
+        number = int((left & applies).sum())
+        left = left & ~applies
+        if number:
+            lines.append(
+                f"warning: {number} of {total} lanes explain less than {LEARNED:.0%} of the held-out "
+                f"variance, next to nothing{cause}; try {what_to_try}"
+            )
+    return lines
+
+
+def _causes(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> dict[str, tuple[np.ndarray, str]]:
+    """What may have kept lanes from learning, the likeliest first: where it applies [lanes], and what to try."""
+    weights = [weight for term, weight in WEIGHTS.items() if term in dataset]
+    gentler = ["a larger rho"] if "beta" in weights else []
+    gentler += [f"a lower {weight}" for weight in weights]
+    rose, falling, still = _shapes(dataset, dims)
+    silent = np.zeros_like(rose)
+    if "eval_dead_fraction" in dataset and weights:
+        silent = dataset["eval_dead_fraction"].transpose(*dims).values > 0.5
+    return {
+        ", and their error rose": (rose, "a lower learning_rate"),
+        ", and most of their units are active on no sample": (silent, _listed([*gentler, "more steps"])),
+        ", and their error was still falling at the end": (falling, "more steps"),
+        ", and their error hardly moved": (still, "a larger learning_rate, or more steps"),
+        "": (np.ones_like(rose), _listed(["more steps", *gentler])),
+    }
+
+
+def _shapes(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the error of reconstruction rose, still fell at the end, and hardly moved, each [lanes]."""
+    curve = next((dataset[name] for name in ("loss_reconstruction", "loss") if name in dataset), None)
+    if curve is None or "step" not in curve.dims:
+        nowhere = np.zeros([dataset.sizes[dim] for dim in dims], bool)
+        return nowhere, nowhere, nowhere
+    curves = curve.transpose(*dims, "step").values
+    points = np.isfinite(curves).sum(axis=-1, keepdims=True)  # What stopped early ends in NaN.
+    # A twentieth of the points at each place: a single one is as noisy as its batches.
+    wide, numbers = np.maximum(points // 20, 1), np.arange(curves.shape[-1])
+
+    def around(start: np.ndarray) -> np.ndarray:
+        chosen = (numbers >= start) & (numbers < start + wide)
+        return np.sum(np.where(chosen, np.nan_to_num(curves), 0), axis=-1) / wide[..., 0]
+
+    first, middle, last = around(np.zeros_like(points)), around(points // 2), around(np.maximum(points - wide, 0))
+    # Steps that are too large do their harm at once, and one point alone is noisy.
+    rose = last > curves[..., 0] * (1 + ROSE)
+    return rose, last < middle * (1 - CHANGED), np.abs(last - first) < CHANGED * np.abs(first)
+
+
+def _listed(what: list[str]) -> str:
+    return " or ".join([", ".join(what[:-1]), what[-1]] if len(what) > 1 else what)

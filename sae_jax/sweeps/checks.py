@@ -1,0 +1,67 @@
+"""Settings that go together neither with the devices nor with the samples, refused before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sae_jax.data import Data
+from sae_jax.settings import UserError
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.plan import Engine
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.optimizers import OPTIMIZERS
+
+
+def check_split(grid: Grid, engine: Engine, devices: int) -> None:
+    """Refuse batches that cannot be split evenly over the devices.
+
+    Raises:
+        UserError: there are some, or devices would be left over, or one batch of all samples is to be split.
+    """
+    parts = engine.data_parallel
+    if devices % parts:
+        raise UserError(
+            f"devices must be a multiple of data_parallel: got {devices} and {parts}; "
+            f"use a smaller data_parallel, or devices {-(-devices // parts) * parts}"
+        )
+    for _, lanes, _ in grid.programs():
+        training = lanes.training
+        if OPTIMIZERS[training.optimizer].full_batch and parts > 1:
+            raise UserError(
+                f"data_parallel must be 1 for optimizer {training.optimizer}, whose line search takes the whole batch "
+                f"on one device: got {parts}; use adam or sgd"
+            )
+        if training.batch_size % parts:
+            raise UserError(
+                f"batch_size must be a multiple of data_parallel: got {training.batch_size} and {parts}; "
+                f"use batch_size {-(-training.batch_size // parts) * parts}"
+            )
+
+
+def check_data(settings: LaneSettings, data: Data) -> None:
+    """Refuse settings that cannot work with the data, before anything is trained.
+
+    Raises:
+        UserError: a batch is larger than the data, an optimizer of all samples is given a stream of them, the model
+            cannot reach the values, or there is nothing to explain.
+    """
+    training = settings.training
+    full_batch = OPTIMIZERS[training.optimizer].full_batch
+    if full_batch and data.stream is not None:
+        raise UserError(
+            f"optimizer {training.optimizer} takes all samples at every step: got a stream of batches; use adam or sgd"
+        )
+    if training.batch_size > len(data.train) and data.stream is None and not full_batch:
+        raise UserError(
+            f"batch_size must be at most the number of training samples: got {training.batch_size} of "
+            f"{len(data.train)}; use {len(data.train)} or less"
+        )
+    low = min(float(split.min()) for split in (data.train, data.heldout))
+    high = max(float(split.max()) for split in (data.train, data.heldout))
+    settings.architecture.check_data(settings.model, low, high)
+    # Below, the squares of the differences are 0 in single precision.
+    if not np.max(np.ptp(data.heldout.astype(float), axis=0)) ** 2 > np.finfo(np.float32).tiny:
+        raise UserError(
+            f"held-out samples must differ, or there is no variance to explain: got {len(data.heldout)} alike; "
+            "use a larger heldout"
+        )

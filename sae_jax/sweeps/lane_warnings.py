@@ -1,0 +1,79 @@
+"""Lines about lanes that went wrong, or that stopped early, from what a finished sweep has measured of them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from sae_jax.sweeps.causes import unlearned
+from sae_jax.sweeps.plan import count
+from sae_jax.sweeps.reading import arranged, present
+
+MEAN_ACTIVATION = "eval_mean_activation"
+# A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
+STUCK = 0.1
+
+
+def warnings_of(dataset: xr.Dataset) -> list[str]:
+    """Lines about lanes that went wrong: that diverged, learned nothing, or whose units are mostly stuck at 0 or 1.
+
+    What a Dataset does not measure, nothing is said about.
+    """
+    there, lines = present(dataset := arranged(dataset)), []
+    total = dataset["loss"].isel(step=0).size if "loss" in dataset else 0
+    total = total if there is None else int(there.sum())
+    diverged = int((dataset["diverged_at"] >= 0).sum()) if "diverged_at" in dataset else 0
+    if diverged:
+        lines.append(
+            f"warning: {diverged} of {total} lanes turned non-finite and were frozen with their last finite "
+            "parameters; try a lower learning_rate, or clip_norm 1"
+        )
+    lines += unlearned(dataset)
+    stuck = _stuck_lanes(dataset)
+    if stuck:
+        lines.append(
+            f"warning: in {stuck} of {total} lanes most units are stuck at 0 or at 1, where the penalty's slope no "
+            "longer moves them; large steps outrun a long running mean: "
+            "try a lower learning_rate or ema_decay, or a longer warmup and beta_warmup"
+        )
+    return lines
+
+
+def stopped_early(dataset: xr.Dataset) -> list[str]:
+    """A line about the lanes that stopped early; none where none did, or nothing is known of it."""
+    if "stopped_at" not in dataset:
+        return []
+    steps = dataset["stopped_at"].values
+    stopped = steps[steps >= 0]
+    if not stopped.size:
+        return []
+    return [f"{stopped.size} of {count(steps.size, 'lane')} stopped early, median step {np.median(stopped):.0f}"]
+
+
+def target(dataset: xr.Dataset) -> xr.DataArray | None:
+    """rho: along its axis where it was swept, else the one value; None where no lane has such a target."""
+    rho, beta = setting_of(dataset, "rho"), setting_of(dataset, "beta")
+    return None if beta is not None and not bool((beta > 0).any()) else rho
+
+
+def setting_of(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
+    """A number among the settings: its coordinate, else the one value that config has; None without either."""
+    if name in dataset.coords:
+        return dataset[name].reset_coords(drop=True)
+    value = json.loads(dataset.attrs.get("config", "{}")).get(name)
+    return xr.DataArray(float(value)) if isinstance(value, (int, float)) else None
+
+
+def _stuck_lanes(dataset: xr.Dataset) -> int:
+    """The number of lanes most of whose units have a mean activation near 0, or near 1 where that bounds the codes."""
+    rho = target(dataset)
+    if rho is None or MEAN_ACTIVATION not in dataset or "eval_max_activation" not in dataset:
+        return 0
+    mean = dataset[MEAN_ACTIVATION]
+    bounded = dataset["eval_max_activation"].max("unit") <= 1
+    units = mean.notnull().sum("unit")
+    low = (mean < STUCK * rho).sum("unit")
+    high = ((1 - mean < STUCK * (1 - rho)) & bounded).sum("unit")
+    return int((low + high > units / 2).sum())

@@ -1,0 +1,139 @@
+"""Lanes that start from those of a finished sweep instead of at random."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from sae_jax.data.config import DataConfig
+from sae_jax.data.normalise import Normalisation
+from sae_jax.models import Model
+from sae_jax.settings import UserError, check_type, flag
+from sae_jax.storage import results
+from sae_jax.storage.states import load_states
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.keep import need_all
+from sae_jax.sweeps.reading import arranged, check_results, grid_of, present, stored_normalisation
+
+
+class Origin(NamedTuple):
+    """A finished sweep that others start from.
+
+    Attributes:
+        dataset: its results, as `arranged`.
+        grid: what it was trained over.
+        name: for messages.
+        states: what its lanes carried after their last step, by `state_name`, [cells of the program, seeds, ...]; empty
+            where that was not kept.
+    """
+
+    dataset: xr.Dataset
+    grid: Grid
+    name: str
+    states: Mapping[str, np.ndarray]
+
+
+def origin_of(
+    dataset: xr.Dataset, name: str, model: Model | None = None, states: Mapping[str, np.ndarray] | None = None
+) -> Origin:
+    """A sweep to start from, from its results.
+
+    Args:
+        dataset: its results.
+        name: for messages.
+        model: the record, where the model is none that sae_jax knows by name.
+        states: as in `Origin`; None where they were not kept.
+
+    Raises:
+        UserError: the Dataset does not name its settings, or holds neither states nor the parameters of every lane.
+    """
+    if not states:
+        need_all(dataset, flag("start_from"))
+    return Origin(arranged(dataset), grid_of(dataset, model), name, states or {})
+
+
+def origin_at(run: xr.Dataset | str | Path) -> Origin:
+    """A sweep to start from: its Dataset, or its folder, with the states of its lanes where it kept them.
+
+    Raises:
+        UserError: there is no finished run, or as `origin_of`.
+    """
+    kinds = (str, os.PathLike, xr.Dataset)
+    check_type("start_from", run, kinds, "a finished run's folder, or a Dataset", "use what sae_jax.sweep returned")
+    if isinstance(run, xr.Dataset):
+        check_results(run)
+        return origin_of(run, "the sweep")
+    return origin_of(results.load(run), str(run), states=load_states(Path(run)))
+
+
+def lanes_of(grid: Grid, origin: Origin) -> np.ndarray:
+    """The lane of a finished sweep that each lane of a grid starts from: its number, [cells, seeds].
+
+    It is the one with the same values of all settings that varied there, and the same seed.
+
+    Raises:
+        UserError: there is no such lane, or the model is another.
+    """
+    before = origin.grid
+    if before.model.name != grid.model.name:
+        raise UserError(
+            f"cannot start from {origin.name}: the model must be {before.model.name}: got {grid.model.name}; leave "
+            f"{flag('model')} out"
+        )
+    names = list(before.axes)
+    places = {tuple(values[name] for name in names): cell for cell, (_, values) in enumerate(before.cells())}
+    missing = [seed for seed in grid.seeds if seed not in before.seeds]
+    if missing:
+        raise UserError(
+            f"cannot start from {origin.name}: seeds must be among its own, {_listed(before.seeds)}: got "
+            f"{_listed(missing)}; name some of those"
+        )
+    seeds = np.asarray([before.seeds.index(seed) for seed in grid.seeds])
+    lanes = []
+    for _, values in grid.cells():
+        point = tuple(values[name] for name in names)
+        if point not in places:
+            wrong = next((name for name in names if values[name] not in before.axes[name]), names[0])
+            raise UserError(
+                f"cannot start from {origin.name}: {wrong} must be one of those that it has, "
+                f"{_listed(before.axes[wrong])}: got {values[wrong]}; name one or more of them"
+            )
+        lanes.append(places[point] * len(before.seeds) + seeds)
+    numbers = np.asarray(lanes)
+    there = present(origin.dataset)
+    if there is not None and not there.transpose(*before.dims, "seed").values.ravel()[numbers].all():
+        raise UserError(
+            f"cannot start from {origin.name}: every lane must have been trained there: got some that were not; "
+            "start from a part of it"
+        )
+    return numbers
+
+
+def normalisation_of(origin: Origin, lanes: np.ndarray, config: DataConfig) -> Normalisation | None:
+    """What was done to the samples that lanes were trained on; None where it is another rule that is asked for.
+
+    Args:
+        origin: the sweep.
+        lanes: numbers of its lanes, which share their samples.
+        config: settings of the samples that training goes on with.
+    """
+    number = int(lanes.ravel()[0])
+    _, values = list(origin.grid.cells())[number // len(origin.grid.seeds)]
+    if (values["normalize"], values["subtract_mean"]) != (config.normalize, config.subtract_mean):
+        return None
+    where = dict(zip((*origin.grid.dims, "seed"), places_of(origin, np.asarray(number)), strict=True))
+    return stored_normalisation(origin.dataset.isel(where))
+
+
+def places_of(origin: Origin, numbers: np.ndarray) -> tuple[Any, ...]:
+    """Where lanes of a sweep stand along its dimensions and seed, by their numbers."""
+    return np.unravel_index(numbers, (*map(len, origin.grid.labels.values()), len(origin.grid.seeds)))
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,206 @@
+"""A labelled Dataset, back to the grid whose lanes it holds; whoever selected, joined or transposed it meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sae_jax.data.config import DataConfig
+from sae_jax.data.normalise import STORED, Normalisation, from_arrays
+from sae_jax.models import Model, model_of
+from sae_jax.settings import UserError, check, check_type, settings_of, unknown
+from sae_jax.storage.description import lane_dims
+from sae_jax.sweeps.dataset import SUMMARY, attributes
+from sae_jax.sweeps.grid import Grid, checked, checked_seeds, fields_of
+from sae_jax.training.config import check_given
+
+OF_LANES = ("parameter", "curve", "measure")
+ENDS = ("diverged_at", "stopped_at")
+
+
+def check_results(dataset: Any) -> None:
+    """Refuse what is no Dataset that a sweep returned.
+
+    Raises:
+        UserError: it is none.
+    """
+    ours = "use what sae_jax.sweep returned, or sae_jax.results.load(FOLDER)"
+    check_type("dataset", dataset, xr.Dataset, "an xarray.Dataset", ours)
+    try:
+        lane_dims(dataset)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"dataset must be the results of a sweep: got {error}; {ours}") from None
+
+
+def arranged(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with the lanes' dimensions in front, then seed, also where a single seed was selected.
+
+    Raises:
+        UserError: it is none of a sweep.
+    """
+    check_results(dataset)
+    if "seed" in dataset.coords and "seed" not in dataset.dims:
+        names = [name for name, one in dataset.data_vars.items() if one.attrs.get("kind") in OF_LANES or name in ENDS]
+        dataset = dataset.assign({name: dataset[name].expand_dims("seed") for name in names})
+    return dataset.transpose(*lane_dims(dataset), "seed", ..., missing_dims="ignore")
+
+
+def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
+    """The grid whose lanes a Dataset holds, from its coordinates, and of what is none from its attribute config.
+
+    Args:
+        dataset: of a sweep, or parts of several.
+        model: the record, where the model is none that sae_jax knows by name.
+
+    Raises:
+        UserError: the Dataset holds no such settings, or some that are refused.
+    """
+    config = recorded(dataset, "config", dict)
+    model = model_of(
+        config.get("model", "classic") if model is None else model
+    )  # Before models had names there was one.
+    fields, dims = fields_of(model), lane_dims(dataset)
+    for name in config:
+        if name not in fields and name not in ("model", "seeds"):
+            raise unknown("setting", name, fields)
+    for dim in recorded(dataset, "axes", list):
+        if dim not in dataset.coords:
+            raise UserError(f"results must keep the coordinates of what varied: got none of {dim}; select without drop")
+    axes: dict[str, tuple[Any, ...]] = {}
+    fixed: dict[str, Any] = {}
+    along: dict[str, list[str]] = {dim: [] for dim in dims}
+    for name, field in fields.items():
+        values = dataset.coords.get(name)
+        if values is not None and values.dims:
+            if len(values.dims) > 1 or values.dims[0] not in along:
+                got = ", ".join(map(str, values.dims))
+                raise UserError(
+                    f"results must hold {name} along one dimension of the lanes: got {got}; select or merge"
+                )
+            axes[name] = tuple(check(field, value) for value in values.values.tolist())
+            along[str(values.dims[0])].append(name)
+        else:
+            value = config.get(name, field.default) if values is None else values.item()
+            fixed[name] = check(field, value)
+    for dim, names in along.items():
+        if not names:
+            raise UserError(f"results must name the settings along every dimension: got none along {dim}; add them")
+        names.sort(key=dim.__ne__)  # The one that the dimension is named after stands first.
+    if "seed" not in dataset.coords:
+        raise UserError("results must name the seeds they were trained with: got none; train them again")
+    of_data = {name: fixed.pop(name) for name in settings_of(DataConfig) if name in fixed}
+    seeds = checked_seeds(np.atleast_1d(dataset["seed"].values).tolist())
+    ordered = {name: axes[name] for names in along.values() for name in names}
+    grid = Grid(
+        model, DataConfig(**of_data), fixed, ordered, {dim: tuple(names) for dim, names in along.items()}, seeds
+    )
+    there = present(dataset)
+    checked(grid, None if there is None else there.any("seed").transpose(*grid.dims).values)
+    units = max(settings.model.d_hidden for _, settings, _ in grid.programs())
+    if dataset.sizes.get("unit", 0) < units:
+        raise UserError(
+            f"results must have as many units as their own settings, {units}: got {dataset.sizes.get('unit', 0)}; "
+            "train them again"
+        )
+    return grid
+
+
+def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] | None) -> dict[str, Any]:
+    """The settings of another grid, and what it pairs: those of an earlier one, but for those that are given.
+
+    Raises:
+        UserError: the earlier grid pairs settings along several dimensions, or a setting is given that nothing reads.
+    """
+    check_given(settings)
+    pairs = [names for names in grid.dims.values() if len(names) > 1]
+    if zip is None and len(pairs) > 1:
+        raise UserError(
+            "settings must be paired along one dimension to go on from a sweep: got "
+            f"{' and '.join(map('_'.join, pairs))}; select a part"
+        )
+    paired = zip if zip is not None else pairs[0] if pairs else ()
+    return {**grid.axes, **grid.constant, **settings, "zip": paired}
+
+
+def described(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:
+    """The Dataset with the attributes of its grid: after a selection or a union those of its parts are not."""
+    return dataset.assign_attrs({"title": dataset.attrs.get("title", "")} | attributes(grid))
+
+
+def present(dataset: xr.Dataset) -> xr.DataArray | None:
+    """Which lanes there are, over the lanes' dimensions and seed, where some are not; None where all are.
+
+    A union of sweeps may have holes: lanes that nobody trained. All that they would hold is NaN.
+    """
+    if "diverged_at" not in dataset or "seed" not in dataset["diverged_at"].dims:
+        return None
+    there = dataset["diverged_at"].notnull()
+    return None if bool(there.all()) else there.drop_attrs()
+
+
+def summaries(dataset: xr.Dataset, program: int) -> list[Any]:
+    """By what the samples of a program are known again.
+
+    Args:
+        dataset: the program's part of a Dataset.
+        program: its number, where the Dataset has its summaries as an attribute, as earlier versions wrote them.
+    """
+    if SUMMARY not in dataset.coords:
+        return recorded(dataset, "data", list)[program : program + 1]
+    texts = np.unique(dataset[SUMMARY].values.astype(str).ravel())
+    return [_parsed(text) for text in texts.tolist() if text not in ("", "nan")]
+
+
+def stored_normalisation(part: xr.Dataset) -> Normalisation | None:
+    """What was done to the samples of a program, from its part of a Dataset; None where that is not stored."""
+    stored = {name: part[name] for name, _, _ in STORED.values() if name in part}
+    if any(set(one.dims) - {"input"} for one in stored.values()):
+        return None
+    width = next((int(one.notnull().sum()) for one in stored.values() if one.dims), 0)
+    return from_arrays({name: one.values for name, one in stored.items()}, width)
+
+
+def alike(summary: list[float | str], expected: Any, exactly: bool = False) -> bool:
+    """Whether two summaries of samples agree.
+
+    Args:
+        summary, expected: as `Data.summary` returns them; the second one may be anything.
+        exactly: to the last digit; else but for what rounding differs between machines. A digest that only one of them
+            has, as earlier versions wrote none, says nothing.
+    """
+    if not isinstance(expected, list):
+        return False
+    (numbers, digests), (others, theirs) = (
+        ([one for one in some if isinstance(one, float)], [one for one in some if isinstance(one, str)])
+        for some in (summary, expected)
+    )
+    if len(others) + len(theirs) < len(expected) or (digests and theirs and digests != theirs):
+        return False
+    tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-4, "atol": 1e-6}
+    return len(others) == len(numbers) and bool(np.allclose(numbers, others, **tolerance))
+
+
+def recorded(dataset: xr.Dataset, name: str, kind: type) -> Any:
+    """An attribute of a Dataset that was written as JSON.
+
+    Raises:
+        UserError: it is none.
+    """
+    value = _parsed(dataset.attrs.get(name))
+    if not isinstance(value, kind):
+        raise UserError(
+            f"results must name the settings they were trained with: got an attribute {name} that is not readable; "
+            "train them again"
+        )
+    return value
+
+
+def _parsed(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None

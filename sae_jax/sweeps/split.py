@@ -1,0 +1,268 @@
+"""Which lanes of a grid are trained: not those that are equal to others, nor those of an earlier sweep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from sae_jax.data.config import DataConfig
+from sae_jax.models import MODELS
+from sae_jax.settings import UserError, flag, unread
+from sae_jax.sweeps.dataset import SUMMARY, Frame, put, variables_of
+from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.plan import count
+from sae_jax.sweeps.program import Point, Program
+from sae_jax.sweeps.reading import alike, arranged, grid_of, present, summaries
+from sae_jax.training.config import TrainingSettings
+from sae_jax.training.lane import windows
+
+# The attribute that names the sweep whose lanes were trained on.
+STARTED_FROM = "started_from"
+# What a lane is, its seed aside: the values of the settings that it reads.
+Key = tuple[Any, ...]
+
+
+class Earlier(NamedTuple):
+    """A sweep that is extended.
+
+    Attributes:
+        dataset: its results, as `arranged`.
+        grid: what it was trained over.
+        name: for messages.
+        cells_per_block: how its lanes were packed; 0 where that is not known, or differed.
+    """
+
+    dataset: xr.Dataset
+    grid: Grid
+    name: str
+    cells_per_block: int = 0
+
+
+class Group(NamedTuple):
+    """Lanes that are trained by one program: some cells of a point, each with the same seeds.
+
+    Attributes:
+        point: its number among the combinations of the program dimensions.
+        cells: positions among the point's cells, [cells].
+        seeds: positions among the grid's seeds, [seeds].
+    """
+
+    point: int
+    cells: np.ndarray
+    seeds: np.ndarray
+
+
+class Split(NamedTuple):
+    """The lanes of a grid, by where they come from.
+
+    Attributes:
+        groups: those that are trained.
+        equal: cells, numbered as `Grid.cells` gives them, whose lanes are those of another cell: {cell: the other}.
+        known: number of the earlier sweep's lane, [cells, seeds]; -1 where it has none.
+        lines: what there is to say of it.
+    """
+
+    groups: list[Group]
+    equal: dict[int, int]
+    known: np.ndarray
+    lines: list[str]
+
+
+def split(grid: Grid, earlier: Earlier | None, samples: Sequence[list[float | str]]) -> Split:
+    """Sort the lanes of a grid.
+
+    Args:
+        grid: what is wanted.
+        earlier: the sweep that it extends, if any.
+        samples: summary of each point's samples.
+
+    Raises:
+        UserError: the earlier sweep has lanes that the grid has not, or other samples.
+    """
+    every = list(grid.cells())
+    first, equal = first_alike(grid)
+    known = np.full((len(every), len(grid.seeds)), -1)
+    if earlier:
+        _match(grid, earlier, first, known, samples)
+    points = points_of(grid)
+    groups: list[Group] = []
+    for point in range(len(samples)):
+        missing: dict[tuple[int, ...], list[int]] = {}
+        for position, cell in enumerate(np.flatnonzero(points == point).tolist()):
+            seeds = tuple(np.flatnonzero(known[cell] < 0).tolist())
+            if cell not in equal and seeds:
+                missing.setdefault(seeds, []).append(position)
+        groups += [Group(point, np.asarray(cells), np.asarray(seeds)) for seeds, cells in missing.items()]
+    lines = _equal_lines(grid, [values for _, values in every], equal)
+    if earlier:
+        trained = sum(len(group.cells) * len(group.seeds) for group in groups)
+        taken = int(np.sum(known >= 0))
+        lines.append(f"extending {earlier.name}: {count(taken, 'lane')} taken from it, {trained} to train")
+    return Split(groups, equal, known, lines)
+
+
+def first_alike(grid: Grid) -> tuple[dict[Key, int], dict[int, int]]:
+    """The first cell of every kind, and the cells that equal an earlier one: {cell: the one that it equals}."""
+    keys = [_key(grid, values) for _, values in grid.cells()]
+    first: dict[Key, int] = {}
+    for cell, key in enumerate(keys):
+        first.setdefault(key, cell)
+    return first, {cell: first[key] for cell, key in enumerate(keys) if first[key] != cell}
+
+
+def fill(frame: Frame, earlier: Earlier, lanes: Split) -> None:
+    """Put the lanes of an earlier sweep where they belong.
+
+    A term of the loss that was off in all of them, and is not here, was 0.
+    """
+    points, dataset, lanes_before = points_of(frame.grid), earlier.dataset, (*earlier.grid.dims, "seed")
+    for number, point in enumerate(frame.points):
+        [cells] = np.nonzero(points == number)
+        places, seeds = np.nonzero(lanes.known[cells] >= 0)
+        if not places.size:
+            continue
+        rows = np.unravel_index(lanes.known[cells][places, seeds], [dataset.sizes[dim] for dim in lanes_before])
+        steps = windows(point.settings.training.steps)
+        inside: dict[str, Any] = {
+            "step": np.searchsorted(dataset["step"].values, steps),
+            "unit": slice(point.settings.model.d_hidden),
+            "input": slice(point.data.train.shape[1]),
+        }
+        values = {}
+        for name, variable in variables_of(point.settings, point.data.truth).items():
+            if name in dataset or variable.kind == "curve":
+                source = dataset[name] if name in dataset else 0 * dataset["loss"]
+                own = {dim: inside[dim] for dim in variable.dims}
+                values[name] = source.isel(own).values[rows].astype(variable.dtype)
+        put(frame, point, values, places, seeds)
+
+
+def sameness(earlier: Earlier, points: Sequence[Point], programs: Sequence[Program]) -> str:
+    """In what a grid that was trained in parts equals the one that is trained at once."""
+    before, now = earlier.cells_per_block, {program.plan.cells_per_block for program in programs}
+    alike = {jax.tree.structure(settings) for _, settings, _ in earlier.grid.programs()}
+    if not alike <= {jax.tree.structure(point.settings) for point in points}:
+        return "the whole equals one training to 1e-5 relative: a term is on that was off before"
+    if now <= {before}:
+        return (
+            f"the whole equals one training in blocks of {count(before, 'cell')}, as all of its lanes are, to the bit"
+        )
+    sizes = f"new lanes are in blocks of {' and '.join(map(str, sorted(now)))}"
+    others = f"in blocks of {before}" if before else "as was not recorded"
+    return f"the whole equals one training to 1e-5 relative: {sizes}, the others {others}"
+
+
+def lane_keys(grid: Grid, dataset: xr.Dataset) -> dict[tuple[Key, int], int]:
+    """The lanes that a Dataset holds: (what it is, its seed) -> its number, the seeds fastest."""
+    some, lanes = present(dataset), {}
+    there = None if some is None else some.transpose(*grid.dims, "seed").values.ravel()
+    for cell, (_, values) in enumerate(grid.cells()):
+        key = _key(grid, values)
+        for place, seed in enumerate(grid.seeds):
+            lane = cell * len(grid.seeds) + place
+            if there is None or there[lane]:
+                lanes[key, seed] = lane
+    return lanes
+
+
+def earlier_sweep(dataset: xr.Dataset, name: str, model: Any = None) -> Earlier:
+    """A sweep to extend, from its results.
+
+    Args:
+        dataset: its results.
+        name: for messages.
+        model: the record, where the model is none that sae_jax knows by name.
+
+    Raises:
+        UserError: the Dataset does not name its settings.
+    """
+    earlier = Earlier(arranged(dataset), grid_of(dataset, model), name)
+    if STARTED_FROM in dataset.attrs:
+        origin = dataset.attrs[STARTED_FROM]
+        raise UserError(
+            f"cannot extend {name}: its lanes must have started at random: got some that start from {origin}; train "
+            f"the others with {flag('start_from')} {origin}, and merge"
+        )
+    return earlier
+
+
+def _match(
+    grid: Grid, earlier: Earlier, first: Mapping[Key, int], known: np.ndarray, samples: Sequence[list[float | str]]
+) -> None:
+    """Find the earlier sweep's lanes among those of the grid."""
+    if earlier.grid.model.name != grid.model.name:
+        raise UserError(
+            f"cannot extend: the model must be that of {earlier.name}: got {grid.model.name}; use "
+            f"{earlier.grid.model.name}, or begin a new sweep"
+        )
+    seeds = {seed: place for place, seed in enumerate(grid.seeds)}
+    points, points_before = points_of(grid), points_of(earlier.grid)
+    pairs: dict[tuple[int, int], int] = {}
+    for (key, seed), lane in lane_keys(earlier.grid, earlier.dataset).items():
+        cell, _ = divmod(lane, len(earlier.grid.seeds))
+        if key not in first or seed not in seeds:
+            raise UserError(
+                f"cannot extend: the grid must hold every lane of {earlier.name}: got one without "
+                f"{_lane_name(earlier.grid, cell, seed)}; name all of its values, and those to add"
+            )
+        known[first[key], seeds[seed]] = lane
+        pairs.setdefault((int(points[first[key]]), int(points_before[cell])), cell)
+    for (point, before), cell in pairs.items():
+        where = np.unravel_index(cell, [len(labels) for labels in earlier.grid.labels.values()])
+        part = earlier.dataset.isel(dict(zip(earlier.grid.dims, where, strict=True)))
+        # Earlier versions computed them in another precision.
+        exactly = SUMMARY in part.coords
+        if not any(alike(samples[point], one, exactly) for one in summaries(part, before)):
+            raise UserError(
+                f"cannot extend: the samples must be those of {earlier.name}: got others; "
+                "put the same back, or begin a new sweep"
+            )
+
+
+def _key(grid: Grid, values: Mapping[str, Any]) -> Key:
+    ignored = _unread(grid, values)
+    return tuple(None if name in ignored else value for name, value in sorted(values.items()))
+
+
+def _unread(grid: Grid, values: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a cell that are not read, with the setting that says so.
+
+    A record of one's own may read what the model does not that it was made from: of it nothing is believed.
+    """
+    known = grid.model.choices or MODELS.get(grid.model.name) is grid.model
+    of_model = grid.model.Settings.UNREAD if known else {}
+    return unread({**DataConfig.UNREAD, **TrainingSettings.UNREAD, **of_model}, values)
+
+
+def points_of(grid: Grid) -> np.ndarray:
+    """The number of every cell's point, as `Grid.programs` orders them, [cells]; within it cells keep their order."""
+    sizes = {dim: len(labels) for dim, labels in grid.labels.items()}
+    numbers = np.arange(int(np.prod(list(grid.program_dims.values()), dtype=int))).reshape(
+        [size if dim in grid.program_dims else 1 for dim, size in sizes.items()]
+    )
+    return np.broadcast_to(numbers, tuple(sizes.values())).ravel()
+
+
+def _equal_lines(grid: Grid, cells: Sequence[Mapping[str, Any]], equal: Mapping[int, int]) -> list[str]:
+    """How many lanes are equal to others, by the settings that they do not read."""
+    reasons: Counter[str] = Counter()
+    for cell, other in equal.items():
+        ignored = _unread(grid, cells[cell])
+        differing = [name for name in ignored if cells[cell][name] != cells[other][name]]
+        deciding = dict.fromkeys(f"{ignored[name]} {cells[cell][ignored[name]]}" for name in differing)
+        verb = "does" if len(deciding) == 1 else "do"
+        reasons[f"{' and '.join(differing)}, which {' and '.join(deciding)} {verb} not read"] += len(grid.seeds)
+    total = len(cells) * len(grid.seeds)
+    return [f"{number} of {total} lanes differ only in {reason}: trained once" for reason, number in reasons.items()]
+
+
+def _lane_name(grid: Grid, cell: int, seed: int) -> str:
+    index = np.unravel_index(cell, [len(labels) for labels in grid.labels.values()])
+    places = dict(zip(grid.dims, index, strict=True))
+    point = {name: grid.axes[name][places[dim]] for dim, names in grid.dims.items() for name in names}
+    return ", ".join(f"{name} {value}" for name, value in {**point, "seed": seed}.items())

@@ -1,0 +1,206 @@
+"""The state that lanes start with: as a finished sweep left it, whole or its parameters alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sae_jax.settings import UserError
+from sae_jax.storage.arrays import Opener
+from sae_jax.sweeps.origin import Origin, places_of
+from sae_jax.sweeps.split import first_alike, points_of
+from sae_jax.training.config import LaneSettings
+from sae_jax.training.lane import LaneState
+from sae_jax.training.step import TrainState, init_state
+
+STEP = ".step"
+
+
+class Start(NamedTuple):
+    """Where the lanes of a program start.
+
+    Attributes:
+        origin: the sweep whose lanes they start from.
+        lanes: numbers of those, [cells, seeds].
+        continued: whether the optimizer's state, the step and what the model carries go on; else parameters alone do.
+        step: steps that were taken before, which batches, noise and schedules go on from; 0 where parameters alone do.
+    """
+
+    origin: Origin
+    lanes: np.ndarray
+    continued: bool
+    step: int
+
+
+def start_of(origin: Origin, lanes: np.ndarray, settings: LaneSettings, d_in: int) -> Start:
+    """Where the lanes of a program start.
+
+    Their states go on where they are of the same kinds and shapes, which those of another optimizer are not.
+
+    Args:
+        origin, lanes: as in `Start`.
+        settings: of the program.
+        d_in: number of inputs.
+
+    Raises:
+        UserError: the parameters are of other shapes.
+    """
+    wanted = _shapes(settings, d_in)
+    parameters = {path: shape for path, shape in wanted.items() if path.startswith(".params")}
+    first = lanes.ravel()[:1]
+    if origin.states:
+        _, program, *_ = _state_rows(origin, first)[0]
+        has = {
+            name.removeprefix(str(program)): (values.shape[2:], values.dtype.kind)
+            for name, values in origin.states.items()
+            if name.startswith(state_name(program, "."))
+        }
+    else:
+        has = {path: (_parameter(origin, path, first).shape[1:], "f") for path in parameters}
+    for path, (shape, _) in parameters.items():
+        before = has.get(path, ((), ""))[0]
+        if before != shape:
+            raise UserError(
+                f"cannot start from {origin.name}: {_name_of(path)} must be {_by(before)}, as it is there: got "
+                f"{_by(shape)} here; use the same d_hidden, and samples of as many inputs"
+            )
+    continued = has.keys() == wanted.keys() and all(has[path] == wanted[path] for path in wanted)
+    if not continued:
+        return Start(origin, lanes, False, 0)
+    steps = _state_leaf(origin, STEP, np.unique(lanes))
+    return Start(origin, lanes, True, int(steps.max()))
+
+
+def started(start: Start, lane: LaneState, places: tuple[np.ndarray, np.ndarray]) -> LaneState:
+    """Lanes before their first step here, as they were left there.
+
+    Args:
+        start: where they start.
+        lane: as they would start at random, [blocks, cells_per_block, ...].
+        places: positions among the program's cells and among the seeds, [blocks, cells_per_block].
+    """
+    numbers = start.lanes[places]
+    paths, tree = jax.tree_util.tree_flatten_with_path(lane.train)
+
+    def leaf(path: Any, at_random: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        if not at_random.size or not (start.continued or name.startswith(".params")):
+            return at_random
+        return (_state_leaf if start.origin.states else _parameter)(start.origin, name, numbers)
+
+    train: TrainState = jax.tree.unflatten(tree, [leaf(path, value) for path, value in paths])
+    stopping = lane.stopping
+    if stopping.best_params is not None:
+        stopping = dataclasses.replace(stopping, best_params=train.params)
+    return LaneState(train, stopping)
+
+
+def in_words(starts: Sequence[Start]) -> str:
+    """What a sweep starts from, and what of it goes on."""
+    origin = starts[0].origin
+    if all(start.continued for start in starts):
+        return (
+            f"starting from {origin.name}: parameters, running means and the optimizer go on after step "
+            f"{starts[0].step:,}; schedules span all steps"
+        )
+    reason = "its states do not fit this optimizer" if origin.states else "it was trained without --keep-state"
+    return f"starting from {origin.name}: from its parameters alone, since {reason}; steps count from 0"
+
+
+def put_states(
+    states: dict[str, np.ndarray],
+    opened: Opener,
+    program: int,
+    sizes: tuple[int, int],
+    values: Mapping[str, np.ndarray],
+    places: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Put what finished lanes carry where it belongs.
+
+    Args:
+        states: arrays by `state_name`, changed.
+        opened: finds or makes them.
+        program: number of the combination of program dimensions.
+        sizes: its cells and seeds.
+        values: arrays of the lanes by name, [lanes, ...]; those that are named by a path are such states.
+        places: positions of the lanes among its cells and among the seeds, [lanes].
+    """
+    for path, value in values.items():
+        if path.startswith(".") and value.size:
+            name = state_name(program, path)
+            states[name] = opened(name, (*sizes, *value.shape[1:]), value.dtype)
+            states[name][places] = value
+
+
+def state_name(program: int, path: str) -> str:
+    """By what an array of a program's training states is known: `2.opt_state[1].mu['encoder_weight']`."""
+    return f"{program}{path}"
+
+
+def _shapes(settings: LaneSettings, d_in: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of every array that a lane carries, by its path."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), settings)
+    names = settings.architecture.statistics(settings.model)
+    statistics = {name: jax.ShapeDtypeStruct((d_in,), np.float32) for name in names}
+    state = jax.eval_shape(
+        lambda key, values, found: init_state(key, values, d_in, found), jax.random.key(0), one, statistics
+    )
+    return {
+        jax.tree_util.keystr(path): (leaf.shape, leaf.dtype.kind)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if leaf.size
+    }
+
+
+def _parameter(origin: Origin, path: str, numbers: np.ndarray) -> np.ndarray:
+    """A parameter of some lanes, without what it is filled up with where others are larger."""
+    name = _name_of(path)
+    if name not in origin.dataset:
+        return np.zeros((*numbers.shape, 0), np.float32)
+    values = origin.dataset[name].values[places_of(origin, numbers)]
+    filled = ~np.isnan(values.reshape(-1, *values.shape[numbers.ndim :])[0])
+    for axis in range(filled.ndim):
+        others = tuple(one for one in range(filled.ndim) if one != axis)
+        length = int(np.count_nonzero(filled.any(axis=others)))
+        values = values[(*(slice(None),) * (numbers.ndim + axis), slice(length))]
+    return values
+
+
+def _state_rows(origin: Origin, numbers: np.ndarray) -> list[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
+    """Where the states of lanes lie: of every program (which of them, its number, positions, seeds)."""
+    _, equal = first_alike(origin.grid)
+    points = points_of(origin.grid)
+    positions = np.empty(len(points), int)
+    for point in np.unique(points):
+        positions[points == point] = np.arange(np.count_nonzero(points == point))
+    cells, seeds = np.divmod(numbers, len(origin.grid.seeds))
+    cells = np.vectorize(lambda cell: equal.get(cell, cell), otypes=[int])(cells)
+    return [
+        (chosen, int(point), positions[cells[chosen]], seeds[chosen])
+        for point in np.unique(points[cells])
+        for chosen in [points[cells] == point]
+    ]
+
+
+def _state_leaf(origin: Origin, path: str, numbers: np.ndarray) -> np.ndarray:
+    """An array of the training states of some lanes."""
+    result: np.ndarray | None = None
+    for chosen, program, positions, seeds in _state_rows(origin, numbers):
+        values = origin.states[state_name(program, path)]
+        if result is None:
+            result = np.empty((*numbers.shape, *values.shape[2:]), values.dtype)
+        result[chosen] = values[positions, seeds]
+    assert result is not None
+    return result
+
+
+def _name_of(path: str) -> str:
+    return path.removeprefix(".params['").removesuffix("']")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]" if shape else "there, and is not"

@@ -1,0 +1,66 @@
+"""Shapes of what users pass: refused in one line where they do not fit the parameters, which would else broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from sae_jax.data.checks import as_array
+from sae_jax.settings import UserError, received
+from sae_jax.training.config import LaneSettings, check_lane
+
+
+def check_samples(samples: Any, params: Mapping[str, Any], settings: LaneSettings) -> Any:
+    """Samples as an array, traced or NumPy's: [samples, d_in] of real numbers, d_in the parameters' own.
+
+    Raises:
+        UserError: they are not, or the parameters or the settings are none.
+    """
+    return _checked(samples, "samples", "input", params, settings)
+
+
+def check_codes(codes: Any, params: Mapping[str, Any], settings: LaneSettings) -> Any:
+    """Codes as an array, traced or NumPy's: [samples, d_hidden] of real numbers, d_hidden the parameters' own.
+
+    Raises:
+        UserError: they are not, or the parameters or the settings are none.
+    """
+    return _checked(codes, "codes", "unit", params, settings)
+
+
+def width_of(dim: str, params: Mapping[str, Any], settings: LaneSettings) -> int | None:
+    """How many inputs ("input") or units ("unit") the parameters have; None where none of them is over these."""
+    declared = settings.architecture.parameters(settings.model)
+    sizes = (
+        params[name].shape[parameter.dims.index(dim)]
+        for name, parameter in declared.items()
+        if name in params and dim in parameter.dims
+    )
+    return next(map(int, sizes), None)
+
+
+def _checked(values: Any, what: str, dim: str, params: Mapping[str, Any], settings: LaneSettings) -> Any:
+    check_lane(settings)
+    _check_params(params, settings)
+    width = width_of(dim, params, settings)
+    columns = dim if width is None else width
+    if not isinstance(values, jax.Array):
+        values = as_array(values, what, f"[samples, {columns}]")
+    shape, dtype = values.shape, values.dtype
+    if len(shape) != 2 or width not in (None, shape[1]):
+        names = ", ".join(f"{name} {list(value.shape)}" for name, value in params.items() if "weight" in name)
+        fix = "for one sample use x[None]" if tuple(shape) == (width,) else "these parameters take no others"
+        raise UserError(f"{what} must be an array [samples, {columns}] for {names}: got shape {list(shape)}; {fix}")
+    if dtype.kind not in "fiub" and dtype.name != "bfloat16":
+        raise UserError(f"{what} must be real numbers: got dtype {dtype}; convert them to float32")
+    return values
+
+
+def _check_params(params: Any, settings: LaneSettings) -> None:
+    declared = settings.architecture.parameters(settings.model)
+    arrays = isinstance(params, Mapping) and all(hasattr(value, "shape") for value in params.values())
+    if not arrays or not set(params) & set(declared):
+        names = ", ".join(declared)
+        raise UserError(f"params must hold arrays by name, {names}: got {received(params)}; use those of a lane")

@@ -1,0 +1,263 @@
+"""Every public function with every kind of wrong value in each of its arguments, in a process without test hooks.
+
+Run as a program, it prints what each call ended in: tests annotate more strictly than users are.
+"""
+
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import xarray as xr
+
+import sae_jax
+
+RUN = Path(__file__).parent / "storage" / "runs" / "format1"
+TABLE = np.random.default_rng(0).uniform(size=(40, 3)).astype(np.float32)
+
+
+class Tensor:
+    """Of a library that refuses to lend it."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("on another device")
+
+
+# By name: the value, and a word that must stand in the message about it.
+VALUES = {
+    "nothing": (None, "[Nn]one"),
+    "text": ("nonsense", "nonsense"),
+    "empty text": ("", r"''|got \.;|directory: $"),
+    "whole number": (7, "7"),
+    "negative number": (-3, "-3"),
+    "fraction": (2.5, r"2\.5"),
+    "nan": (float("nan"), "nan"),
+    "complex number": (1j, "1j"),
+    "truth": (True, "True"),
+    "date": (datetime.date(2000, 1, 2), "date"),
+    "class": (dict, "class dict"),
+    "function": (print, "function print"),
+    "dict": ({"a": 1}, "a"),
+    "object": (object(), "object"),
+    "generator": ((one for one in (1, 2)), "generator"),
+    "bytes": (b"nonsense", "nonsense"),
+    "empty list": ([], ""),
+    "ragged list": ([[0.1], [0.2, 0.3]], ""),
+    "list of texts": (["nonsense"], ""),
+    "number in an array": (np.array(7), r"7|shape \[\]"),
+    "one axis": (np.arange(5.0), ""),
+    "three axes": (np.zeros((2, 2, 2)), ""),
+    "empty array": (np.zeros((0, 3)), ""),
+    "another width": (np.zeros((6, 9)), ""),
+    "objects": (np.array([[1, "a", None]], object), ""),
+    "complex": (TABLE.astype(complex), ""),
+    "dates": (TABLE.astype("datetime64[s]"), ""),
+    "texts": (TABLE.astype(str), ""),
+    "masked": (np.ma.array(TABLE, mask=TABLE > 0.5), ""),
+    "tensor": (Tensor(), ""),
+    "dataset": (xr.Dataset({"a": 1}), ""),
+}
+ANY_AXES = {"one axis", "three axes", "empty array", "another width"}
+
+
+def cases():
+    """By function: (it, arguments that it takes, {argument: (what messages may call it, values that it takes)})."""
+    settings = sae_jax.lane_settings(d_hidden=2, batch_size=4, steps=1)
+    noisy = sae_jax.lane_settings(d_hidden=2, corruption="masking", noise=0.5)
+    key = jax.random.key(0)
+    state = sae_jax.init_state(key, settings, 3)
+    codes, dataset = TABLE[:, :2], sae_jax.results.load(RUN)
+    run = sae_jax.open(RUN)
+    lane = run.pareto()[0]
+    model, of_lane = ("model", {"nothing"}), ("settings", set())
+    path = {"text", "empty text"}
+    sweep = {
+        "data": ("data|samples", {"another width"}),
+        "model": ("model", set()),
+        "seeds": ("seeds", {"whole number"}),
+        "zip": ("zip", {"empty list", "empty array"}),
+        "devices": ("devices", {"whole number", "number in an array"}),
+        "data_parallel": ("data_parallel|devices", set()),
+        "lanes_per_chunk": ("lanes_per_chunk", {"whole number", "number in an array"}),
+        "cells_per_block": ("cells_per_block", {"whole number", "number in an array"}),
+        "blocks": ("blocks", set()),
+        "observers": ("observers", {"empty list"}),
+        "progress": ("progress", {"nothing", "truth"}),
+        "start_from": ("start_from|run|dataset", {"nothing"}),
+        "rho": ("rho", set()),
+        "nonsense": ("nonsense", None),
+    }
+    unit = {"whole number", "negative number", "fraction", "nan", "number in an array", *ANY_AXES}
+    return {
+        "sweep": (sae_jax.sweep, {"data": TABLE, "steps": 1, "batch_size": 4, "progress": False}, sweep),
+        "extend": (
+            sae_jax.extend,
+            {"dataset": dataset},
+            {
+                "dataset": ("dataset", set()),
+                "data": ("data|samples", {"nothing", "another width"}),
+                "model": model,
+                "seeds": ("seeds", {"nothing", "whole number"}),
+                "zip": ("zip", {"nothing", "empty list", "empty array"}),
+                "observers": ("observers", {"empty list"}),
+                "rho": ("rho", set()),
+                "nonsense": ("nonsense", None),
+            },
+        ),
+        "merge": (
+            lambda first, model=None: sae_jax.merge(first, model=model),
+            {"first": dataset},
+            {"first": ("dataset", set()), "model": model},
+        ),
+        "lane_settings": (
+            sae_jax.lane_settings,
+            {},
+            {"model": ("model", set()), "rho": ("rho", set()), "nonsense": ("nonsense", None)},
+        ),
+        "as_data": (
+            sae_jax.as_data,
+            {"samples": TABLE},
+            {
+                "samples": ("samples", {"another width"}),
+                "config": ("config", set()),
+                "name": ("name", path),
+                "labels": ("labels", {"nothing"}),
+                "normalisation": ("normalisation", {"nothing"}),
+            },
+        ),
+        "load": (
+            sae_jax.load,
+            {"config": sae_jax.DataConfig(dataset="digits")},
+            {"config": ("config", set()), "normalisation": ("normalisation", {"nothing"})},
+        ),
+        "open": (sae_jax.open, {"run": dataset}, {"run": ("run|dataset|folder", set()), "model": model}),
+        "load_lane": (sae_jax.load_lane, {"path": "nowhere"}, {"path": ("path|nonsense|", set()), "model": model}),
+        "batch_indices": (
+            sae_jax.batch_indices,
+            {"key": key, "step": 0, "samples": 9, "batch_size": 3},
+            {
+                "key": ("key", set()),
+                "step": ("step", unit),
+                "samples": ("samples", {"whole number"}),
+                "batch_size": ("batch_size", {"whole number"}),
+            },
+        ),
+        "keys_of": (sae_jax.keys_of, {}, {"key": ("key", set())}),
+        "init_state": (
+            sae_jax.init_state,
+            {"key": key, "settings": settings, "d_in": 3},
+            {
+                "key": ("key", set()),
+                "settings": of_lane,
+                "d_in": ("d_in", {"whole number"}),
+                "statistics": ("statistics", {"nothing", "dict", "dataset"}),
+            },
+        ),
+        "train_step": (
+            sae_jax.train_step,
+            {"settings": noisy, "state": state, "batch": TABLE, "noise_key": key},
+            {
+                "settings": of_lane,
+                "state": ("state", set()),
+                "batch": ("samples", {"empty array"}),
+                "axis_name": ("axis", {"nothing"}),
+                "noise_key": ("noise_key", set()),
+            },
+        ),
+        "encode": (
+            sae_jax.encode,
+            {"params": state.params, "x": TABLE, "settings": settings},
+            {"params": ("params", set()), "x": ("samples", {"empty array"}), "settings": of_lane},
+        ),
+        "decode": (
+            sae_jax.decode,
+            {"params": state.params, "codes": codes, "settings": settings},
+            {"params": ("params", set()), "codes": ("codes", set()), "settings": of_lane},
+        ),
+        "evaluate": (
+            sae_jax.evaluate,
+            {"params": state.params, "x": TABLE, "settings": settings},
+            {"params": ("params", set()), "x": ("samples", {"empty array"}), "settings": of_lane},
+        ),
+        "fit": (
+            sae_jax.fit,
+            {"settings": settings, "train": TABLE, "heldout": TABLE, "key": key},
+            {
+                "settings": of_lane,
+                "train": ("train", set()),
+                "heldout": ("heldout", set()),
+                "key": ("key", set()),
+            },
+        ),
+        "kl_divergence": (
+            sae_jax.kl_divergence,
+            {"rho": 0.1, "mean_activation": TABLE[0]},
+            {"rho": ("rho", set()), "mean_activation": ("mean_activation", unit)},
+        ),
+        "kl_penalty": (
+            sae_jax.kl_penalty,
+            {"activity": TABLE, "mean_activation": TABLE[0], "rho": 0.1, "beta": 1.0},
+            {
+                "activity": ("activity", {"empty array"}),
+                "mean_activation": ("mean_activation", set()),
+                "rho": ("rho", set()),
+                "beta": ("beta", unit),
+            },
+        ),
+        "results.load": (sae_jax.results.load, {}, {"folder": ("folder", set())}),
+        "results.save": (
+            sae_jax.results.save,
+            {"dataset": dataset, "folder": "/proc/nowhere"},
+            {"dataset": ("dataset|axes", set()), "folder": ("folder", path)},
+        ),
+        "tasks.apply": (
+            sae_jax.tasks.apply,
+            {"task": "denoising", "dataset": dataset},
+            {
+                "task": ("task", set()),
+                "dataset": ("dataset", set()),
+                "options": ("options", set()),
+                "data": ("data", {"nothing"}),
+                "devices": ("devices", {"whole number"}),
+                "model": model,
+            },
+        ),
+        "DataConfig": (
+            sae_jax.DataConfig,
+            {},
+            {"heldout": ("heldout", set()), "samples": ("samples", {"whole number", "number in an array"})},
+        ),
+        "Run.lane": (run.lane, {}, {"seed": ("seed", set()), "rho": ("rho", set()), "nonsense": ("nonsense", None)}),
+        "Run.best": (run.best, {}, {"measure": ("measure", set()), "at": (r"\bat\b|measure", {"nothing"})}),
+        "Run.pareto": (run.pareto, {}, {"sparsity": ("measure", set()), "quality": ("measure", set())}),
+        "Run.data_config": (run.data_config, {"lane": lane}, {"lane": ("lane", set()), "nonsense": ("nonsense", None)}),
+        "TrainedLane.encode": (lane.encode, {}, {"x": ("samples", set())}),
+        "TrainedLane.decode": (lane.decode, {}, {"codes": ("codes", set())}),
+        "TrainedLane.reconstruct": (lane.reconstruct, {}, {"x": ("samples", set())}),
+        "TrainedLane.save": (lane.save, {}, {"path": ("path", path)}),
+    }
+
+
+def main():
+    """Print how every call ends: the names of its error's classes, and its message."""
+    ends = []
+    for function, (call, good, arguments) in cases().items():
+        for argument, (noun, taken) in arguments.items():
+            # An argument that there is none of is wrong whatever its value is.
+            values = {"whole number": VALUES["whole number"]} if taken is None else VALUES
+            for name, (value, shown) in values.items():
+                if name in (taken or ()):
+                    continue
+                try:
+                    call(**good | {argument: value})
+                    classes, message = [], ""
+                except Exception as error:
+                    classes, message = [one.__name__ for one in type(error).__mro__], str(error)
+                ends.append([function, argument, name, noun, shown if taken is not None else "", classes, message])
+    json.dump(ends, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What a process of several prints of its runtime's lines."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sae_jax import UserError
+from sae_jax.commands import cluster
+from sae_jax.commands.cluster import LOST, MARK, READER, Launch
+
+GREETING = b"[Gloo] Rank 1 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n"
+INTERLEAVED = (
+    b"[Gloo] Rank [Gloo] Rank 2 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n"
+    b"3 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n"
+    b"\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [
+        (GREETING + INTERLEAVED, b""),
+        (GREETING + b"plan: 3 lanes\n", b"plan: 3 lanes\n"),
+        (b"warning: 3 peer ranks\n\n", b"warning: 3 peer ranks\n\n"),
+        (b"F1128 18:00:00.1 coordination_service.cc:1] lost\nand its page\n" + MARK, LOST.encode()),
+    ],
+    ids=["greetings", "greetings and our own", "our own alone", "the end"],
+)
+def test_greetings_of_the_runtime_are_not_printed_and_its_end_is_one_line(written, printed):
+    reader = [sys.executable, "-c", READER, LOST, MARK.decode()]
+    done = subprocess.run(reader, input=written, capture_output=True, check=True)
+    assert (done.stderr, done.stdout) == (printed, b"")
+
+
+@pytest.mark.parametrize("port", [0, 99999])
+def test_a_port_that_no_machine_has_is_refused(port):
+    with pytest.raises(UserError, match=rf"must have a port in \[1, 65535\]: got host:{port}; choose another port"):
+        Launch(coordinator=f"host:{port}")
+
+
+def test_a_port_that_another_program_has_is_refused_by_the_process_that_would_listen_there():
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # As the runtime's own.
+        other.bind(("", 0))
+        other.listen()
+        place = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"free here: got {place}: Address already in use; choose another port"):
+            cluster._check_port(Launch(coordinator=place, processes=2, process_id=0))
+        cluster._check_port(Launch(coordinator=place, processes=2, process_id=1))
+    cluster._check_port(Launch(coordinator=place, processes=2, process_id=0))
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_who_is_waited_for_is_said_and_the_wait_ends_in_a_line(comes, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(cluster.distributed, "MEETING_SECONDS", 0.2)
+    monkeypatch.setattr(cluster.os, "_exit", codes.append)
+    with cluster._meeting(Launch(coordinator="host:7777", processes=3)) as met:
+        time.sleep(0.1)
+        if comes:
+            met()
+        time.sleep(0.4)
+    said = ["waiting for all 3 processes of this run to meet at host:7777"]
+    rule = "error: all 3 processes of this run must meet at host:7777 within 0.2 s"
+    said += [] if comes else [f"{rule}: got fewer; start them all, or correct --coordinator"]
+    assert capsys.readouterr().err.splitlines() == said and codes == ([] if comes else [2])
+
+
+def test_an_abort_of_the_runtime_ends_with_the_code_of_a_failure():
+    code = (
+        "import os, threading; from sae_jax.commands.cluster import _end_without_core\n"
+        "_end_without_core(); threading.Thread(target=os.abort).start(); threading.Event().wait(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -1,0 +1,127 @@
+"""The commands that read a finished run: its table, and its figures drawn again."""
+
+import re
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from sae_jax import DataConfig
+from sae_jax import sweep as train_all
+from sae_jax.commands import draw, sweep, table
+from sae_jax.storage import results
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    folder.mkdir()
+    data, short = DataConfig(dataset="digits", samples=100), {"steps": 3, "d_hidden": 3, "batch_size": 20}
+    results.save(train_all(data, seeds=2, rho=[0.05, 0.1], beta=[0.5, 1.0], **short), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_table_of_a_run_is_printed_in_every_format(run, capsys):
+    table.main([str(run), "--format", "csv", "latex", "markdown", "--by", "rho", "--measure", "eval_mean_activation"])
+    csv, latex, markdown = capsys.readouterr().out.split("\n\n", 2)
+    rho = results.load(run)["eval_mean_activation"].astype(float).mean(("beta", "unit")).values[1]
+    assert csv.splitlines()[0] == ",".join(["rho", *(f"eval_mean_activation{end}" for end in ("", "_sd", "_n"))])
+    cells = [float(word) for word in csv.splitlines()[2].split(",")]
+    assert cells == pytest.approx([0.1, rho.mean(), rho.std(ddof=1), 2], rel=1e-5)
+    assert latex.startswith("% \\usepackage{booktabs}") and "\\end{tabular}" in latex
+    assert markdown.startswith("| rho | mean activation |") and "every seed is a mean over beta (2 values)" in markdown
+
+
+def test_tables_are_written_to_files(run, workplace, capsys):
+    table.main([str(run), "--format", "csv", "--out", "one.txt", "--select", "beta=1"])
+    assert list(pd.read_csv("one.txt")["rho"]) == [0.05, 0.1]
+    table.main([str(run), "--format", "csv", "latex", "--out", "tables/two.txt"])
+    assert sorted(path.name for path in (workplace / "tables").iterdir()) == ["two.csv", "two.tex"]
+    assert capsys.readouterr().out.split() == ["one.txt", "tables/two.csv", "tables/two.tex"]
+
+
+def test_figures_that_a_sweep_does_not_draw_are_drawn_later(workplace, capsys):
+    short = ["--dataset", "digits", "--samples", "100", "--steps", "3", "--d-hidden", "3", "--batch-size", "20"]
+    sweep.main([*short, "--rho", ".1", "--beta", "1", "--seeds", "2", "--figures", "False", "--name", "later"])
+    assert "summary.csv" in capsys.readouterr().out
+    assert not (workplace / "runs/later/figures").exists()
+    draw.main(["later"])
+    drawn = {path.name for path in (workplace / "runs/later/drawn").iterdir()}
+    assert drawn == {"curves.png", "filters_best.png", "filters.png", "mean_activation.png"}
+
+
+def test_chosen_figures_are_drawn_again_with_their_fonts(run, workplace, capsys):
+    words = ["--figure", "frontier", "filters", "--format", "pdf", "svg", "png", "--style", "paper", "--out", "drawn"]
+    draw.main([str(run), *words])
+    files = sorted(path.name for path in (workplace / "drawn").iterdir())
+    assert files == [f"{name}.{kind}" for name in ("filters", "frontier") for kind in ("pdf", "png", "svg")]
+    said = capsys.readouterr().out
+    assert "caption: held-out data against sparsity, along rho" in said and "drawn/frontier.pdf" in said
+    pdf = (workplace / "drawn" / "frontier.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf and b"CreationDate" not in pdf
+    svg = (workplace / "drawn" / "frontier.svg").read_text()
+    assert "<text" not in svg and "<path" in svg
+    width = float(re.search(r'<svg[^>]* width="([\d.]+)pt"', svg)[1])
+    assert width == pytest.approx(3.35 * 72, abs=0.5)
+    draw.main([str(run), *words])
+    assert (workplace / "drawn" / "frontier.pdf").read_bytes() == pdf
+    assert (workplace / "drawn" / "frontier.svg").read_text() == svg
+
+
+def test_by_itself_it_draws_what_a_sweep_draws_into_a_folder_of_its_own(run, capsys):
+    draw.main([str(run), "--select", "rho=.05", "seed=0"])
+    drawn = {path.name for path in (run / "drawn").iterdir()}
+    names = ("curves", "filters", "filters_best", "heatmaps", "mean_activation", "frontier")
+    assert drawn == {f"{name}.png" for name in names} and not (run / "figures").exists()
+    assert matplotlib.image.imread(run / "drawn" / "curves.png").std() > 0.01
+
+
+@pytest.mark.parametrize("main", [table.main, draw.main], ids=["table", "draw"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], " needs the folder of one finished run, before its flags: got none; see runs/"),
+        (["nowhere"], "a finished run's folder must hold results.nc: got nowhere"),
+        (["RUN", "--measure", "eval_lo"], "unknown measure eval_lo: did you mean eval_l0?"),
+        (["RUN", "--measure"], "--measure needs a value: got none"),
+        (["RUN", "--select", "rho=.3"], "--select: rho must be a value of the run: got '.3'; use one of 0.05, 0.1"),
+        (["RUN", "--format", "docx"], "--format: format must be one of"),
+        (["RUN", "--out", "a", "b"], "--out takes one value: got 2 (a b); leave one"),
+        (["RUN", "--stlye", "paper"], "unknown flag --stlye"),
+    ],
+)
+def test_what_the_run_does_not_have_is_refused_in_one_line(main, words, says, run, workplace, capsys):
+    refused(main, words, says, run, workplace, capsys)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "says"),
+    [
+        (table.main, ["RUN", "--by", "roh"], "unknown axis roh: did you mean rho?"),
+        (table.main, ["RUN", "--out", "RUN"], "--out must be writable"),
+        (draw.main, ["RUN", "--figure", "fronter"], "unknown figure fronter: did you mean frontier?"),
+        (draw.main, ["RUN", "--figure", "curves", "--measure", "eval_l0"], "measure eval_l0 is shown by heatmaps and"),
+        (draw.main, ["RUN", "--style", "poster"], "--style: style must be one of screen, paper: got 'poster'"),
+        (draw.main, ["RUN", "--out", "file"], "--out must be writable: got file: file is no folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_words_are_refused_in_one_line(main, words, says, run, workplace, capsys):
+    refused(main, words, says, run, workplace, capsys)
+
+
+def refused(main, words, says, run, workplace, capsys):
+    """A command ends in one line with exit code 2, and nothing is written."""
+    (workplace / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main([str(run) if word == "RUN" else word for word in words])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and not said.out
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and says in said.err
+    assert [path.name for path in workplace.iterdir()] == ["file"]
