@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FEWEST_FILES = 64
+COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 CACHE_TROUBLE = re.compile(
     r"Error (?P<action>reading|writing) persistent compilation cache entry for '(?P<program>.*)': "
     r"\w+: (\[Errno \d+\] )?(?P<reason>.*?)(: '.*')?",
@@ -34,7 +35,7 @@ CACHE_TROUBLE = re.compile(
 
 
 def set_up() -> None:
-    """Keep compiled programs in the user's cache, unless JAX was told of another place.
+    """Keep compiled programs in the user's cache, unless the variables of JAX name another place or time.
 
     A cache that cannot be used costs time alone: a line says so, and what was cut short there is compiled again.
 
@@ -44,7 +45,8 @@ def set_up() -> None:
     _check_open_files()
     if jax.config.values["jax_compilation_cache_dir"] is None and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        if COMPILE_TIME.upper() not in os.environ:
+            jax.config.update(COMPILE_TIME, 0.1)
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
 
 

@@ -13,7 +13,7 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.normalise import STORED, Normalisation, from_arrays
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check, check_type, settings_of, unknown
-from sae_jax.storage.description import lane_dims
+from sae_jax.storage.description import lane_dims, with_settings
 from sae_jax.sweeps.dataset import SUMMARY, attributes
 from sae_jax.sweeps.grid import Grid, checked, checked_seeds, fields_of
 from sae_jax.training.config import check_given
@@ -127,8 +127,11 @@ def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] 
 
 
 def described(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:
-    """The Dataset with the attributes of its grid: after a selection or a union those of its parts are not."""
-    return dataset.assign_attrs({"title": dataset.attrs.get("title", "")} | attributes(grid))
+    """The Dataset with its grid's attributes: those of its parts are not, after a selection or a union.
+
+    Settings that an earlier version did not have become coordinates, as they are attributes.
+    """
+    return with_settings(dataset.assign_attrs({"title": dataset.attrs.get("title", "")} | attributes(grid)))
 
 
 def present(dataset: xr.Dataset) -> xr.DataArray | None:

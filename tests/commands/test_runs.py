@@ -192,9 +192,9 @@ def copies(folder, tmp_path):
     return place
 
 
-def size_of_abandoned(folder):
-    """Of the files of the two runs that are cleared, in words; their records name versions, whose texts differ."""
-    files = [path for name in ("left", "noted") for path in (folder / name).rglob("*") if path.is_file()]
+def size_of_abandoned(folder, *names):
+    """Of the files of runs that are cleared, in words; their records name versions, whose texts differ."""
+    files = [path for name in names or ("left", "noted") for path in (folder / name).rglob("*") if path.is_file()]
     return f"{sum(path.stat().st_size for path in files) / 1e3:.0f} kB"
 
 
@@ -202,7 +202,8 @@ def test_runs_are_listed_with_their_state_and_size(copies, capsys):
     runs.main(["--runs", str(copies)])
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     states = {row[0]: row[1:3] for row in rows if row}
-    assert states["left"] == ["unfinished", "52 kB"] and states["noted"] == ["unfinished", "52 kB"]
+    for name in ("left", "noted"):
+        assert states[name] == ["unfinished", size_of_abandoned(copies, name)]
     assert states["finished"][0] == "finished" and states["drawing"][0] == "unfinished (has results)"
     assert set(states) == {"left", "noted", "finished", "drawing"}
 
