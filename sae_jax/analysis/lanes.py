@@ -16,6 +16,7 @@ from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
 from sae_jax.models.base import Params
 from sae_jax.settings import UserError
+from sae_jax.storage.description import PARAMETERS_SEED, names_of_kind, parameters_of
 from sae_jax.sweeps.devices import choose_devices
 from sae_jax.sweeps.mapping import map_lanes
 from sae_jax.sweeps.plan import devices_that_fit
@@ -88,12 +89,15 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
         devices: how many devices to use; 0 is all.
         model: the record, where the model is none that sae_jax knows by name.
 
+    Returns:
+        The lanes whose parameters are there: of the best seed of every cell alone, where no others were kept.
+
     Raises:
         UserError: the Dataset does not name its settings or is not what they say, or its data cannot be loaded or are
             not those it was trained on.
     """
     dataset, chosen = arranged(dataset), choose_devices(devices)
-    grid, there = grid_of(dataset, model), present(dataset)
+    grid, there = grid_of(dataset, model), _with_parameters(dataset)
     shape, lane_dims = grid.shape, (*grid.lane_dims, "seed")
     labels = {dim: grid.labels[dim] for dim in grid.lane_dims} | {"seed": grid.seeds}
     # The seeds are the fastest axis of the lanes.
@@ -121,8 +125,12 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
                 f"got {dataset.sizes.get('input', 0)}; train them again"
             )
         diverged = _variable(part, "diverged_at", lane_dims).values.ravel()[places] >= 0
-        params = _params(part, lane_dims, settings, samples.train.shape[1])
-        flat = {name: values.reshape(-1, *values.shape[len(shape) :])[places] for name, values in params.items()}
+        # Where the best seed's alone were kept, a cell's lanes have one place among the parameters.
+        every_seed = any("seed" in part[name].dims for name in names_of_kind(part, "parameter"))
+        over = lane_dims if every_seed else lane_dims[:-1]
+        params = _params(part, over, settings, samples.train.shape[1])
+        rows = places if every_seed else places // len(grid.seeds)
+        flat = {name: values.reshape(-1, *values.shape[len(over) :])[rows] for name, values in params.items()}
         _check_finite(flat, diverged)
         # A lane's codes of all samples, and as much again while they are worked on.
         lane_bytes = (
@@ -134,6 +142,15 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
     if not programs:
         raise UserError("results must hold a lane: got a part of them that nobody trained; select another")
     return programs
+
+
+def _with_parameters(dataset: xr.Dataset) -> xr.DataArray | None:
+    """Which lanes have parameters, over the lanes' dimensions and seed; None where all have."""
+    there = present(dataset)
+    if parameters_of(dataset) == "all":
+        return there
+    best = (dataset[PARAMETERS_SEED] == dataset["seed"]).transpose(*dataset["diverged_at"].dims)
+    return best if there is None else best & there
 
 
 def _variable(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataArray:

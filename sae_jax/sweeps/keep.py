@@ -47,15 +47,23 @@ def keep_parameters(dataset: xr.Dataset, keep: str, opened: Opener) -> xr.Datase
     return fewer
 
 
-def need_all(dataset: xr.Dataset, task: str) -> None:
-    """Refuse a run that has not kept the parameters of all lanes.
+def need_parameters(dataset: xr.Dataset, use: str, of: str = "best") -> None:
+    """Refuse a run that has not kept the parameters that a use needs.
+
+    Args:
+        dataset: of the run.
+        use: what needs them, for the message.
+        of: all lanes; or best, one lane of every cell at least.
 
     Raises:
         UserError: it has not.
     """
-    if parameters_of(dataset) != "all":
-        what = "those of the best seed of every cell alone" if parameters_of(dataset) == "best" else "none"
+    kept = parameters_of(dataset)
+    if kept == "none" or (kept == "best" and of == "all"):
+        what = "those of the best seed of every cell alone" if kept == "best" else "none"
+        whose = "every lane" if of == "all" else "a lane of every cell"
+        fix = "all" if of == "all" else "best or all"
         raise UserError(
-            f"{task} needs the parameters of every lane: got a run that kept {what} (--keep {parameters_of(dataset)}); "
-            "train it again with --keep all"
+            f"{use} needs the parameters of {whose}: got a run that kept {what} (--keep {kept}); "
+            f"train it again with --keep {fix}"
         )

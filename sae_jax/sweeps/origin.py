@@ -17,7 +17,7 @@ from sae_jax.settings import UserError, check_type, flag
 from sae_jax.storage import results
 from sae_jax.storage.states import load_states
 from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.keep import need_all
+from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, grid_of, present, stored_normalisation
 
 
@@ -53,7 +53,7 @@ def origin_of(
         UserError: the Dataset does not name its settings, or holds neither states nor the parameters of every lane.
     """
     if not states:
-        need_all(dataset, flag("start_from"))
+        need_parameters(dataset, flag("start_from"), of="all")
     return Origin(arranged(dataset), grid_of(dataset, model), name, states or {})
 
 

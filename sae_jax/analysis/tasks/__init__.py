@@ -18,7 +18,7 @@ from sae_jax.models import Model
 from sae_jax.settings import check_type, check_whole, unknown
 from sae_jax.sweeps.dataset import labels
 from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.keep import need_all
+from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, described, grid_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def measure(
     from sae_jax.analysis.style import drawing
 
     check_results(dataset)
-    need_all(dataset, f"task {task}")
+    need_parameters(dataset, f"task {task}")
     module = importlib.import_module(f"{__name__}.{TASKS[task]}") if isinstance(TASKS[task], str) else TASKS[task]
     dataset = arranged(dataset)
     grid, programs = grid_of(dataset, model), trained(dataset, data, devices, model)
