@@ -110,13 +110,20 @@ def batch_axis(mesh: Mesh) -> str | None:
 
 
 def place(tree: Any, mesh: Mesh, split: bool) -> Any:
-    """Put a pytree, which every process holds whole, on the mesh: split over its leading axis, or a copy everywhere."""
+    """Put a pytree on the mesh: split over its leading axis, or a copy everywhere.
+
+    Every process holds its arrays whole, but for those that lie there already.
+    """
     sharding = NamedSharding(mesh, PartitionSpec(LANES) if split else PartitionSpec())
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
-    )
+
+    def placed(leaf: Any) -> Array:
+        if isinstance(leaf, Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return leaf
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(placed, tree)
 
 
 def copied_bytes(tree: Any, devices: list[jax.Device]) -> int:

@@ -57,11 +57,18 @@ def ended(running, seconds=240):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The sweep that the others are held to: one process, four devices."""
+def folder(tmp_path_factory):
+    """Where the sweep is that the others are held to: one process, four devices."""
     folder = tmp_path_factory.mktemp("alone")
-    [(code, _, complaint)] = ended(start(folder, [*GRID, "--devices", "4", "--name", "run"]))
+    words = [*GRID, "--devices", "4", "--keep-state", "True", "--name", "run"]
+    [(code, _, complaint)] = ended(start(folder, words))
     assert (code, complaint) == (0, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The sweep that the others are held to."""
     return results.load(folder / "runs" / "run")
 
 
@@ -81,6 +88,21 @@ def test_many_processes_train_what_one_does(alone, processes, devices, data_para
         xr.testing.assert_equal(together, alone)
     for name, values in alone.data_vars.items():
         np.testing.assert_allclose(together[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--extend", "run", "--rho", "0.05", "0.1", "0.2"], ["--start-from", "run", "--steps", "60"]],
+    ids=["extend", "start from"],
+)
+def test_many_processes_go_on_from_what_one_has_trained(words, folder, tmp_path):
+    words, loaded = ["-m", "experiments.sweep", *words, "--figures", "False", "--runs", str(folder / "runs")], []
+    for processes, devices in ((1, 4), (2, 2)):
+        named = [*words, "--devices", str(devices), "--name", f"{tmp_path.name}{processes}"]
+        for code, _, complaint in ended(run_together(tmp_path, [named] * processes)):
+            assert (code, complaint) == (0, "")
+        loaded.append(results.load(folder / "runs" / named[-1]))
+    xr.testing.assert_equal(*loaded)
 
 
 def test_processes_that_are_asked_to_end_go_on_together_to_the_same_bits(tmp_path):
