@@ -24,7 +24,7 @@ NAME = f"sae_jax-{PROJECT['version']}"
 FILES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "sae_jax").rglob("*") if path.suffix != ".pyc"]
 # Figures, curves, checkpoints and other people's data sets: what neither `import sae_jax` nor --help may wait for.
 HEAVY = {
-    *("matplotlib", "sklearn", "skimage", "orbax", "tensorflow_datasets", "scipy.optimize", "xarray", "pandas"),
+    *("matplotlib", "sklearn", "skimage", "orbax", "tensorflow_datasets", "scipy", "xarray", "pandas"),
     "h5netcdf",
 }
 

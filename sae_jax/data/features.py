@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from scipy.special import ndtri
 
 from sae_jax.data.sampling import Tree
 from sae_jax.models.base import Scalar
@@ -105,4 +104,6 @@ def full_rank(rng: np.random.Generator, features: int, scale: float) -> Float[np
 
 def thresholds(probabilities: Float[np.ndarray, " features"]) -> Float[np.ndarray, " features"]:
     """Phi^-1(1 - p): what a standard normal number exceeds with a probability p."""
+    from scipy.special import ndtri
+
     return -ndtri(probabilities)

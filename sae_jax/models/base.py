@@ -110,6 +110,15 @@ class Across(NamedTuple):
         """Maximum over the devices."""
         return self._over(jax.lax.pmax, tree)
 
+    def gather(self, value: Array) -> Array:
+        """What each of the devices has computed, in their order, [devices, ...]."""
+        value = jax.lax.stop_gradient(value)
+        return value[None] if self.axis is None else jax.lax.all_gather(value, self.axis)
+
+    def device(self) -> Array | int:
+        """The number of this device among them."""
+        return 0 if self.axis is None else jax.lax.axis_index(self.axis)
+
     def _over(self, collective: Callable[..., Any], tree: Any) -> Any:
         tree = jax.lax.stop_gradient(tree)
         return tree if self.axis is None else collective(tree, self.axis)
@@ -168,6 +177,8 @@ class Model(NamedTuple):
         finish: (parameters, memory, settings) -> parameters of the finished lane.
         gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
         constrain: (parameters, memory, settings) -> parameters, after it.
+        renew: (parameters, what was seen, settings) -> (parameters after the step with units that begin anew; by name,
+            which of their values are new, so that the optimizer forgets what it knew of them).
         measures: settings -> {name: Measure} beside those that every model has.
         ramp: settings -> fraction of the steps over which the loss still changes by schedules.
         exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
@@ -193,6 +204,7 @@ class Model(NamedTuple):
     place: Callable[[Params, Mapping[str, Array], Any], Params] = _unchanged
     gradient: Callable[[Params, Params, Any], Params] = lambda params, gradient, settings: gradient
     constrain: Callable[[Params, Any, Any], Params] = _unchanged
+    renew: Callable[[Params, Any, Any], tuple[Params, dict[str, Array]]] = lambda params, seen, settings: (params, {})
     measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
     ramp: Callable[[Any], Scalar] = lambda settings: 0.0
     exact: Callable[[Any], dict[str, Any]] = lambda settings: {}

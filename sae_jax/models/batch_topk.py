@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, firing, memory, topk
 from sae_jax.models.base import Batch, Parameter, Params, Step
-from sae_jax.models.dictionary import PREFIXES, Memory, Seen
+from sae_jax.models.dictionary import PREFIXES
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest_of_batch
 from sae_jax.settings import HALF_OPEN_UNIT, TEXT, Unread, one_of, static, swept
 

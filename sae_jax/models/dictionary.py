@@ -7,22 +7,34 @@ An architecture adds how codes are made of z and what keeps them sparse; every p
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from sae_jax.models import base, dead, prefixes, rows
-from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Step, Term
+from sae_jax.models import base, dead, prefixes, resampling, rows
+from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Scalar, Step, Term
+from sae_jax.models.dictionary_memory import Memory, Seen, seen, start_memory, update_memory
 from sae_jax.models.linear import product
-from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, TEXT, Unread, UserError, one_of, static, swept
+from sae_jax.settings import (
+    AT_LEAST_ONE,
+    CLOSED_UNIT,
+    NON_NEGATIVE,
+    POSITIVE,
+    TEXT,
+    Unread,
+    UserError,
+    one_of,
+    static,
+    swept,
+)
 
 SQUARES = "squared input units per sample"
 PREFIXES = "nested prefixes of the units, each of which reconstructs alone: 64,256 or 1/4,1/2 or drawn:5"
+RESAMPLING = ("resample_times", "resample_span")
 PARAMETERS = {
     "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
     "encoder_bias": Parameter(("unit",), "encoder bias be"),
@@ -38,10 +50,11 @@ class Settings(base.Settings):
     UNREAD: ClassVar[Unread] = {
         ("rows", "unit"): ("start_norm", "encoder_start"),
         ("prefixes", ""): ("prefix_errors",),
-        ("dead_units", "none"): ("aux", "aux_form", "pre_activation", "dead_after"),
-        ("dead_units", "auxk"): ("pre_activation",),
-        ("dead_units", "pre_activation"): ("aux", "aux_form", "dead_after"),
-        ("dead_units", "pre_activation_dead"): ("aux", "aux_form"),
+        ("dead_units", "none"): ("aux", "aux_form", "pre_activation", "dead_after", *RESAMPLING),
+        ("dead_units", "auxk"): ("pre_activation", *RESAMPLING),
+        ("dead_units", "pre_activation"): ("aux", "aux_form", "dead_after", *RESAMPLING),
+        ("dead_units", "pre_activation_dead"): ("aux", "aux_form", *RESAMPLING),
+        ("dead_units", "resampling"): ("aux", "aux_form", "pre_activation"),
     }
     rows: str = static("free", one_of(("free", "unit")), "decoder rows: of any norm, or held at norm 1")
     start_norm: Any = swept(0.1, POSITIVE, "norm of the decoder rows at the start (rows free)")
@@ -58,51 +71,18 @@ class Settings(base.Settings):
     )
     dead_units: str = static(
         "none",
-        one_of(("none", "auxk", "pre_activation", "pre_activation_dead")),
-        "help for dead units: AuxK, or a term that lifts the pre-activations of all units or of dead ones",
+        one_of(("none", "auxk", "pre_activation", "pre_activation_dead", "resampling")),
+        "help for dead units: AuxK, a term that lifts pre-activations of all units or dead ones, or a new start",
     )
     aux: Any = swept(1 / 32, NON_NEGATIVE, "weight of AuxK")
     aux_form: str = static("normalised", one_of(("normalised", "full")), "AuxK's error over its variance, or in full")
     pre_activation: Any = swept(3e-6, NON_NEGATIVE, "weight of the pre-activations' distance below their thresholds")
     dead_after: Any = swept(20_000, AT_LEAST_ONE, "samples without firing after which a unit is dead", "sample")
+    resample_times: Any = swept(4, AT_LEAST_ONE, "how often dead units begin anew")
+    resample_span: Any = swept(0.5, CLOSED_UNIT, "fraction of the steps over which they do, evenly apart")
     products: str = static(
         "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
     )
-
-
-@struct.dataclass
-class Memory:
-    """What a dictionary carries; what is off is None.
-
-    Attributes:
-        silence: DeadUnits, samples since each unit last fired.
-        rates: SparsityState, the running firing rate of every unit.
-        steering: Steering of the coefficient that a target L0 is reached by.
-        threshold: SparsityState of a single number, the running threshold of the codes at inference.
-    """
-
-    silence: Any = None
-    rates: Any = None
-    steering: Any = None
-    threshold: Any = None
-
-
-class Seen(NamedTuple):
-    """What `update` is to see of a batch.
-
-    Attributes:
-        fired: whether each unit fired on a sample of the whole batch, [d_hidden].
-        samples: of the whole batch.
-        l0: mean number of active units.
-        rates: share of the samples on which each unit fired, [d_hidden].
-        least: smallest positive code of the whole batch; infinite where there is none.
-    """
-
-    fired: Array
-    samples: Array
-    l0: Array
-    rates: Array
-    least: Array
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
@@ -192,33 +172,12 @@ def shared_loss(
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold
         values["pre_activation"] = s.pre_activation * dead.shortfall(params, z, theta, among)
-    return values, seen(codes, step)
-
-
-def seen(codes: Codes, step: Step) -> Seen:
-    """What a memory is to see of the codes of a batch."""
-    on = codes != 0
-    rates = step.across.mean(jnp.mean(on, axis=0, dtype=jnp.float32))
-    return Seen(
-        fired=rates > 0,
-        samples=step.across.sum(jnp.int32(len(codes))),
-        l0=jnp.sum(rates),
-        rates=rates,
-        least=-step.across.max(jnp.max(jnp.where(codes > 0, -codes, -jnp.inf))),
-    )
-
-
-def start_memory(s: Settings) -> Memory:
-    """What is carried where nothing but dead units is to be known."""
-    watched = s.dead_units in ("auxk", "pre_activation_dead")
-    return Memory(silence=dead.start(s.d_hidden) if watched else None)
-
-
-def update_memory(state: Memory, saw: Seen, s: Settings) -> Memory:
-    """Count the silence of every unit."""
-    if state.silence is None:
-        return state
-    return dataclasses.replace(state, silence=dead.update(state.silence, saw.fired, saw.samples))
+    saw = seen(codes, step)
+    if s.dead_units == "resampling":
+        silent &= resampling.due(step, s.resample_times, s.resample_span)
+        centred = step.target - params["decoder_bias"][None]
+        saw = saw._replace(replaced=silent, replacement=resampling.choose(residual, centred, silent, step.across))
+    return values, saw
 
 
 def gradient(params: Params, to_params: Params, s: Settings) -> Params:
@@ -240,6 +199,18 @@ def constrain(params: Params, state: Memory, s: Settings) -> Params:
     return params | {"decoder_weight": rows.unit_rows(decoder) if s.rows == "unit" else decoder}
 
 
+def renew(params: Params, saw: Seen, s: Settings, **start: Scalar) -> tuple[Params, dict[str, Array]]:
+    """The parameters with the units anew that a step has resampled, and which of their values are new.
+
+    Args:
+        params: after the step.
+        saw: of its batch.
+        s: settings.
+        start: of other parameters by unit, where their start is not 0.
+    """
+    return (params, {}) if saw.replaced is None else resampling.renew(params, saw, s.rows == "unit", start)
+
+
 def finish(params: Params, state: Memory, s: Settings) -> Params:
     """Without what only the training needs."""
     return {name: value for name, value in params.items() if name != "decoder_start"}
@@ -258,13 +229,15 @@ def measures(s: Settings) -> dict[str, Measure]:
 
 
 def check(s: Settings) -> None:
-    """Refuse prefixes that do not nest, and what is held twice.
+    """Refuse prefixes that do not nest, and rows that are to stay and to begin anew.
 
     Raises:
         UserError: there are such.
     """
     if not prefixes.drawn(s.prefixes):
         prefixes.widths(s.prefixes, s.d_hidden)
+    if s.dead_units == "resampling" and s.frozen != "none":
+        raise UserError(f"dead_units resampling needs rows that may change: got frozen {s.frozen}; use frozen none")
 
 
 def check_units(name: str, value: Any, s: Settings) -> None:
@@ -292,6 +265,7 @@ SHARED: dict[str, Any] = {
     "finish": finish,
     "gradient": gradient,
     "constrain": constrain,
+    "renew": renew,
     "measures": measures,
     "exact": lambda s: {"rows": "free", "frozen": "none", "dead_units": "none", "products": "float32"},
     "check": check,

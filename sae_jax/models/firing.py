@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, memory
+from sae_jax.models import dictionary, dictionary_memory, memory
 from sae_jax.models.base import Codes, Step, Term
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
 from sae_jax.models.kl import EPSILON, kl_penalty
 from sae_jax.settings import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, Range, Unread, swept
@@ -64,7 +64,7 @@ def terms(s: Any) -> dict[str, Term]:
 
 def start_memory(s: Any) -> Memory:
     """As of every dictionary, with the running rates, which start at the target."""
-    shared = dictionary.start_memory(s)
+    shared = dictionary_memory.start_memory(s)
     if s.target_rate is None:
         return shared
     return dataclasses.replace(shared, rates=memory.start(jnp.maximum(s.target_rate, EPSILON), s.d_hidden, "rho"))
@@ -72,7 +72,7 @@ def start_memory(s: Any) -> Memory:
 
 def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
     """As of every dictionary, with the running rates."""
-    shared = dictionary.update_memory(state, seen, s)
+    shared = dictionary_memory.update_memory(state, seen, s)
     if s.target_rate is None:
         return shared
     return dataclasses.replace(shared, rates=memory.update(state.rates, seen.rates, s.rate_decay))

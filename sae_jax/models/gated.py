@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, relu
 from sae_jax.models.base import Batch, Key, Parameter, Params, Step, Term
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import product
 from sae_jax.settings import TRUE_OR_FALSE, Unread, one_of, static
 

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, firing, rows
 from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Step, Term
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
 from sae_jax.settings import (
     CLOSED_UNIT,
@@ -141,6 +141,7 @@ JUMPRELU = Model(
         "memory": firing.start_memory,
         "update": firing.update_memory,
         "constrain": constrain,
+        "renew": lambda params, saw, s: dictionary.renew(params, saw, s, threshold=s.threshold_start),
         "ramp": lambda s: s.l0_warmup,
         "check": check,
     }

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary
 from sae_jax.models.base import Batch, Key, Model, Params, Step
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.settings import (
     AT_LEAST_ONE,
     NON_NEGATIVE,

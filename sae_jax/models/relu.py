@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, rows, steering
+from sae_jax.models import dictionary, dictionary_memory, rows, steering
 from sae_jax.models.base import Batch, Model, Params, Scalar, Step, Term
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, Unread, one_of, static, swept
 
 
@@ -66,13 +66,13 @@ def steered(state: Memory | None, weight: Scalar | Array, s: Any) -> Scalar | Ar
 
 def start_memory(s: Any) -> Memory:
     """Dead units, and the weight that is steered: at first as it is set, beside codes half of which are active."""
-    shared = dictionary.start_memory(s)
+    shared = dictionary_memory.start_memory(s)
     return shared if s.target_l0 is None else dataclasses.replace(shared, steering=steering.start(s.l1, s.d_hidden / 2))
 
 
 def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
     """Count silence, and steer the weight."""
-    shared = dictionary.update_memory(state, seen, s)
+    shared = dictionary_memory.update_memory(state, seen, s)
     if s.target_l0 is None:
         return shared
     return dataclasses.replace(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from sae_jax.models import dictionary, rows
 from sae_jax.models.base import Batch, Codes, Model, Params, Scalar, Step
-from sae_jax.models.dictionary import Memory, Seen
+from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, UserError, static, swept
 

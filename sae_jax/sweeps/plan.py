@@ -130,6 +130,7 @@ def make_plan(
     device_bytes: int,
     engine: Engine = Engine(),
     widest_block: int = 0,
+    worked_bytes: int = 0,
 ) -> Plan:
     """Pack cells x seeds lanes into blocks and chunks so that the devices end together and memory suffices.
 
@@ -140,6 +141,7 @@ def make_plan(
         device_bytes: memory of all lanes of a chunk on one device.
         engine: what the user has decided.
         widest_block: the most cells of a block, where the user has not decided; 0 leaves it to the devices.
+        worked_bytes: what a step of a lane passes through a CPU's cache; 0 is lane_bytes.
 
     Raises:
         UserError: not even one lane per device fits, or not one block of the wanted size.
@@ -164,7 +166,7 @@ def make_plan(
                 f"{engine.cells_per_block}; use a smaller cells_per_block or a larger lanes_per_chunk"
             )
     else:
-        cached = max(1, min(CPU_CELLS_PER_BLOCK, CPU_BLOCK_BYTES // lane_bytes)) if on_cpu else cells
+        cached = max(1, min(CPU_CELLS_PER_BLOCK, CPU_BLOCK_BYTES // (worked_bytes or lane_bytes))) if on_cpu else cells
         widest = min(cells, most, widest_block or cached)
         splits = np.arange(math.ceil(cells / widest), cells + 1)  # blocks per seed
         width = np.ceil(cells / splits)

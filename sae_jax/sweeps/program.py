@@ -26,6 +26,11 @@ from sae_jax.training.lane import LaneState, end_window, final_params, init_lane
 from sae_jax.training.optimizers import OPTIMIZERS
 from sae_jax.training.step import Curves
 
+# Arrays of a batch's inputs and codes that a step holds at once: 2 to 6 in most models, by the compiler's account.
+WORKING_ARRAYS = 3
+# Lanes that are estimated to need less than this fit into any memory, also where the estimate is far too low.
+SMALL_BYTES = 2**25
+
 # A lane in training: its state, and its curves summed since the last logged point.
 Carry = tuple[LaneState, Curves]
 
@@ -142,6 +147,9 @@ def _watch(samples: Array, lane: LaneState, settings: LaneSettings, key: Key) ->
 def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax.Device], engine: Engine) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
+    Where all of them together are far from any limit, an estimate of it will do, since the compiler's own account takes
+    as long as the program itself takes to compile.
+
     Args:
         settings: of all cells, swept leaves [cells].
         data: the program's samples.
@@ -154,28 +162,32 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     batch_size = settings.training.batch_size // engine.data_parallel
     block = data.feed.block(0, batch_size)
     shapes = jax.tree.structure(block), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(block))
-    lane_bytes, measure_bytes, state_bytes = _lane_memory(
-        structure, data.feed.draw, shapes, data.heldout.shape, batch_size
-    )
+    # In step with others, a lane's line search waits for the longest one.
+    full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
+    cells = len(jax.tree.leaves(settings)[0])
+    state_bytes = _state_bytes(structure, data.heldout.shape[1])
+    width = 4 * (data.heldout.shape[1] + settings.model.d_hidden)
+    worked_bytes = state_bytes + WORKING_ARRAYS * width * (len(data.train) if full_batch else batch_size)
+    lane_bytes, measure_bytes = worked_bytes, WORKING_ARRAYS * width * len(data.heldout)
+    if worked_bytes * cells * seeds * engine.data_parallel / len(devices) + measure_bytes > SMALL_BYTES:
+        while_training, measure_bytes = _working_memory(
+            structure, data.feed.draw, shapes, data.heldout.shape, batch_size
+        )
+        lane_bytes = state_bytes + while_training
     shared_bytes = copied_bytes((block, data.heldout), devices) + measure_bytes
     # Every process must make the same plan.
     budget = min(processes.gather("load the data", lambda: memory_budget(local_devices(devices), shared_bytes)))
-    # In step with others, a lane's line search waits for the longest one.
-    full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
     widest = 1 if full_batch and devices[0].platform == "cpu" else 0
-    cells = len(jax.tree.leaves(settings)[0])
-    plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest)
+    plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest, worked_bytes)
     data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((block, data.heldout)))
     return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes)
 
 
 @functools.lru_cache(maxsize=64)
-def _lane_memory(
+def _working_memory(
     structure: Any, draw: Callable[..., Batch], block_shapes: Any, heldout_shape: tuple[int, int], batch_size: int
-) -> tuple[int, int, int]:
-    """Bytes that a lane takes while it is trained, what measuring it takes beside its state, and its state alone.
-
-    The first two are the compiler's own account of a program of one lane: its state, and what it computes on the way.
+) -> tuple[int, int]:
+    """Bytes that training a lane, and measuring it, take beside its state: the compiler's own account of one lane.
 
     Args:
         structure: of the lane's settings, whose statics it holds.
@@ -184,21 +196,39 @@ def _lane_memory(
         heldout_shape: of the held-out samples.
         batch_size: samples of a batch on one device.
     """
-    scalar, count = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
-    settings = jax.tree.unflatten(structure, [scalar] * structure.num_leaves)
+    settings = _abstract_settings(structure)
     training = dataclasses.replace(settings.training, batch_size=batch_size)
     settings = dataclasses.replace(settings, training=training)
     tree, leaves = block_shapes
     block = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    heldout, key = jax.ShapeDtypeStruct(heldout_shape, jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
-    names = settings.architecture.statistics(settings.model)
-    statistics = {name: jax.ShapeDtypeStruct(heldout_shape[1:], jnp.float32) for name in names}
-    carry = jax.eval_shape(functools.partial(_start, heldout_shape[1]), statistics, settings, key)
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+    count, heldout = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct(heldout_shape, jnp.float32)
+    carry, key = _abstract_carry(settings, heldout_shape[1])
     advance = jax.jit(functools.partial(_advance, draw, None), donate_argnums=5)
     while_training = _temporary(advance.lower(block, heldout, count, count, count, carry, settings, key))
     measuring = _temporary(jax.jit(functools.partial(_measure, False)).lower(heldout, carry[0], settings, key))
-    return state + while_training, measuring, state
+    return while_training, measuring
+
+
+@functools.lru_cache(maxsize=64)
+def _state_bytes(structure: Any, d_in: int) -> int:
+    """Bytes of a lane's state, from its shapes."""
+    carry, _ = _abstract_carry(_abstract_settings(structure), d_in)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+
+
+def _abstract_settings(structure: Any) -> LaneSettings:
+    """Settings of a lane without their values."""
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    settings: LaneSettings = jax.tree.unflatten(structure, [scalar] * structure.num_leaves)
+    return settings
+
+
+def _abstract_carry(settings: LaneSettings, d_in: int) -> tuple[Any, Any]:
+    """(what a lane carries from step to step, its key), without their values."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    names = settings.architecture.statistics(settings.model)
+    statistics = {name: jax.ShapeDtypeStruct((d_in,), jnp.float32) for name in names}
+    return jax.eval_shape(functools.partial(_start, d_in), statistics, settings, key), key
 
 
 def _temporary(lowered: jax.stages.Lowered) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +80,28 @@ def _first_order(direction: Callable[[Scalar], optax.GradientTransformation], bo
         return Proposal(loss, rest, gradients, optax.tree.norm(computed[0]), lambda: computed)
 
     return Optimizer(init, propose)
+
+
+def forgotten(state: Any, params: Params, fresh: Mapping[str, Array]) -> Any:
+    """An optimizer's state with its averages at 0 where parameters begin anew.
+
+    Args:
+        state: after the step; averages are pytrees like the parameters.
+        params: the parameters.
+        fresh: which of their values are new, by name.
+
+    Source: Bricken et al. 2023, appendix "Neuron resampling", step 5.
+    """
+
+    def like_params(part: Any) -> bool:
+        return isinstance(part, dict) and part.keys() == params.keys()
+
+    def forget(part: Any) -> Any:
+        if not like_params(part):
+            return part
+        return part | {name: jnp.where(values, 0, part[name]) for name, values in fresh.items()}
+
+    return jax.tree.map(forget, state, is_leaf=like_params)
 
 
 def _clip_by_global_norm(limit: Array) -> optax.GradientTransformation:

@@ -19,7 +19,7 @@ from sae_jax.data.corruption import corrupt
 from sae_jax.models.base import Across, Batch, Key, Params, Step
 from sae_jax.settings import LARGEST, UserError, check_type, check_whole
 from sae_jax.training.config import LaneSettings, check_lane
-from sae_jax.training.optimizers import OPTIMIZERS, learning_rate
+from sae_jax.training.optimizers import OPTIMIZERS, forgotten, learning_rate
 from sae_jax.training.shapes import check_samples
 
 # Curves by name: "loss", and "loss_TERM" for every term of it.
@@ -176,6 +176,8 @@ def train_step(
         params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)
         memory = model.update(state.memory, seen, settings.model)
         params = model.constrain(params, state.memory, settings.model)
+        params, fresh = model.renew(params, seen, settings.model)
+        opt_state = forgotten(opt_state, params, fresh) if fresh else opt_state
         after = TrainState(params, opt_state, memory, state.step + 1, state.diverged_at)
         # Parameters of another precision than the rest of the state leave each in its own.
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from sae_jax.data.truth import Truth
 from sae_jax.models.base import Batch, Params
@@ -67,6 +66,8 @@ def matching(like: Likeness) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray,
 
     Source: Kuhn 1955, "The Hungarian method for the assignment problem".
     """
+    from scipy.optimize import linear_sum_assignment
+
     units, features = linear_sum_assignment(like, maximize=True)
     return units, features
 

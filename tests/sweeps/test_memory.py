@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from sae_jax import as_data, init_state, lane_settings
+from sae_jax.models import MODELS
+from sae_jax.sweeps import program
 from sae_jax.sweeps.devices import copied_bytes, lane_mesh, place
 from sae_jax.sweeps.grid import make_grid
 from sae_jax.sweeps.plan import Engine
@@ -24,7 +26,9 @@ def plan(d_in, lanes=1, devices=1, samples=2000, data_parallel=1, **settings):
     """The plan of `lanes` lanes, four seeds of every cell at most; their data are zeros, which no plan reads."""
     data, seeds = as_data(np.zeros((samples, d_in), np.float32)), min(4, lanes)
     rho = np.linspace(0.02, 0.2, lanes // seeds).tolist()
-    grid = make_grid("classic", data.config, seeds, {"rho": rho, "output": "linear"} | settings)
+    model = settings.pop("model", "classic")
+    axes = {"rho": rho, "output": "linear"} if model == "classic" else {}
+    grid = make_grid(model, data.config, seeds, axes | settings)
     [(_, cells, _)] = grid.programs()
     return plan_lanes(cells, data, len(grid.seeds), jax.devices()[:devices], Engine(data_parallel=data_parallel))
 
@@ -58,6 +62,27 @@ def test_blocks_of_the_benchmarks_shapes(shape, lanes, cells_per_block, devices)
     ]
     assert tuple(one.cells_per_block for one in plans) == cells_per_block
     assert all(one.chunks == 1 for one in plans)
+
+
+def test_the_compiler_is_asked_where_lanes_may_not_fit_and_nowhere_else(monkeypatch):
+    asked = []
+    monkeypatch.setattr(program, "_working_memory", lambda *shapes: asked.append(shapes) or (7 * MIB, 5 * MIB))
+    small = plan(64, lanes=8, d_hidden=25, batch_size=256)
+    assert not asked and 8 * small.lane_bytes < program.SMALL_BYTES
+    large = plan(64, lanes=128, d_hidden=25, batch_size=256)
+    assert len(asked) == 1 and large.lane_bytes == large.state_bytes + 7 * MIB
+    # How many cells share a block depends on the estimate alone, not on whether the compiler was asked.
+    assert plan(64, lanes=64, d_hidden=25).cells_per_block == 16 and large.cells_per_block == 32
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_estimate_is_not_far_from_the_compilers_account(name, monkeypatch):
+    settings = {"d_hidden": 64, "batch_size": 256, "model": name}
+    estimate = plan(32, **settings).lane_bytes
+    monkeypatch.setattr(program, "SMALL_BYTES", 0)
+    account = plan(32, **settings).lane_bytes
+    # Rounds of matching pursuit are all held until the gradient has passed them.
+    assert account != estimate and 0.5 < account / estimate < (8 if name == "matching_pursuit" else 2)
 
 
 def test_memory_grows_with_the_batch_by_the_codes_and_not_by_many_times_as_much():
