@@ -176,7 +176,8 @@ def shared_loss(
     if s.dead_units == "resampling":
         silent &= resampling.due(step, s.resample_times, s.resample_span)
         centred = step.target - params["decoder_bias"][None]
-        saw = saw._replace(replaced=silent, replacement=resampling.choose(residual, centred, silent, step.across))
+        replaced, replacement = resampling.choose(residual, centred, silent, step.across)
+        saw = saw._replace(replaced=replaced, replacement=replacement)
     return values, saw
 
 
@@ -199,16 +200,19 @@ def constrain(params: Params, state: Memory, s: Settings) -> Params:
     return params | {"decoder_weight": rows.unit_rows(decoder) if s.rows == "unit" else decoder}
 
 
-def renew(params: Params, saw: Seen, s: Settings, **start: Scalar) -> tuple[Params, dict[str, Array]]:
+def renew(
+    params: Params, saw: Seen, s: Settings, share: float = resampling.ENCODER_SHARE, **start: Scalar
+) -> tuple[Params, dict[str, Array]]:
     """The parameters with the units anew that a step has resampled, and which of their values are new.
 
     Args:
         params: after the step.
         saw: of its batch.
         s: settings.
+        share: norm of a new encoder row in units of the others' mean norm.
         start: of other parameters by unit, where their start is not 0.
     """
-    return (params, {}) if saw.replaced is None else resampling.renew(params, saw, s.rows == "unit", start)
+    return (params, {}) if saw.replaced is None else resampling.renew(params, saw, s.rows == "unit", share, start)
 
 
 def finish(params: Params, state: Memory, s: Settings) -> Params:

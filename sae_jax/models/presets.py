@@ -38,8 +38,12 @@ _BATCH_TOPK: dict[str, Any] = {**_TOPK, "threshold_decay": 0.99, "threshold_bias
 _AUXK: dict[str, Any] = {"dead_units": "auxk", "aux": 1 / 32, "dead_after": 10_000_000}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    # Bricken et al. 2023, "Towards monosemanticity": beside rows of norm 1, L1 is plain. It also resamples dead units.
-    "bricken": ("relu", {"rows": "unit", "centre": "median"}),
+    # Bricken et al. 2023, "Towards monosemanticity": beside rows of norm 1, L1 is plain. Units are dead after 12,500
+    # steps of 8192 samples, and begin anew four times, from the samples of one batch here.
+    "bricken": (
+        "relu",
+        {"rows": "unit", "centre": "median", "dead_units": "resampling", "dead_after": 12_500 * 8192},
+    ),
     # Anthropic, "Circuits updates", April 2024, for inputs of mean norm sqrt(d_in). Its rate falls over the last fifth.
     "anthropic-april": (
         "relu",

@@ -94,6 +94,8 @@ TOPK = Model(
         "terms": dictionary.shared_terms,
         "encode": encode,
         "loss": loss,
+        # A shorter row would never be among the largest.
+        "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
         "check": check,
     }

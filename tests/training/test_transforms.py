@@ -27,6 +27,10 @@ AUXK = {"dead_units": "auxk", "dead_after": 40}
 LIFTED = {"dead_units": "pre_activation", "pre_activation": 0.1, "prefixes": "1/4,1/2"}
 DICTIONARIES = {
     "relu": (MODELS["relu"], AUXK | {"l1": 0.1}),
+    "relu, resampled": (
+        MODELS["relu"],
+        {"l1": 0.5, "dead_units": "resampling", "dead_after": 40, "resample_times": 1, "resample_span": 0.05},
+    ),
     "relu, steered": (MODELS["relu"], LIFTED | {"target_l0": 2.0, "rows": "unit"}),
     "topk": (MODELS["topk"], AUXK | {"k": 2, "prefixes": "drawn:3"}),
     "abs_topk": (MODELS["abs_topk"], {"k": 2, "k_warmup": 0.5, "frozen": "soft"}),
