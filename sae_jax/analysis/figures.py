@@ -15,7 +15,15 @@ from sae_jax.analysis.cells import MEAN_ACTIVATION, cell_count, lane_scalars, wi
 from sae_jax.analysis.cosines import cosines
 from sae_jax.analysis.filters import ROWS, filters, filters_best, has_images
 from sae_jax.analysis.heatmaps import heatmap_measures, heatmaps
-from sae_jax.analysis.lines import curves, frontier, frontier_measures, mean_activation, shown_curves
+from sae_jax.analysis.lines import (
+    CONSISTENCY,
+    consistency,
+    curves,
+    frontier,
+    frontier_measures,
+    mean_activation,
+    shown_curves,
+)
 from sae_jax.analysis.style import SCREEN, Style, drawing
 from sae_jax.settings import UserError, unknown
 from sae_jax.storage.results import save_figure
@@ -43,6 +51,9 @@ FIGURES = {
     "filters": Drawing(filters, _needs("decoder rows that are images", has_images)),
     "cosines": Drawing(
         cosines, _needs("decoder rows", lambda dataset: ROWS in dataset), lambda dataset: not has_images(dataset)
+    ),
+    "consistency": Drawing(
+        consistency, _needs("decoder rows compared between seeds", lambda dataset: CONSISTENCY in dataset)
     ),
     "mean_activation": Drawing(mean_activation, _needs("mean activations", lambda dataset: MEAN_ACTIVATION in dataset)),
     "heatmaps": Drawing(

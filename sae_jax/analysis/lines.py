@@ -49,6 +49,7 @@ from sae_jax.storage.description import names_of_kind
 from sae_jax.sweeps.lane_warnings import target
 
 ALONG = "along"
+CONSISTENCY = "seed_consistency"
 LINES = {COLOUR: MOST_COLOURS, STYLE: len(LINE_STYLES)}
 FACETS = {COLUMN: MOST_FACETS, ROW: MOST_FACETS}
 MOST_POINTS = 100
@@ -72,8 +73,24 @@ def shown_curves(dataset: xr.Dataset, measures: Sequence[str] = ()) -> list[str]
 
 def curves(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) -> Figure:
     """Training curves, mean and sample standard deviation over seeds: a panel for every term of the loss."""
-    names = shown_curves(dataset, measures)
-    shown = plan(counted(dataset, names), LINES | FACETS)
+    shown, caption = shown_curves(dataset, measures), "training, means since the step logged before"
+    return _lines_along("step", plan(counted(dataset, shown), LINES | FACETS), dataset, shown, style, caption)
+
+
+def consistency(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) -> Figure:
+    """How alike the seeds' dictionaries are while they are trained, mean and sample standard deviation over seeds."""
+    channels = {COLOUR: MOST_COLOURS} | FACETS | {STYLE: len(LINE_STYLES)}
+    shown, caption = (
+        plan(counted(dataset, [CONSISTENCY]), channels),
+        "how alike the seeds' dictionaries are in training",
+    )
+    return _lines_along("snapshot", shown, dataset, [CONSISTENCY], style, caption)
+
+
+def _lines_along(
+    dim: str, shown: Plan, dataset: xr.Dataset, names: Sequence[str], style: Style, caption: str
+) -> Figure:
+    """Variables along a dimension of steps: a panel for each, or a row of them where there are facets."""
     facets = shown.facets
     per_row = len(facets) if len(facets) > 1 else balanced(len(names), 3 if style.widths is None else 2)
     rows = -(-len(names) * len(facets) // per_row)
@@ -84,21 +101,21 @@ def curves(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) -> F
         values = []
         for panel, facet in zip(row, facets, strict=True):
             for point, cell in shown.cells(facet):
-                curve = cell[name].dropna("step", how="all")
+                curve = cell[name].dropna(dim, how="all")
                 mean, deviation, _ = over_seeds(curve)
                 look = {"color": shown.colour(point), "linestyle": shown.line(point)["linestyle"]}
-                panel.plot(curve["step"], mean, lw=1.2, **look)
+                panel.plot(curve[dim], mean, lw=1.2, **look)
                 below, above = mean - deviation, mean + deviation
-                panel.fill_between(curve["step"], below, above, color=look["color"], alpha=0.15, lw=0)
+                panel.fill_between(curve[dim], below, above, color=look["color"], alpha=0.15, lw=0)
                 values.append(mean.values[np.isfinite(mean.values)])
             panel.set_title(wrapped(facet_name(facet) or _term(dataset[name]), width, style.font))
-        units = str(dataset[name].attrs.get("units", ""))
-        row[0].set_ylabel(wrapped(f"{_term(dataset[name])} [{units}]" if len(facets) > 1 else units, high, style.font))
+        units = str(dataset[name].attrs.get("units", "")).removeprefix("1")
+        row[0].set_ylabel(
+            wrapped(f"{_term(dataset[name])}{units and f' [{units}]'}" if len(facets) > 1 else units, high, style.font)
+        )
         _scale(row, np.concatenate(values))
-    figure.supxlabel(label_of(dataset["step"]), fontsize=style.font)
-    say(
-        figure, style, f"training, means since the step logged before; {seeds_of(dataset)}{left_out_of(shown)}", dataset
-    )
+    figure.supxlabel(label_of(dataset[dim]), fontsize=style.font)
+    say(figure, style, f"{caption}; {seeds_of(dataset)}{left_out_of(shown)}", dataset)
     legend(figure, style, shown, _spread_entries(dataset, shown, Patch(color="black", alpha=0.15, lw=0)))
     return figure
 

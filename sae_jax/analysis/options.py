@@ -20,7 +20,7 @@ TASKS: dict[str, Any] = {
 }
 
 # The figures of a sweep, the formats of its table and of its figures, and how figures look.
-FIGURES = ("curves", "filters_best", "filters", "cosines", "mean_activation", "heatmaps", "frontier")
+FIGURES = ("curves", "filters_best", "filters", "cosines", "consistency", "mean_activation", "heatmaps", "frontier")
 TABLE_FORMATS, FIGURE_FORMATS = ("markdown", "csv", "latex"), ("png", "pdf", "svg")
 STYLES = ("screen", "paper")
 

@@ -26,6 +26,7 @@ DEFAULTS = {
     "learning_rate": (3e-3,),
     "final_learning_rate": (0.1,),
     "dataset": ("superposition",),
+    "snapshots": (8,),
 }
 SEEDS = 3
 

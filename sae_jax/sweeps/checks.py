@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sae_jax.data import Data
@@ -36,6 +38,27 @@ def check_split(grid: Grid, engine: Engine, devices: int) -> None:
                 f"batch_size must be a multiple of data_parallel: got {training.batch_size} and {parts}; "
                 f"use batch_size {-(-training.batch_size // parts) * parts}"
             )
+
+
+def check_snapshots(grid: Grid, earlier: Sequence[int] | None) -> None:
+    """Refuse to compare seeds that are not trained together.
+
+    Args:
+        grid: the sweep.
+        earlier: seeds of a sweep that it extends; None where it extends none.
+
+    Raises:
+        UserError: there is one seed, or there are others than there were.
+    """
+    if not any(settings.training.snapshots for _, settings, _ in grid.programs()):
+        return
+    if len(grid.seeds) < 2:
+        raise UserError("snapshots compares the decoder rows of several seeds: got one seed; use seeds 2, or more")
+    if earlier is not None and set(earlier) != set(grid.seeds):
+        raise UserError(
+            f"snapshots compares seeds that are trained together: got {len(grid.seeds)} seeds where {len(earlier)} "
+            "were trained; use snapshots 0, or the same seeds"
+        )
 
 
 def check_data(settings: LaneSettings, data: Data) -> None:

@@ -28,8 +28,11 @@ from sae_jax.sweeps.program_lanes import (
 )
 from sae_jax.sweeps.reading import ENDS
 from sae_jax.sweeps.recovery import Interrupted, Recovery
-from sae_jax.training.lane import windows
+from sae_jax.training.lane import ROWS, snapshot_steps, windows
 from sae_jax.training.optimizers import OPTIMIZERS
+
+# Decoder rows at some of the steps, among the arrays of a finished chunk.
+SNAPSHOTS = "decoder_snapshots"
 
 # Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among cells and seeds [lanes].
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
@@ -110,8 +113,10 @@ def train_chunk(
     steps, stops = lanes.steps, windows(lanes.steps)
     carry, step = carry_at_start(lanes, chunk, program.start(lanes.statistics, *inputs)), 0
     curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
+    snapshots = _Snapshots(lanes, chunk)
     if recovery and position:
-        carry, step, curves = _restored(lanes, carry, curves, position, recovery)
+        carry, step, curves = _restored(lanes, carry, curves, snapshots, position, recovery)
+    snapshots.take(carry, step)
     coordinates = lane_coordinates(lanes.grid, lanes.program.point.labels, *indices_of(lanes, chunk))
     per_block = steps_per_block(lanes)
     block, block_end = lanes.block, step if per_block else steps
@@ -144,7 +149,8 @@ def train_chunk(
         next_call = recovery.next_call(next_call, seconds_per_step) if recovery else NextCall()
         if recovery and (next_call.save or next_call.end):
             collect(left=0)
-            state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged)})
+            held = {"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": snapshots.rows}
+            state = _by_path(held)
             # Arrays without numbers cannot be saved.
             arrays = {name: values for name, values in state.items() if values.size}
             recovery.save(_position(lanes, plan, first, step, finished=False), arrays)
@@ -162,6 +168,7 @@ def train_chunk(
         carry, curves_of_call = program.advance(block, lanes.heldout, *bounds, carry, *inputs)
         seen = program.watch(lanes.watched, carry[0], *inputs) if step in watched else None
         calls.append((start, step, curves_of_call, seen))
+        snapshots.take(carry, step)
     collect(left=0)
     observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
     measured = fetch(program.measure(lanes.heldout, carry[0], *inputs), lanes.mesh)
@@ -171,6 +178,8 @@ def train_chunk(
     for name, values in _joined(logged).items():
         missing = len(stops) - values.shape[-1]
         measured[name] = np.pad(values, [(0, 0), (0, 0), (0, missing)], constant_values=np.nan)
+    if snapshots.rows.size:
+        measured[SNAPSHOTS] = snapshots.rows
     return {name: values[chunk.real] for name, values in measured.items()}
 
 
@@ -182,13 +191,36 @@ def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.Shape
     number = chunk.end - chunk.first
     measured = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
     curve = jax.ShapeDtypeStruct((number, len(windows(lanes.steps))), np.dtype(np.float32))
+    snapshots = _Snapshots(lanes, chunk).rows
+    if snapshots.size:
+        measured[SNAPSHOTS] = jax.ShapeDtypeStruct((number, *snapshots.shape[2:]), snapshots.dtype)
     return measured | dict.fromkeys(sums, curve)
 
 
+class _Snapshots:
+    """Decoder rows of a chunk's lanes as they were at some of the steps; NaN at those that are not reached.
+
+    Attributes:
+        rows: float32 [blocks, cells_per_block, snapshots, d_hidden, d_in].
+    """
+
+    def __init__(self, lanes: Lanes, chunk: Chunk) -> None:
+        settings = lanes.program.point.settings
+        self._steps, self._mesh = snapshot_steps(settings), lanes.mesh
+        shape = (*chunk.cells.shape, len(self._steps), settings.model.d_hidden, lanes.heldout.shape[1])
+        self.rows = np.full(shape, np.nan, np.float32)
+
+    def take(self, carry: Any, step: int) -> None:
+        """Hold the rows of a step, where it is one of them: the next call trains in their memory."""
+        if step in self._steps:
+            place = int(np.searchsorted(self._steps, step))
+            self.rows[:, :, place] = fetch(carry[0].train.params[ROWS], self._mesh)
+
+
 def _restored(
-    lanes: Lanes, carry: Any, curves: Arrays, position: Position, recovery: Recovery
+    lanes: Lanes, carry: Any, curves: Arrays, snapshots: _Snapshots, position: Position, recovery: Recovery
 ) -> tuple[Any, int, Arrays]:
-    """Lanes, steps and curves as they were saved; `carry` and `curves` are those of a chunk at its start."""
+    """Lanes, steps and curves as they were saved, and snapshots; the arguments are those of a chunk at its start."""
     stops = windows(lanes.steps)
     if position.step > lanes.steps or position.points != np.searchsorted(stops, position.step, side="right"):
         raise UserError(
@@ -196,11 +228,12 @@ def _restored(
             f"this sweep logs {len(stops)} in {lanes.steps} steps; remove it to train its lanes again"
         )
     points = {name: np.empty((*one.shape[:-1], position.points), one.dtype) for name, one in curves.items()}
-    like = {"lanes": carry, "points": points}
+    like = {"lanes": carry, "points": points, "snapshots": snapshots.rows}
     shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _by_path(like).items() if one.size}
     arrays = recovery.read(position, shapes)
     leaves = [arrays.get(name, one) for name, one in _by_path(like).items()]
     saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    snapshots.rows = saved["snapshots"]
     return place(saved["lanes"], lanes.mesh, split=True), position.step, saved["points"]
 
 

@@ -20,11 +20,12 @@ from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.truth import truth_measures
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import measures_of
-from sae_jax.training.lane import windows
+from sae_jax.training.lane import snapshot_steps, windows
 from sae_jax.training.step import curves_of
 
 # The coordinate that holds, as JSON, the numbers by which a program's samples are known again.
 SUMMARY = "data_summary"
+CONSISTENCY = "seed_consistency"
 
 
 class Variable(NamedTuple):
@@ -57,6 +58,7 @@ def variables_of(settings: LaneSettings, truth: Truth | None = None) -> dict[str
     terms = model.terms(declared)
     window = "mean since the step logged before"
     first = next(iter(terms.values()))
+    compared = "mean cosine with the decoder rows of the other seeds, matched one to one"
     curves = curves_of(Term("training loss", first.units), terms)
     return {
         **{name: Variable(("step",), f"{term.label}, {window}", term.units, "curve") for name, term in curves.items()},
@@ -68,6 +70,7 @@ def variables_of(settings: LaneSettings, truth: Truth | None = None) -> dict[str
             name: Variable((), measure.label, measure.units, "measure")
             for name, measure in truth_measures(settings, truth).items()
         },
+        **({CONSISTENCY: Variable(("snapshot",), compared, "1", "measure")} if len(snapshot_steps(settings)) else {}),
         "diverged_at": Variable(
             (),
             "step at which the lane turned non-finite and was frozen; -1 where it did not",
@@ -104,11 +107,25 @@ class Frame(NamedTuple):
         return np.unique(np.concatenate([windows(point.settings.training.steps) for point in self.points]))
 
     @property
+    def snapshots(self) -> np.ndarray:
+        """Step numbers at which decoder rows of any program are compared."""
+        return np.unique(np.concatenate([snapshot_steps(point.settings) for point in self.points]))
+
+    def inside(self, point: Point) -> dict[str, Any]:
+        """Where the steps, units, inputs and snapshots of a program stand among those of all."""
+        return {
+            "step": np.searchsorted(self.steps, windows(point.settings.training.steps)),
+            "unit": slice(point.settings.model.d_hidden),
+            "input": slice(point.data.train.shape[1]),
+            "snapshot": np.searchsorted(self.snapshots, snapshot_steps(point.settings)),
+        }
+
+    @property
     def sizes(self) -> dict[str, int]:
         """How long the dimensions are that are no axes."""
         units = max(point.settings.model.d_hidden for point in self.points)
         inputs = max(point.data.train.shape[1] for point in self.points)
-        return {"step": len(self.steps), "unit": units, "input": inputs}
+        return {"step": len(self.steps), "unit": units, "input": inputs, "snapshot": len(self.snapshots)}
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -142,11 +159,7 @@ def put(frame: Frame, point: Point, values: Mapping[str, np.ndarray], cells: np.
         values: arrays by variable name, [lanes, the variable's own dimensions]; NaN for those of other programs.
         cells, seeds: positions of the lanes among the program's cells and among the seeds, [lanes].
     """
-    inside: dict[str, Any] = {
-        "step": np.searchsorted(frame.steps, windows(point.settings.training.steps)),
-        "unit": slice(point.settings.model.d_hidden),
-        "input": slice(point.data.train.shape[1]),
-    }
+    inside = frame.inside(point)
     where = (*frame.grid.position(point.labels, cells), seeds)
     for name, variable in frame.variables.items():
         shape = (len(cells), *(frame.sizes[dim] for dim in variable.dims))
@@ -197,6 +210,8 @@ def to_dataset(frame: Frame) -> xr.Dataset:
     coordinates = grid_coordinates(grid) | {SUMMARY: (*summary, labels("numbers that tell samples apart", "1"))}
     coordinates["step"] = ("step", frame.steps, labels("training steps taken", "step"))
     coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
+    if frame.sizes["snapshot"]:
+        coordinates["snapshot"] = ("snapshot", frame.snapshots, labels("training steps taken", "step"))
     coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
     return xr.Dataset(lanes | image, coordinates, {"title": "sparse autoencoder sweep"} | attributes(grid))
 

@@ -19,7 +19,7 @@ from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.program import Point, Program
 from sae_jax.sweeps.reading import alike, arranged, grid_of, present, summaries
 from sae_jax.training.config import TrainingSettings
-from sae_jax.training.lane import windows
+from sae_jax.training.lane import snapshot_steps, windows
 
 # The attribute that names the sweep whose lanes were trained on.
 STARTED_FROM = "started_from"
@@ -133,6 +133,8 @@ def fill(frame: Frame, earlier: Earlier, lanes: Split) -> None:
             "unit": slice(point.settings.model.d_hidden),
             "input": slice(point.data.train.shape[1]),
         }
+        if "snapshot" in dataset.coords:
+            inside["snapshot"] = np.searchsorted(dataset["snapshot"].values, snapshot_steps(point.settings))
         values = {}
         for name, variable in variables_of(point.settings, point.data.truth).items():
             if name in dataset or variable.kind == "curve":

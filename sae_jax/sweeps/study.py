@@ -17,7 +17,7 @@ from sae_jax.data.statistics import offset
 from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, received, settings_of
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.checks import check_data, check_split
+from sae_jax.sweeps.checks import check_data, check_snapshots, check_split
 from sae_jax.sweeps.devices import choose_devices
 from sae_jax.sweeps.grid import Grid, make_grid
 from sae_jax.sweeps.observers import Observer
@@ -124,6 +124,7 @@ def prepare(
     processes.agree("load the data", "command line", [grid.as_json(), list(grid.dims), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
+    check_snapshots(grid, earlier.grid.seeds if earlier else None)
     loaded: dict[DataConfig, Data] = {}
     points, said = [], {""}
     for number, (labels, settings_of_cells, data_config) in enumerate(grid.programs()):

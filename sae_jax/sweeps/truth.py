@@ -10,13 +10,13 @@ from sae_jax.data import Truth
 from sae_jax.storage.checkpoints import Arrays
 from sae_jax.sweeps.program import Point
 from sae_jax.training.config import LaneSettings, lane_at
-from sae_jax.training.truth import ROWS, TruthMeasure, lane_against_truth, measures_of_truth
+from sae_jax.training.lane import has_rows
+from sae_jax.training.truth import TruthMeasure, lane_against_truth, measures_of_truth
 
 
 def truth_measures(settings: LaneSettings, truth: Truth | None) -> dict[str, TruthMeasure]:
     """The measures against the truth that lanes have; none without a truth, or for a model without decoder rows."""
-    rows = settings.architecture.parameters(settings.model).get(ROWS)
-    return measures_of_truth(truth) if rows and rows.dims == ("unit", "input") else {}
+    return measures_of_truth(truth) if has_rows(settings) else {}
 
 
 def truth_values(point: Point, values: Mapping[str, np.ndarray], cells: np.ndarray) -> Arrays:

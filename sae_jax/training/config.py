@@ -18,6 +18,7 @@ from sae_jax.settings import (
     HALF_OPEN_UNIT,
     NON_NEGATIVE,
     POSITIVE,
+    Range,
     Unread,
     UserError,
     check,
@@ -54,6 +55,9 @@ class TrainingSettings:
     optimizer: str = static("adam", one_of(OPTIMIZERS), "Adam, SGD with momentum, or full-batch L-BFGS")
     batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch; lbfgs takes all samples", "sample")
     steps: int = static(20_000, AT_LEAST_ONE, "training steps; left out, lbfgs takes 400 iterations", "step")
+    snapshots: int = static(
+        0, Range(0, 200), "moments of the training, evenly apart, at which seeds' decoder rows are compared; 0 is none"
+    )
     patience: int = static(
         0,
         NON_NEGATIVE,

@@ -25,6 +25,8 @@ from sae_jax.training.step import Curves, TrainState, curves_of, init_state, key
 from sae_jax.training.stopping import Stopping
 
 LOGGED_POINTS = 200
+# The parameter that holds a unit's direction.
+ROWS = "decoder_weight"
 
 
 @struct.dataclass
@@ -39,6 +41,21 @@ def windows(steps: int) -> np.ndarray:
     """Where logged points end: at most LOGGED_POINTS step numbers, evenly apart, the last one `steps`."""
     every = math.ceil(steps / LOGGED_POINTS)
     return np.minimum(np.arange(every, steps + every, every), steps)
+
+
+def snapshot_steps(settings: LaneSettings) -> np.ndarray:
+    """Steps at which decoder rows are compared between seeds: 0, and logged ones evenly apart; none where it is off."""
+    if not settings.training.snapshots or not has_rows(settings):
+        return np.zeros(0, int)
+    stops = windows(settings.training.steps)
+    places = np.ceil(np.linspace(0, len(stops), settings.training.snapshots + 1)[1:]).astype(int) - 1
+    return np.unique([0, *stops[places]])
+
+
+def has_rows(settings: LaneSettings) -> bool:
+    """Whether lanes have decoder rows, one for each unit."""
+    rows = settings.architecture.parameters(settings.model).get(ROWS)
+    return rows is not None and rows.dims == ("unit", "input")
 
 
 def init_lane(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> LaneState:

@@ -17,8 +17,8 @@ from sae_jax.data.truth import Truth
 from sae_jax.models.base import Batch, Params
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import encode
+from sae_jax.training.lane import ROWS
 
-ROWS = "decoder_weight"
 # Numbers of codes that are held at once.
 PIECE = 2**26
 

@@ -80,7 +80,7 @@ def interrupted_often(study, folder, most):
 @pytest.mark.parametrize(
     ("changes", "engine"),
     [
-        ({}, ENGINE),
+        ({"snapshots": 5}, ENGINE),
         ({"optimizer": "sgd", "corruption": "gaussian"}, Engine(devices=1, lanes_per_chunk=8)),
         ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
         ({"patience": 2, "steps": 300}, Engine(devices=2)),

@@ -1,0 +1,104 @@
+"""How alike the dictionaries of a cell's seeds are, over the training."""
+
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import sae_jax
+from sae_jax import DataConfig, UserError
+from sae_jax.analysis.figures import drawn
+from sae_jax.sweeps.consistency import matched_cosine, seed_consistency
+
+RNG = np.random.default_rng(0)
+DATA = DataConfig(dataset="superposition", samples=1000)
+SETTINGS = {"model": ["relu", "batch_topk"], "steps": [40, 60], "batch_size": 32, "k": 3.0, "learning_rate": 0.01}
+
+
+def cosines(first, second):
+    return (first @ second.T) / np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
+
+
+def test_rows_are_matched_one_to_one_so_that_their_cosines_are_largest():
+    first, second = RNG.normal(size=(2, 5, 7)).astype(np.float32)
+    like = cosines(first, second)
+    best = max(np.mean([like[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(5)))
+    assert matched_cosine(first, second) == pytest.approx(best, rel=1e-6)
+    assert best > np.mean(np.diag(like)) + 0.1
+    assert matched_cosine(first, 3 * first[[4, 2, 0, 1, 3]]) == pytest.approx(1, rel=1e-6)
+    assert matched_cosine(first[:1], -first[:1]) == pytest.approx(-1, rel=1e-6)
+
+
+def test_a_seed_is_compared_with_every_other_that_is_there():
+    rows = RNG.normal(size=(4, 2, 5, 7)).astype(np.float32)
+    rows[3, 1, 0, 0] = np.nan
+    found = seed_consistency(rows)
+    for seed, step in np.ndindex(4, 2):
+        others = [other for other in range(4) if other != seed and np.isfinite(rows[[seed, other], step]).all()]
+        expected = [matched_cosine(rows[seed, step], rows[other, step]) for other in others]
+        assert (
+            found[seed, step] == pytest.approx(np.mean(expected), rel=1e-6) if others else np.isnan(found[seed, step])
+        )
+    assert np.isnan(found[3, 1]) and np.isfinite(found).sum() == 7
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """One sweep without snapshots, one with them, and one whose seeds are trained in chunks of their own."""
+    every = [{}, {"snapshots": 4}, {"snapshots": 4, "lanes_per_chunk": 2}]
+    return [sae_jax.sweep(DATA, seeds=3, d_hidden=[8, 12], devices=2, **SETTINGS, **one) for one in every]
+
+
+def test_it_is_that_of_the_decoders_as_they_start_and_as_they_end(runs):
+    _, run, in_chunks = runs
+    assert run["seed_consistency"].dims == ("model", "d_hidden", "steps", "seed", "snapshot")
+    assert run["snapshot"].values.tolist() == [0, 10, 15, 20, 30, 40, 45, 60]
+    for model, steps, width in itertools.product(SETTINGS["model"], SETTINGS["steps"], (8, 12)):
+        cell = run.sel(model=model, steps=steps, d_hidden=width)
+        rows = cell["decoder_weight"].isel(unit=slice(width)).values
+        np.testing.assert_allclose(
+            cell["seed_consistency"].sel(snapshot=steps), seed_consistency(rows[:, None])[:, 0], rtol=1e-6
+        )
+        there = cell["seed_consistency"].notnull().all("seed")
+        assert run["snapshot"].values[there].tolist() == [0, *(steps * i // 4 for i in (1, 2, 3, 4))]
+        # Both architectures start from the same rows.
+        start = run["seed_consistency"].sel(steps=steps, d_hidden=width, snapshot=0)
+        np.testing.assert_allclose(start.sel(model="relu"), start.sel(model="batch_topk"), rtol=1e-5)
+    np.testing.assert_array_equal(in_chunks["seed_consistency"], run["seed_consistency"])
+
+
+def test_the_training_is_the_same_with_snapshots_and_without(runs):
+    without, run, _ = runs
+    assert set(run.data_vars) == {*without.data_vars, "seed_consistency"}
+    for name, values in without.data_vars.items():
+        np.testing.assert_array_equal(run[name], values, err_msg=name)
+
+
+def test_a_figure_shows_it(runs):
+    [(name, figure)] = drawn(runs[1], ["consistency"])
+    lines = [line for panel in figure.axes for line in panel.lines]
+    assert name == "consistency" and len(lines) == 8
+    cell = runs[1]["seed_consistency"].isel(model=0, steps=0, d_hidden=0).dropna("snapshot").mean("seed")
+    assert any(np.allclose(line.get_ydata(), cell, rtol=1e-6) for line in lines if len(line.get_ydata()) == 5)
+
+
+def test_seeds_that_are_not_trained_together_are_refused():
+    with pytest.raises(UserError, match="snapshots compares the decoder rows of several seeds: got one seed; use"):
+        sae_jax.sweep(DATA, "relu", snapshots=2, steps=5)
+
+
+def test_an_extension_compares_its_cells_and_keeps_what_was_compared(tmp_path, monkeypatch):
+    from sae_jax.commands import sweep
+
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "superposition", "--samples", "500", "--model", "relu", "--steps", "20", "--batch-size", "16"]
+    words += ["--d-hidden", "6", "--figures", "False"]
+    sweep.main([*words, "--snapshots", "2", "--l1", "0.1", "0.2", "--seeds", "2", "--name", "a"])
+    sweep.main(["--extend", "a", "--l1", "0.1", "0.2", "0.4", "--figures", "False", "--name", "b"])
+    before, after = (sae_jax.results.load(tmp_path / "runs" / name)["seed_consistency"] for name in "ab")
+    xr.testing.assert_equal(after.sel(l1=[0.1, 0.2]).drop_attrs(), before.drop_attrs())
+    assert after.notnull().all()
+    with pytest.raises(SystemExit) as stopped:
+        sweep.main(["--extend", "a", "--seeds", "3", "--figures", "False", "--name", "c"])
+    assert stopped.value.code == 2
