@@ -12,7 +12,7 @@ from sae_jax.commands.cluster import Launch
 from sae_jax.commands.help import FIRST, asks_for_help, options_type, print_help
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.data.config import DataConfig
-from sae_jax.models import CLASSIC, MODELS, model_of
+from sae_jax.models import CLASSIC, MODELS, OF_PRESETS, model_of
 from sae_jax.models.presets import preset
 from sae_jax.settings import (
     TEXT,
@@ -20,7 +20,6 @@ from sae_jax.settings import (
     UserError,
     check,
     flag,
-    one_of,
     setting,
     settings_of,
     unknown,
@@ -32,8 +31,8 @@ from sae_jax.training.config import TrainingSettings
 Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 
 ZIP = "settings whose values are paired, the first of each and so on, instead of crossed"
-PRESET = setting("", TEXT, "settings that were published, by name, such as gao; flags beside it are changes of it")
-MODEL = setting(CLASSIC.name, one_of(MODELS), "what is trained")
+PRESET = setting("", TEXT, "published settings by name, such as gao; flags beside it change it; several are an axis")
+MODEL = setting(CLASSIC.name, TEXT, f"what is trained: {', '.join(MODELS)}, or one as topk:frozen=decoder")
 GROUPS = {"training": TrainingSettings, "data": DataConfig, "run": RunConfig, "processes": Launch}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
@@ -79,10 +78,14 @@ def parse(
         groups["run"] = [one for one in groups["run"] if one[0] != "extend"]
     words = {"extend": ("",), **read(argv, prog, description, groups, FIRST)}
     order = named_flags(argv)
-    [name] = _checked(PRESET, "preset", words["preset"], several=False)
-    if name and name not in defaults:
-        published = {name: (), **_published(name, words["model"] if "model" in order else ())}
-        return parse(argv, prog, description, {**defaults, **published}, several, seeds)
+    presets = _checked(PRESET, "preset", words["preset"], several)
+    if presets != ("",) and presets[0] not in defaults:
+        if "model" in order:
+            raise UserError(
+                f"a preset says what is trained: got {' '.join(presets)} beside --model {' '.join(words['model'])}; "
+                "leave one out"
+            )
+        return parse(argv, prog, description, _published(presets, defaults), several, seeds)
     numbers = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
@@ -110,12 +113,16 @@ def parse(
     return run, settings, numbers[0] if several and len(numbers) == 1 else numbers
 
 
-def _published(name: str, models: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """The settings of a preset as defaults, its model among them; `models` are those that were named beside it."""
-    model, settings = preset(name)
-    if models and tuple(models) != (model,):
-        raise UserError(f"preset {name} is of model {model}: got it beside --model {' '.join(models)}; leave one out")
-    return {"model": (model,), **{setting: (value,) for setting, value in settings.items()}}
+def _published(names: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """A command's defaults with those of presets in their place: of one its settings, of several what is trained."""
+    every = [preset(name) for name in names]
+    published = {setting for _, settings in every for setting in settings}
+    others = {name: values for name, values in defaults.items() if name not in published}
+    if len(names) > 1:
+        models = tuple(f"{OF_PRESETS}:{name}" if name in MODELS else name for name in names)
+        return {**others, "model": models, names[0]: ()}
+    [(model, settings)] = every
+    return {**others, "model": (model,), **{name: (value,) for name, value in settings.items()}, names[0]: ()}
 
 
 def _model_fields() -> dict[str, dataclasses.Field]:

@@ -3,14 +3,15 @@
 base          Model, the record of functions that the engine trains, and the types that these pass
 classic       the classic family
 relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one file an architecture
-several       architectures as an axis
+several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library
-dictionary    what these share; rows, dead, prefixes, steering, jump, firing: its parts
+dictionary    what these share; dictionary_memory, rows, dead, resampling, prefixes, steering, jump, firing: its parts
 kl            the KL penalty with its custom_vjp; terms: the other terms of losses
 memory        SparsityState: the running mean activation
 linear        two layers of weights, and every trick of layout; activations, selection: what codes are made by
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,18 +21,26 @@ from sae_jax.models.classic import CLASSIC
 from sae_jax.models.gated import GATED
 from sae_jax.models.jumprelu import JUMPRELU
 from sae_jax.models.matching_pursuit import MATCHING_PURSUIT
+from sae_jax.models.presets import PRESETS, preset
 from sae_jax.models.relu import RELU
 from sae_jax.models.several import JOINED, several
 from sae_jax.models.topk import ABS_TOPK, TOPK
+from sae_jax.models.variants import SEPARATOR, settings_in, variant
 from sae_jax.settings import check_type, unknown
 
 # Every architecture that the command line knows by its name.
 ARCHITECTURES = (CLASSIC, RELU, TOPK, ABS_TOPK, BATCH_TOPK, MATRYOSHKA, JUMPRELU, GATED, MATCHING_PURSUIT)
 MODELS = {model.name: model for model in ARCHITECTURES}
+# What stands before the name of a preset that is an architecture's too.
+OF_PRESETS = "preset"
 
 
 def model_of(name: str | Model | Sequence[str | Model]) -> Model:
     """The model of a name; a record is taken as it is; of several names or records, one whose axis `model` they are.
+
+    Args:
+        name: of an architecture, as topk; of a variant of one, as topk:frozen=decoder; or of a preset, as gao or
+            preset:matryoshka.
 
     Raises:
         UserError: there is none of that name, or it is neither.
@@ -45,9 +54,22 @@ def model_of(name: str | Model | Sequence[str | Model]) -> Model:
     check_type("model", one, (str, Model), "the name of a model, or a Model", f"known: {', '.join(MODELS)}")
     if isinstance(one, Model):
         return one
-    if one not in MODELS:
-        raise unknown("model", one, MODELS)
-    return MODELS[one]
+    return _named(one)
+
+
+@functools.lru_cache(maxsize=256)
+def _named(name: str) -> Model:
+    """The same record for every use of a name: programs are compiled for each."""
+    if name in MODELS:
+        return MODELS[name]
+    architecture, separator, text = name.partition(SEPARATOR)
+    published = text if architecture == OF_PRESETS else name
+    if published in PRESETS:
+        model, settings = preset(published)
+        return variant(MODELS[model], name, settings)
+    if architecture not in MODELS:
+        raise unknown("model", architecture, [*MODELS, *PRESETS])
+    return variant(MODELS[architecture], name, settings_in(text, MODELS[architecture])) if separator else MODELS[name]
 
 
 __all__ = ["CLASSIC", "MODELS", "Across", "Measure", "Model", "Parameter", "Step", "Term", "model_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from flax import struct
@@ -58,12 +59,15 @@ def several(models: tuple[Model, ...]) -> Model:
         model.check_data(own, low, high)
 
     functions = {function: dispatched(function) for function in BY_SETTINGS}
+    trained = [dict(model.training) for model in models]
+    shared = tuple(pair for pair in models[0].training if all(pair in one.items() for one in trained))
     return Model(
         name=JOINED.join(names),
         Settings=Settings,
         measures=measures,
         check=check_settings,
         check_data=check_data,
+        training=shared,
         choices=models,
         **functions,
     )
@@ -80,16 +84,21 @@ def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
     return model, model.Settings(**own)
 
 
-def defaults_of(model: Model) -> dict[str, tuple[Any, ...]]:
-    """Of several models, the settings whose defaults differ: each model's own, or the first's where it has none."""
+def defaults_of(model: Model, training: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Of several models, the settings whose defaults differ: each model's own, or the first's where it has none.
+
+    Args:
+        model: their record.
+        training: default of every setting of the training.
+    """
     differing: dict[str, tuple[Any, ...]] = {}
     for name, field in settings_of(model.Settings).items():
         if name != "model":
             fields = [settings_of(one.Settings).get(name, field) for one in model.choices]
-            defaults = tuple(one.default for one in fields)
-            if len(set(defaults)) > 1:
-                differing[name] = defaults
-    return differing
+            differing[name] = tuple(one.default for one in fields)
+    for name, value in training.items():
+        differing[name] = tuple(dict(one.training).get(name, value) for one in model.choices)
+    return {name: defaults for name, defaults in differing.items() if len(set(defaults)) > 1}
 
 
 def _settings_of(models: tuple[Model, ...]) -> type[base.Settings]:

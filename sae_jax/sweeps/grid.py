@@ -199,8 +199,14 @@ def _of_models(model: Model, settings: Mapping[str, Any]) -> tuple[Mapping[str, 
     """Settings with the axis of several models, and what lies along it: defaults that differ between the models."""
     if not model.choices or "model" in settings:
         return settings, {}
-    along = {name: values for name, values in defaults_of(model).items() if name not in settings}
+    along = {name: values for name, values in along_models(model).items() if name not in settings}
     return {"model": [one.name for one in model.choices], **settings}, along
+
+
+def along_models(model: Model) -> dict[str, tuple[Any, ...]]:
+    """Of several models, the values of settings whose defaults differ between them; of one none."""
+    training = {name: field.default for name, field in settings_of(TrainingSettings).items()}
+    return defaults_of(model, training) if model.choices else {}
 
 
 def _several(name: str, given: Any) -> list[Any] | None:

@@ -15,7 +15,7 @@ from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check, check_type, settings_of, unknown
 from sae_jax.storage.description import lane_dims, with_settings
 from sae_jax.sweeps.dataset import SUMMARY, attributes
-from sae_jax.sweeps.grid import Grid, checked, checked_seeds, fields_of
+from sae_jax.sweeps.grid import Grid, along_models, checked, checked_seeds, fields_of
 from sae_jax.training.config import check_given
 
 OF_LANES = ("parameter", "curve", "measure")
@@ -116,14 +116,19 @@ def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] 
         UserError: the earlier grid pairs settings along several dimensions, or a setting is given that nothing reads.
     """
     check_given(settings)
-    pairs = [names for names in grid.dims.values() if len(names) > 1]
+    # Defaults that differ between models come along with these, and are no pairs of anybody's.
+    along = along_models(grid.model)
+    own = {name for name, values in along.items() if grid.axes.get(name) == values and name not in settings}
+    axes = {name: values for name, values in grid.axes.items() if name not in own}
+    along_dims = [tuple(name for name in names if name in axes) for names in grid.dims.values()]
+    pairs = [names for names in along_dims if len(names) > 1]
     if zip is None and len(pairs) > 1:
         raise UserError(
             "settings must be paired along one dimension to go on from a sweep: got "
             f"{' and '.join(map('_'.join, pairs))}; select a part"
         )
     paired = zip if zip is not None else pairs[0] if pairs else ()
-    return {**grid.axes, **grid.constant, **settings, "zip": paired}
+    return {**axes, **grid.constant, **settings, "zip": paired}
 
 
 def described(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:

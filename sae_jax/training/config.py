@@ -118,8 +118,10 @@ def defaults_beside(architecture: Model, given: Mapping[str, Any]) -> dict[str, 
     Raises:
         UserError: the steps are left out where optimizers take different numbers of them.
     """
-    fields = declared(architecture)
-    defaults: dict[str, Any] = {name: field.default for name, field in fields.items() if name not in given}
+    fields, trained = declared(architecture), dict(architecture.training)
+    defaults: dict[str, Any] = {
+        name: trained.get(name, field.default) for name, field in fields.items() if name not in given
+    }
     if "steps" in defaults:
         names = _optimizers(given)
         numbers = {OPTIMIZERS[name].steps or defaults["steps"] for name in names}

@@ -55,7 +55,10 @@ def test_a_preset_gives_way_to_flags_beside_it():
         (["--model", "jumprelu", "--penalty", "quadratic", "--target-l0", "0"], "penalty quadratic needs a target"),
         (["--model", "topk", "topk"], "model must not name one twice"),
         (["--preset", "gaos"], "unknown preset gaos: did you mean gao?"),
-        (["--preset", "gao", "--model", "relu"], "preset gao is of model topk: got it beside --model relu; leave one"),
+        (
+            ["--preset", "gao", "--model", "relu"],
+            "a preset says what is trained: got gao beside --model relu; leave one",
+        ),
     ],
 )
 def test_what_no_architecture_can_do_is_refused_in_a_line(words, reason, capsys, tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ import pytest
 
 import sae_jax
 from sae_jax.models import MODELS, model_of
-from sae_jax.models.several import chosen, defaults_of
+from sae_jax.models.several import chosen
 from sae_jax.settings import UserError, settings_of
+from sae_jax.sweeps.grid import along_models
 from sae_jax.sweeps.reading import grid_of
 from tests.watching import Watcher
 
@@ -61,7 +62,7 @@ def test_a_record_of_several_has_every_setting_of_each():
     assert model_of("classic+topk") is both
     names = set(settings_of(both.Settings))
     assert names == {"model"} | set(settings_of(MODELS["classic"].Settings)) | set(settings_of(MODELS["topk"].Settings))
-    assert defaults_of(both)["k"] == (0, MODELS["topk"].Settings().k)
+    assert along_models(both)["k"] == (0, MODELS["topk"].Settings().k)
     model, own = chosen(both.choices, both.Settings(model="topk", k=3.0, k_warmup=0.2))
     assert model is MODELS["topk"] and own == MODELS["topk"].Settings(k=3.0, k_warmup=0.2)
 
