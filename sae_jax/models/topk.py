@@ -31,7 +31,7 @@ class Settings(dictionary.Settings):
     k_start: Any = swept(0, NON_NEGATIVE, "units at the start, from where k falls linearly; 0 is all", "unit")
     k_warmup: Any = swept(0.1, CLOSED_UNIT, "fraction of the steps over which k falls")
     target_l0: Any = swept(
-        0, NON_NEGATIVE, "active units per sample: k by the name that every model knows", "unit", off=0.0
+        0.0, NON_NEGATIVE, "active units per sample: k by the name that every model knows", "unit", off=0.0
     )
     rescale: bool = static(False, TRUE_OR_FALSE, "units are chosen by z ||Wd||, their codes in units of x")
 

@@ -150,7 +150,7 @@ def fields_of(model: Model) -> dict[str, dataclasses.Field]:
 
 
 def make_grid(
-    model: Model | str,
+    model: Model | str | Sequence[Model | str],
     data: DataConfig,
     seeds: int | Sequence[int],
     settings: Mapping[str, Any],

@@ -77,7 +77,7 @@ def in_single_precision(function: Callable[..., Result]) -> Callable[..., Result
 
 def prepare(
     data: Data | np.ndarray | DataConfig,
-    model: Model | str = "classic",
+    model: Model | str | Sequence[Model | str] = "classic",
     *,
     seeds: int | Sequence[int],
     zip: Sequence[str] = (),

@@ -39,7 +39,7 @@ from sae_jax.sweeps.truth import truth_values
 
 def sweep(
     data: Data | np.ndarray | DataConfig = DataConfig(),  # noqa: B008
-    model: Model | str = "classic",
+    model: Model | str | Sequence[Model | str] = "classic",
     *,
     seeds: int | Sequence[int] = 1,
     zip: Sequence[str] = (),
@@ -58,7 +58,7 @@ def sweep(
     Args:
         data: samples [samples, features], whose normalisation and held-out share may then be settings too; or Data; or
             a DataConfig, whose fields may all be.
-        model: name of the model, or a record of your own.
+        model: name of the model, or a record of your own; several are an axis. See `sae_jax.models.model_of`.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
         zip: settings of as many values, which are paired along one dimension instead of crossed.
         devices: how many devices to use; 0 is all (on a CPU, one per core).
