@@ -10,7 +10,8 @@ processes     many processes that train one sweep, phase by phase
 observers     who watches; terminal shows how lanes stand, on a terminal, in a notebook, in a file, by streams that
               never fail, trackers send their curves elsewhere
 dataset       the arrays of all lanes as one labelled Dataset; lane_warnings says which of them went wrong,
-              keep whose parameters are left out, causes why some learned nothing
+              keep whose parameters are left out, causes why some learned nothing, truth and consistency what they
+              are compared with
 reading       that Dataset back to its grid
 split         which lanes are trained, and which are equal to others or known from an earlier sweep
 origin        the finished sweep whose lanes others start from; start gives each of them its state

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from sae_jax.storage.arrays import no_storage
 from sae_jax.sweeps.dataset import Frame
+from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.recovery import STATES
 from sae_jax.sweeps.study import Study
+from sae_jax.training.lane import snapshot_steps
 
 
 class Footprint(NamedTuple):
@@ -41,19 +43,26 @@ def footprint_of(study: Study, keep: str, keep_state: bool = False) -> Footprint
     parameters = sum(size for kind, size in sizes.values() if kind == "parameter")
     kept_states = sum(program.plan.lanes * program.plan.state_bytes for program in study.programs) * keep_state
     arrays = sum(size for _, size in sizes.values()) + kept_states
+    # Of a lane's decoder rows at some steps nothing is left in the results.
+    held = arrays + sum(program.plan.lanes * snapshot_bytes(program.point) for program in study.programs)
     share = {"all": 1.0, "best": 1 / len(study.grid.seeds), "none": 0.0}[keep]
     states = 0
-    for plan in (program.plan for program in study.programs):
+    for plan, point in ((program.plan, program.point) for program in study.programs):
         at_once = min(plan.blocks_per_chunk * plan.cells_per_block, plan.lanes)
-        states = max(states, at_once * plan.state_bytes)
+        states = max(states, at_once * (plan.state_bytes + snapshot_bytes(point)))
     # While a state is written, those before it are still there. Finished lanes lie in checkpoints of their own, and in
     # the arrays of all lanes, which are made when the first chunk is finished.
-    training, finished = (STATES + 1) * states, 2 * arrays + STATES * states
+    training, finished = (STATES + 1) * states, 2 * held + STATES * states
     several = sum(program.plan.chunks for program in study.programs) > 1
     return Footprint(
         int(arrays - parameters + share * parameters),
-        2 * arrays + training if several else max(training, finished),
+        2 * held + training if several else max(training, finished),
     )
+
+
+def snapshot_bytes(point: Point) -> int:
+    """Bytes of a lane's decoder rows at the steps at which they are compared between seeds."""
+    return 4 * len(snapshot_steps(point.settings)) * point.settings.model.d_hidden * point.data.train.shape[1]
 
 
 def megabytes(size: int) -> str:

@@ -10,6 +10,10 @@ import sae_jax
 from sae_jax import DataConfig, UserError
 from sae_jax.analysis.figures import drawn
 from sae_jax.sweeps.consistency import matched_cosine, seed_consistency
+from sae_jax.sweeps.footprint import footprint_of
+from sae_jax.sweeps.observers import Observers
+from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.study import prepare
 
 RNG = np.random.default_rng(0)
 DATA = DataConfig(dataset="superposition", samples=1000)
@@ -81,6 +85,27 @@ def test_a_figure_shows_it(runs):
     assert name == "consistency" and len(lines) == 8
     cell = runs[1]["seed_consistency"].isel(model=0, steps=0, d_hidden=0).dropna("snapshot").mean("seed")
     assert any(np.allclose(line.get_ydata(), cell, rtol=1e-6) for line in lines if len(line.get_ydata()) == 5)
+
+
+def test_the_plan_counts_the_rows_that_are_held():
+    def room(snapshots):
+        study = prepare(
+            DATA,
+            "relu",
+            seeds=3,
+            engine=Engine(),
+            observer=Observers(()),
+            d_hidden=[8, 12],
+            steps=20,
+            snapshots=snapshots,
+        )
+        return footprint_of(study, "all")
+
+    without, with_rows = room(0), room(4)
+    # Five times the rows of 8 and of 12 units, twice while chunks are put together; the consistencies are small.
+    rows = 4 * 5 * (8 + 12) * 32 * 3
+    assert 2 * rows <= with_rows.unfinished - without.unfinished < 6 * rows
+    assert with_rows.results - without.results == 4 * 5 * 2 * 3
 
 
 def test_seeds_that_are_not_trained_together_are_refused():
