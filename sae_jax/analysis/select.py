@@ -33,10 +33,22 @@ def selected(dataset: xr.Dataset, words: Sequence[str]) -> xr.Dataset:
         names.add(name)
         if name not in dataset.coords or not set(dataset[name].dims) <= {*cell_axes(dataset), "seed"}:
             raise unknown("axis", name, [*cell_axes(dataset), "seed"])
-        places = sorted({_place(dataset[name], value) for value in values.split(",")})
+        places = sorted({_place(dataset[name], value) for value in _split(dataset[name], values)})
         if dataset[name].dims:
             dataset = dataset.isel({name: places if name == "seed" or len(places) > 1 else places[0]})
     return dataset
+
+
+def _split(values: xr.DataArray, text: str) -> list[str]:
+    """The words between commas; a value of the axis that holds commas itself is one of them."""
+    known = {str(value) for value in np.atleast_1d(values.values).tolist() if "," in str(value)}
+    words = text.split(",")
+    for value in sorted(known, key=len, reverse=True):
+        parts = value.split(",")
+        for start in range(len(words) - len(parts), -1, -1):
+            if words[start : start + len(parts)] == parts:
+                words[start : start + len(parts)] = [value]
+    return words
 
 
 def _place(values: xr.DataArray, word: str) -> int:

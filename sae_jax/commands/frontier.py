@@ -10,11 +10,11 @@ It is a sweep of other defaults: every flag of a sweep is one here.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
 from sae_jax.commands.environment import call
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.flags import parse
+from sae_jax.commands.flags import Parsed, named_flags, parse
 from sae_jax.commands.help import asks_for_help
 
 MODELS = ("relu", "gated", "topk", "batch_topk", "matryoshka", "jumprelu")
@@ -38,7 +38,13 @@ def main(argv: list[str]) -> None:
     """Parse, sweep, save, draw."""
     description = (__doc__ or "").partition("\n")[0]
     prog = call("frontier")
-    parsed = functools.partial(parse, prog=prog, description=description, defaults=DEFAULTS, several=True, seeds=SEEDS)
+
+    def parsed(argv: Sequence[str]) -> Parsed:
+        run, settings, seeds = parse(argv, prog, description, DEFAULTS, several=True, seeds=SEEDS)
+        if seeds == 1 and "snapshots" not in named_flags(argv):  # There is no other seed to compare with.
+            settings.pop("snapshots", None)
+        return run, settings, seeds
+
     with one_line_errors(printing=False):
         if asks_for_help(argv):
             parsed(argv)  # Prints and exits.

@@ -12,7 +12,7 @@ linear        two layers of weights, and every trick of layout; activations, sel
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_jax.models.base import Across, Measure, Model, Parameter, Step, Term
@@ -26,7 +26,7 @@ from sae_jax.models.relu import RELU
 from sae_jax.models.several import JOINED, several
 from sae_jax.models.topk import ABS_TOPK, TOPK
 from sae_jax.models.variants import SEPARATOR, settings_in, variant
-from sae_jax.settings import check_type, unknown
+from sae_jax.settings import UserError, check_type, received, settings_of, unknown
 
 # Every architecture that the command line knows by its name.
 ARCHITECTURES = (CLASSIC, RELU, TOPK, ABS_TOPK, BATCH_TOPK, MATRYOSHKA, JUMPRELU, GATED, MATCHING_PURSUIT)
@@ -57,19 +57,55 @@ def model_of(name: str | Model | Sequence[str | Model]) -> Model:
     return _named(one)
 
 
+def refuse_overridden(model: Model, given: Mapping[str, Any]) -> None:
+    """Refuse other values of settings than variants say by their names, which would be false.
+
+    Args:
+        model: or several.
+        given: values by name of the settings that were given.
+
+    Raises:
+        UserError: there is one.
+    """
+    for one in model.choices or (model,):
+        architecture, _, text = one.name.partition(SEPARATOR)
+        if text and architecture in MODELS:
+            fields = settings_of(one.Settings)
+            for name in settings_in(text, MODELS[architecture]):
+                if name in given and str(given[name]) != str(fields[name].default):
+                    raise UserError(
+                        f"model {one.name} sets {name}: got {received(given[name])} beside it; leave one out"
+                    )
+
+
 @functools.lru_cache(maxsize=256)
 def _named(name: str) -> Model:
     """The same record for every use of a name: programs are compiled for each."""
     if name in MODELS:
         return MODELS[name]
     architecture, separator, text = name.partition(SEPARATOR)
-    published = text if architecture == OF_PRESETS else name
-    if published in PRESETS:
-        model, settings = preset(published)
+    if name in PRESETS or architecture == OF_PRESETS:
+        model, settings = preset(text or name)
         return variant(MODELS[model], name, settings)
+    if architecture in PRESETS:
+        raise UserError(
+            f"settings stand behind the name of an architecture: got {name}, of preset {architecture}; "
+            f"use {preset(architecture)[0]}{SEPARATOR}{text}"
+        )
     if architecture not in MODELS:
-        raise unknown("model", architecture, [*MODELS, *PRESETS])
+        raise unknown("model", architecture, dict.fromkeys([*MODELS, *PRESETS]))
     return variant(MODELS[architecture], name, settings_in(text, MODELS[architecture])) if separator else MODELS[name]
 
 
-__all__ = ["CLASSIC", "MODELS", "Across", "Measure", "Model", "Parameter", "Step", "Term", "model_of"]
+__all__ = [
+    "CLASSIC",
+    "MODELS",
+    "Across",
+    "Measure",
+    "Model",
+    "Parameter",
+    "Step",
+    "Term",
+    "model_of",
+    "refuse_overridden",
+]

@@ -184,6 +184,7 @@ class Model(NamedTuple):
         exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
+        arrays: settings -> how many arrays of a batch's inputs and codes a step holds beside those of every model.
         training: (name, value) of the settings of the training that have another default beside this model.
         choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
@@ -211,5 +212,6 @@ class Model(NamedTuple):
     exact: Callable[[Any], dict[str, Any]] = lambda settings: {}
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
+    arrays: Callable[[Any], int] = lambda settings: 0
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()

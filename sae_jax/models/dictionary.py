@@ -215,6 +215,11 @@ def renew(
     return (params, {}) if saw.replaced is None else resampling.renew(params, saw, s.rows == "unit", share, start)
 
 
+def held(s: Settings) -> int:
+    """Arrays of a batch's codes that nested prefixes hold: those that are drawn are rebuilt from one after another."""
+    return 2 * prefixes.drawn(s.prefixes)
+
+
 def finish(params: Params, state: Memory, s: Settings) -> Params:
     """Without what only the training needs."""
     return {name: value for name, value in params.items() if name != "decoder_start"}
@@ -271,6 +276,7 @@ SHARED: dict[str, Any] = {
     "constrain": constrain,
     "renew": renew,
     "measures": measures,
+    "arrays": held,
     "exact": lambda s: {"rows": "free", "frozen": "none", "dead_units": "none", "products": "float32"},
     "check": check,
 }

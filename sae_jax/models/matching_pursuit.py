@@ -110,6 +110,8 @@ MATCHING_PURSUIT = Model(
         "init": init,
         "encode": encode,
         "loss": loss,
+        # What every round leaves is held until the gradient has passed it.
+        "arrays": lambda s: s.k + dictionary.held(s),
         "check": check,
     }
 )

@@ -46,7 +46,10 @@ def choose(
 
     Source: Bricken et al. 2023, "Neuron resampling", there from 819,200 samples; Cochran 1977, chapter 8.
     """
-    ends = jnp.cumsum(jnp.square(jnp.sum(jnp.square(jax.lax.stop_gradient(residual)), axis=1)))
+    errors = jnp.sum(jnp.square(jax.lax.stop_gradient(residual)), axis=1)
+    # Of the largest one: their squares would leave single precision early.
+    largest = across.max(jnp.max(errors))
+    ends = jnp.cumsum(jnp.square(errors / jnp.where(largest > 0, largest, 1)))
     shares = jnp.cumsum(across.gather(ends[-1]))
     device = across.device()
     begin = jnp.where(device > 0, shares[device - 1], 0)

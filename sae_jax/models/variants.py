@@ -47,7 +47,9 @@ def settings_in(text: str, model: Model) -> dict[str, Any]:
     fields, settings, last = settings_of(model.Settings), dict[str, Any](), ""
     for word in text.split(","):
         name, equals, value = word.partition("=")
-        name = name.replace("-", "_")
+        name = name.strip().replace("-", "_")
+        if equals and name in settings:
+            raise UserError(f"a variant of a model must set {name} once: got {text}; leave one")
         if equals and name in fields:
             settings[name], last = value, name
         elif last and not equals:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from sae_jax.data import Data
 from sae_jax.settings import UserError
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.split import Split
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -40,24 +39,25 @@ def check_split(grid: Grid, engine: Engine, devices: int) -> None:
             )
 
 
-def check_snapshots(grid: Grid, earlier: Sequence[int] | None) -> None:
+def check_snapshots(grid: Grid, lanes: Split) -> None:
     """Refuse to compare seeds that are not trained together.
 
     Args:
         grid: the sweep.
-        earlier: seeds of a sweep that it extends; None where it extends none.
+        lanes: which of its lanes are trained.
 
     Raises:
-        UserError: there is one seed, or there are others than there were.
+        UserError: there is one seed, or only some seeds of a cell are trained.
     """
     if not any(settings.training.snapshots for _, settings, _ in grid.programs()):
         return
     if len(grid.seeds) < 2:
         raise UserError("snapshots compares the decoder rows of several seeds: got one seed; use seeds 2, or more")
-    if earlier is not None and set(earlier) != set(grid.seeds):
+    some = [len(group.seeds) for group in lanes.groups if len(group.seeds) < len(grid.seeds)]
+    if some:
         raise UserError(
-            f"snapshots compares seeds that are trained together: got {len(grid.seeds)} seeds where {len(earlier)} "
-            "were trained; use snapshots 0, or the same seeds"
+            f"snapshots compares seeds that are trained together: got {some[0]} of {len(grid.seeds)} seeds to train; "
+            "use snapshots 0, which leaves out what was compared, or train all seeds at once"
         )
 
 

@@ -28,7 +28,7 @@ from sae_jax.sweeps.program_lanes import (
 )
 from sae_jax.sweeps.reading import ENDS
 from sae_jax.sweeps.recovery import Interrupted, Recovery
-from sae_jax.training.lane import ROWS, snapshot_steps, windows
+from sae_jax.training.lane import snapshot_steps, windows
 from sae_jax.training.optimizers import OPTIMIZERS
 
 # Decoder rows at some of the steps, among the arrays of a finished chunk.
@@ -113,7 +113,7 @@ def train_chunk(
     steps, stops = lanes.steps, windows(lanes.steps)
     carry, step = carry_at_start(lanes, chunk, program.start(lanes.statistics, *inputs)), 0
     curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
-    snapshots = _Snapshots(lanes, chunk)
+    snapshots = _Snapshots(lanes, chunk, lambda carry: program.rows(carry[0], *inputs))
     if recovery and position:
         carry, step, curves = _restored(lanes, carry, curves, snapshots, position, recovery)
     snapshots.take(carry, step)
@@ -158,7 +158,8 @@ def train_chunk(
         if next_call.end:
             raise Interrupted
         if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
-            break  # Every lane has stopped or diverged.
+            snapshots.take_rest(carry, step)  # Every lane has stopped or diverged.
+            break
         start, window = step, int(np.searchsorted(stops, step, side="right"))
         if per_block and step >= block_end:
             block, block_end = block_at(lanes, step), step + per_block
@@ -191,10 +192,16 @@ def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.Shape
     number = chunk.end - chunk.first
     measured = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
     curve = jax.ShapeDtypeStruct((number, len(windows(lanes.steps))), np.dtype(np.float32))
-    snapshots = _Snapshots(lanes, chunk).rows
-    if snapshots.size:
-        measured[SNAPSHOTS] = jax.ShapeDtypeStruct((number, *snapshots.shape[2:]), snapshots.dtype)
+    per_lane = snapshot_shape(lanes)
+    if per_lane[0]:
+        measured[SNAPSHOTS] = jax.ShapeDtypeStruct((number, *per_lane), np.dtype(np.float32))
     return measured | dict.fromkeys(sums, curve)
+
+
+def snapshot_shape(lanes: Lanes) -> tuple[int, int, int]:
+    """Of a lane: at how many steps decoder rows are held, d_hidden and d_in."""
+    settings = lanes.program.point.settings
+    return len(snapshot_steps(settings)), settings.model.d_hidden, lanes.heldout.shape[1]
 
 
 class _Snapshots:
@@ -204,17 +211,20 @@ class _Snapshots:
         rows: float32 [blocks, cells_per_block, snapshots, d_hidden, d_in].
     """
 
-    def __init__(self, lanes: Lanes, chunk: Chunk) -> None:
-        settings = lanes.program.point.settings
-        self._steps, self._mesh = snapshot_steps(settings), lanes.mesh
-        shape = (*chunk.cells.shape, len(self._steps), settings.model.d_hidden, lanes.heldout.shape[1])
-        self.rows = np.full(shape, np.nan, np.float32)
+    def __init__(self, lanes: Lanes, chunk: Chunk, rows_of: Callable[[Any], Any]) -> None:
+        self._steps, self._mesh, self._rows_of = snapshot_steps(lanes.program.point.settings), lanes.mesh, rows_of
+        self.rows = np.full((*chunk.cells.shape, *snapshot_shape(lanes)), np.nan, np.float32)
 
     def take(self, carry: Any, step: int) -> None:
         """Hold the rows of a step, where it is one of them: the next call trains in their memory."""
         if step in self._steps:
-            place = int(np.searchsorted(self._steps, step))
-            self.rows[:, :, place] = fetch(carry[0].train.params[ROWS], self._mesh)
+            self.rows[:, :, int(np.searchsorted(self._steps, step))] = fetch(self._rows_of(carry), self._mesh)
+
+    def take_rest(self, carry: Any, step: int) -> None:
+        """Hold the rows for every step after the last one, since none changes them."""
+        later = self._steps > step
+        if later.any():
+            self.rows[:, :, later] = fetch(self._rows_of(carry), self._mesh)[:, :, None]
 
 
 def _restored(

@@ -64,7 +64,9 @@ class Snapshots:
             shape = (*sizes, *values[SNAPSHOTS].shape[1:])
             self._arrays[number] = self._opened(f"{SNAPSHOTS}_{number}", shape, np.float32)
             self._arrays[number][...] = np.nan
-        self._arrays[number][where] = values[SNAPSHOTS]
+        # What a diverged lane holds says nothing of its settings.
+        rows, diverged = values[SNAPSHOTS], values["diverged_at"] >= 0
+        self._arrays[number][where] = np.where(diverged[:, None, None, None], np.nan, rows) if diverged.any() else rows
 
     def compare(self, frame: Frame) -> None:
         """Put the consistency of every cell's seeds where the lanes are."""

@@ -53,6 +53,7 @@ def extend(
     observer = Observers(observers if processes.leads() else ())
     earlier = earlier_sweep(dataset, "the sweep", model)
     larger = settings_beside(earlier.grid, settings, zip)
+    larger.pop("model", None)  # Of several models it is an axis by itself.
     if data is not None:
         larger = {name: value for name, value in larger.items() if name not in settings_of(DataConfig)}
     study = prepare(

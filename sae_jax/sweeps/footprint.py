@@ -9,7 +9,7 @@ from sae_jax.sweeps.dataset import Frame
 from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.recovery import STATES
 from sae_jax.sweeps.study import Study
-from sae_jax.training.lane import snapshot_steps
+from sae_jax.training.lane import snapshot_bytes
 
 
 class Footprint(NamedTuple):
@@ -44,12 +44,12 @@ def footprint_of(study: Study, keep: str, keep_state: bool = False) -> Footprint
     kept_states = sum(program.plan.lanes * program.plan.state_bytes for program in study.programs) * keep_state
     arrays = sum(size for _, size in sizes.values()) + kept_states
     # Of a lane's decoder rows at some steps nothing is left in the results.
-    held = arrays + sum(program.plan.lanes * snapshot_bytes(program.point) for program in study.programs)
+    held = arrays + sum(program.plan.lanes * _rows_of(program.point) for program in study.programs)
     share = {"all": 1.0, "best": 1 / len(study.grid.seeds), "none": 0.0}[keep]
     states = 0
     for plan, point in ((program.plan, program.point) for program in study.programs):
         at_once = min(plan.blocks_per_chunk * plan.cells_per_block, plan.lanes)
-        states = max(states, at_once * (plan.state_bytes + snapshot_bytes(point)))
+        states = max(states, at_once * (plan.state_bytes + _rows_of(point)))
     # While a state is written, those before it are still there. Finished lanes lie in checkpoints of their own, and in
     # the arrays of all lanes, which are made when the first chunk is finished.
     training, finished = (STATES + 1) * states, 2 * held + STATES * states
@@ -60,9 +60,8 @@ def footprint_of(study: Study, keep: str, keep_state: bool = False) -> Footprint
     )
 
 
-def snapshot_bytes(point: Point) -> int:
-    """Bytes of a lane's decoder rows at the steps at which they are compared between seeds."""
-    return 4 * len(snapshot_steps(point.settings)) * point.settings.model.d_hidden * point.data.train.shape[1]
+def _rows_of(point: Point) -> int:
+    return snapshot_bytes(point.settings, point.data.train.shape[1])
 
 
 def megabytes(size: int) -> str:

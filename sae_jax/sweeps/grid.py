@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_jax.data.checks import as_array
 from sae_jax.data.config import DataConfig
-from sae_jax.models import Model, model_of
+from sae_jax.models import Model, model_of, refuse_overridden
 from sae_jax.models.several import defaults_of
 from sae_jax.settings import UserError, as_json, check, is_swept, received, settings_of, unknown
 from sae_jax.training.config import (
@@ -169,6 +169,7 @@ def make_grid(
         UserError: a name is unknown, a value is out of range or given twice, or values do not go together.
     """
     model = model_of(model)
+    refuse_overridden(model, settings)
     fields = fields_of(model)
     settings, along = _of_models(model, settings)
     axes: dict[str, tuple[Any, ...]] = {}

@@ -131,7 +131,8 @@ def _union(grids: Sequence[Grid]) -> Grid:
         else:
             rows = dict.fromkeys(row for grid in grids for row in _rows(grid, group))
             axes |= zip(group, zip(*rows, strict=True), strict=True)
-        dims["_".join(group)] = tuple(group)
+        same = [dim for grid in grids for dim, names in grid.dims.items() if set(names) == set(group)]
+        dims[same[0] if same else "_".join(group)] = tuple(group)
     single = {name: several[0] for name, several in values.items() if name not in axes}
     of_data = {name: single.pop(name) for name in settings_of(DataConfig) if name in single}
     seeds = _distinct([grid.seeds for grid in grids])

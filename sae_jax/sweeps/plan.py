@@ -131,6 +131,7 @@ def make_plan(
     engine: Engine = Engine(),
     widest_block: int = 0,
     worked_bytes: int = 0,
+    host_bytes: int = 0,
 ) -> Plan:
     """Pack cells x seeds lanes into blocks and chunks so that the devices end together and memory suffices.
 
@@ -142,6 +143,7 @@ def make_plan(
         engine: what the user has decided.
         widest_block: the most cells of a block, where the user has not decided; 0 leaves it to the devices.
         worked_bytes: what a step of a lane passes through a CPU's cache; 0 is lane_bytes.
+        host_bytes: what is held of a lane on the host while its chunk is trained.
 
     Raises:
         UserError: not even one lane per device fits, or not one block of the wanted size.
@@ -155,7 +157,8 @@ def make_plan(
             f"{len(devices) * max(device_bytes, 0) / 2**20:,.0f} MiB available; "
             "use a smaller d_hidden or batch_size, or fewer devices"
         )
-    enough = max((CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES) // lane_bytes, engine.cells_per_block, 1)
+    chunk_bytes = CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES
+    enough = max(chunk_bytes // (lane_bytes + host_bytes), engine.cells_per_block, 1)
     # Lanes of a group in one chunk.
     most = min(fitting, max(engine.lanes_per_chunk // groups, 1) if engine.lanes_per_chunk else enough)
     if engine.cells_per_block:

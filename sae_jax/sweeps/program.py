@@ -22,7 +22,16 @@ from sae_jax.sweeps.observers import WATCHED
 from sae_jax.sweeps.plan import Engine, Plan, make_plan, memory_budget
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import evaluate
-from sae_jax.training.lane import LaneState, end_window, final_params, init_lane, no_curves, train_steps
+from sae_jax.training.lane import (
+    ROWS,
+    LaneState,
+    end_window,
+    final_params,
+    init_lane,
+    no_curves,
+    snapshot_bytes,
+    train_steps,
+)
 from sae_jax.training.optimizers import OPTIMIZERS
 from sae_jax.training.step import Curves
 
@@ -73,7 +82,7 @@ class Program(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """The three functions of a program, each over all lanes of a chunk; they are compiled for each settings' statics.
+    """The functions of a program, each over all lanes of a chunk; they are compiled for each settings' statics.
 
     Attributes:
         start: f(statistics, settings, keys) -> (lanes, sums over no steps).
@@ -81,12 +90,14 @@ class Compiled(NamedTuple):
             Trains from one step to another; length is that of the logged window that ends there, 0 where none does.
         measure: f(heldout, lanes, settings, keys) -> held-out measures, parameters and ends by variable name.
         watch: f(samples, lanes, settings, keys) -> the measures that observers receive, by name.
+        rows: f(lanes, settings, keys) -> their decoder rows.
     """
 
     start: jax.stages.Wrapped
     advance: jax.stages.Wrapped
     measure: jax.stages.Wrapped
     watch: jax.stages.Wrapped
+    rows: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=32)
@@ -98,6 +109,7 @@ def compiled(draw: Callable[..., Batch], d_in: int, mesh: Mesh, sequential: bool
         # One lane at a time: a held-out split is many times as large as a batch.
         measure=over_lanes(functools.partial(_measure, keep_state), mesh, 1, True, cells_in_turn=True),
         watch=over_lanes(_watch, mesh, 1, True, cells_in_turn=True),
+        rows=over_lanes(_rows, mesh, 0, True),
     )
 
 
@@ -144,6 +156,10 @@ def _watch(samples: Array, lane: LaneState, settings: LaneSettings, key: Key) ->
     return {name: measured[name] for name in WATCHED}
 
 
+def _rows(lane: LaneState, settings: LaneSettings, key: Key) -> Array:
+    return final_params(lane, settings)[ROWS]
+
+
 def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax.Device], engine: Engine) -> Plan:
     """Lay a program's lanes out, from the memory that one lane needs.
 
@@ -167,7 +183,8 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     cells = len(jax.tree.leaves(settings)[0])
     state_bytes = _state_bytes(structure, data.heldout.shape[1])
     width = 4 * (data.heldout.shape[1] + settings.model.d_hidden)
-    worked_bytes = state_bytes + WORKING_ARRAYS * width * (len(data.train) if full_batch else batch_size)
+    arrays = WORKING_ARRAYS + settings.architecture.arrays(settings.model)
+    worked_bytes = state_bytes + arrays * width * (len(data.train) if full_batch else batch_size)
     lane_bytes, measure_bytes = worked_bytes, WORKING_ARRAYS * width * len(data.heldout)
     if worked_bytes * cells * seeds * engine.data_parallel / len(devices) + measure_bytes > SMALL_BYTES:
         while_training, measure_bytes = _working_memory(
@@ -178,7 +195,8 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     # Every process must make the same plan.
     budget = min(processes.gather("load the data", lambda: memory_budget(local_devices(devices), shared_bytes)))
     widest = 1 if full_batch and devices[0].platform == "cpu" else 0
-    plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest, worked_bytes)
+    host_bytes = snapshot_bytes(settings, data.heldout.shape[1])
+    plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest, worked_bytes, host_bytes)
     data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((block, data.heldout)))
     return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes)
 

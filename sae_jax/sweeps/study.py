@@ -124,7 +124,6 @@ def prepare(
     processes.agree("load the data", "command line", [grid.as_json(), list(grid.dims), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
-    check_snapshots(grid, earlier.grid.seeds if earlier else None)
     loaded: dict[DataConfig, Data] = {}
     points, said = [], {""}
     for number, (labels, settings_of_cells, data_config) in enumerate(grid.programs()):
@@ -144,6 +143,7 @@ def prepare(
             observer.line(line)
         points.append(Point(labels, settings_of_cells, samples))
     lanes = split(grid, earlier, [point.data.summary for point in points])
+    check_snapshots(grid, lanes)
     for line in lanes.lines:
         observer.line(line)
     # A device without a lane of its own would train a filler.

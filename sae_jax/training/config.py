@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 
 from sae_jax.data.corruption import CORRUPTIONS, check_levels
-from sae_jax.models import Model, model_of
+from sae_jax.models import Model, model_of, refuse_overridden
 from sae_jax.settings import (
     AT_LEAST_ONE,
     CLOSED_UNIT,
@@ -98,6 +98,7 @@ def lane_settings(model: str | Model = "classic", **values: Any) -> LaneSettings
         UserError: a name is unknown, a value is out of range, or values do not go together.
     """
     architecture = model_of(model)
+    refuse_overridden(architecture, values)
     fields = declared(architecture)
     for name in values:
         if name not in fields:

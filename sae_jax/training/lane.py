@@ -52,6 +52,11 @@ def snapshot_steps(settings: LaneSettings) -> np.ndarray:
     return np.unique([0, *stops[places]])
 
 
+def snapshot_bytes(settings: LaneSettings, d_in: int) -> int:
+    """Bytes of a lane's decoder rows at the steps at which they are compared between seeds."""
+    return 4 * len(snapshot_steps(settings)) * int(settings.model.d_hidden) * d_in
+
+
 def has_rows(settings: LaneSettings) -> bool:
     """Whether lanes have decoder rows, one for each unit."""
     rows = settings.architecture.parameters(settings.model).get(ROWS)

@@ -6,6 +6,7 @@ import pytest
 
 import sae_jax
 from sae_jax import DataConfig, UserError
+from sae_jax.analysis.select import selected
 from sae_jax.commands.flags import parse
 from sae_jax.models import MODELS, model_of
 from sae_jax.models.presets import PRESETS, preset
@@ -24,12 +25,23 @@ def test_a_preset_is_a_model_with_its_settings(name):
     assert vars(lane.model) == vars(expected.model) and lane.training == expected.training
 
 
-def test_a_variant_is_an_architecture_with_other_defaults_that_give_way():
+def test_a_variant_is_an_architecture_with_other_defaults():
     lane = lane_settings("batch_topk:frozen=decoder,prefixes=1/4,1/2,dead-units=auxk", d_hidden=8, k=2)
     assert (lane.model.frozen, lane.model.prefixes, lane.model.dead_units) == ("decoder", "1/4,1/2", "auxk")
-    assert lane_settings("batch_topk:frozen=decoder", frozen="soft").model.frozen == "soft"
+    assert lane_settings("bussmann", rows="free").model.rows == "free"
     assert model_of("topk:k=4") is model_of("topk:k=4") and lane_settings("topk:k=4").model.k == 4
-    assert jax.tree.structure(lane_settings("topk:k=4")) == jax.tree.structure(lane_settings("topk:k=4", k=5))
+    assert jax.tree.structure(lane_settings("topk:k=4")) == jax.tree.structure(lane_settings("topk:k=4", k_warmup=0.2))
+
+
+def test_a_variant_is_what_its_name_says():
+    for model in ("topk:frozen=decoder", ["topk", "topk:frozen=decoder"]):
+        with pytest.raises(
+            UserError, match=r"^model topk:frozen=decoder sets frozen: got 'none' beside it; leave one out"
+        ):
+            sae_jax.sweep(DATA, model, frozen="none", k=2)
+    with pytest.raises(UserError, match=r"^model topk:k=3 sets k: got "):
+        sae_jax.sweep(DATA, ["topk", "topk:k=3"], k=[2, 4])
+    assert lane_settings("topk:frozen=decoder", frozen="decoder").model.frozen == "decoder"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +54,9 @@ def test_a_variant_is_an_architecture_with_other_defaults_that_give_way():
         ("topc:frozen=decoder", "unknown model topc: did you mean topk?"),
         ("bussman", "unknown model bussman: did you mean bussmann?"),
         ("topk:steps=3", "unknown setting of model topk steps"),
+        ("topk:k=3,k=4", "a variant of a model must set k once: got k=3,k=4; leave one"),
+        ("gao:k=3", "settings stand behind the name of an architecture: got gao:k=3, of preset gao; use topk:k=3"),
+        ("preset:gaos", "unknown preset gaos: did you mean gao?"),
     ],
 )
 def test_what_is_no_variant_is_refused(name, reason):
@@ -72,6 +87,17 @@ def test_a_lane_of_the_axis_is_the_one_that_is_trained_alone(name, run):
     for variable, values in alone.data_vars.items():
         of_axis = run[variable].sel(model=name)
         np.testing.assert_allclose(of_axis, values, rtol=1e-5, atol=1e-6, err_msg=variable)
+
+
+def test_a_variant_is_selected_and_extended_and_merged(run):
+    [name] = [one for one in MIXED if "," in one]
+    part = selected(run, [f"model=topk,{name},gao", "seed=0"])
+    assert part["model"].values.tolist() == ["gao", name, "topk"]
+    assert selected(run, [f"model={name}"])["model"].item() == name
+    more = sae_jax.extend(run, seeds=3)
+    assert more["eval_l0"].dims == ("model", "seed") and more["model"].values.tolist() == MIXED
+    united = sae_jax.merge(run, sae_jax.sweep(DATA, MIXED, k=3.0, **SMALL | {"seeds": [5]}))
+    assert united["eval_l0"].dims == ("model", "seed") and united["seed"].values.tolist() == [0, 1, 5]
 
 
 def test_the_command_line_takes_several_presets_and_flags_beside_them():

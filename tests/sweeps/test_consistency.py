@@ -113,6 +113,34 @@ def test_seeds_that_are_not_trained_together_are_refused():
         sae_jax.sweep(DATA, "relu", snapshots=2, steps=5)
 
 
+def test_tied_rows_are_compared_and_lanes_that_stop_or_diverge_do_not_depend_on_their_chunk():
+    tied = sae_jax.sweep(DATA, tied=True, output="linear", d_hidden=6, steps=20, batch_size=32, snapshots=2, seeds=2)
+    rows = tied["decoder_weight"].values
+    np.testing.assert_allclose(tied["seed_consistency"].values[:, -1], seed_consistency(rows[:, None])[:, 0], rtol=1e-6)
+    settings = {"d_hidden": 6, "batch_size": 32, "steps": 300, "patience": 5, "snapshots": 4, "k": 3.0, "seeds": 2}
+    rates = [1e-9, 3e-4, 1e38]
+    runs = [
+        sae_jax.sweep(DATA, "topk", learning_rate=rates, devices=1, lanes_per_chunk=most, **settings) for most in (1, 6)
+    ]
+    alone, together = (run["seed_consistency"] for run in runs)
+    np.testing.assert_allclose(alone, together, rtol=1e-4)
+    assert (runs[0]["stopped_at"].isel(learning_rate=0) > 0).all() and alone.isel(learning_rate=[0, 1]).notnull().all()
+    assert alone.isel(learning_rate=2).isnull().all()
+    ends = runs[1].isel(learning_rate=1)["decoder_weight"].values
+    np.testing.assert_allclose(alone.values[1, :, -1], seed_consistency(ends[:, None])[:, 0], rtol=1e-4)
+
+
+def test_cells_of_which_some_seeds_are_known_are_refused():
+    parts = [
+        sae_jax.sweep(DATA, "topk", k=k, seeds=seeds, d_hidden=6, steps=5, snapshots=1)
+        for k, seeds in ((2.0, [0, 1]), (3.0, [2, 3]))
+    ]
+    with pytest.raises(
+        UserError, match="snapshots compares seeds that are trained together: got 2 of 4 seeds to train"
+    ):
+        sae_jax.extend(sae_jax.merge(*parts))
+
+
 def test_an_extension_compares_its_cells_and_keeps_what_was_compared(tmp_path, monkeypatch):
     from sae_jax.commands import sweep
 
