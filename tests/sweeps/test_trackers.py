@@ -171,3 +171,12 @@ def test_names_of_lanes_are_names_of_files():
     lanes = [{"dataset": f"array:/data/{name}.npy", "seed": 0} for name in ("a", "b", "a" * 300, "a" * 301)]
     names = [trackers._name_of(lane) for lane in lanes]
     assert len(set(names)) == 4 and all("/" not in name and len(name) < 200 for name in names)
+
+
+@needs("wandb")
+def test_weights_and_biases_keeps_every_lane_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    command.main([*SMOKE, "--steps", "60", "--beta", "1", "--track", "wandb", "--runs", str(tmp_path), "--name", "one"])
+    runs = sorted((tmp_path / "one" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(runs) == 2 and all(path.stat().st_size > 500 for path in runs)
+    assert (tmp_path / "one" / "results.nc").is_file()
