@@ -35,7 +35,9 @@ def selected(dataset: xr.Dataset, words: Sequence[str]) -> xr.Dataset:
             raise unknown("axis", name, [*cell_axes(dataset), "seed"])
         places = sorted({_place(dataset[name], value) for value in _split(dataset[name], values)})
         if dataset[name].dims:
-            dataset = dataset.isel({name: places if name == "seed" or len(places) > 1 else places[0]})
+            # Of paired settings several lie along one dimension.
+            [dim] = dataset[name].dims
+            dataset = dataset.isel({dim: places if name == "seed" or len(places) > 1 else places[0]})
     return dataset
 
 

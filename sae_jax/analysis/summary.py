@@ -117,7 +117,9 @@ def cell_table(dataset: xr.Dataset, by: Sequence[str] | None = None, measures: S
         UserError: an axis or a measure is none that the Dataset has.
     """
     axes = cell_axes(dataset)
-    rows = axes if by is None else list(dict.fromkeys(by))
+    # A paired setting stands for the dimension that it lies along.
+    along = {str(name): str(one.dims[0]) for name, one in dataset.coords.items() if len(one.dims) == 1}
+    rows = axes if by is None else list(dict.fromkeys(name if name in axes else along.get(name, name) for name in by))
     for axis in rows:
         if axis not in axes:
             raise (

@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
         from rich.console import Console
 
         from sae_jax.analysis.report import print_table
+        from sae_jax.analysis.summary import write_summary
         from sae_jax.storage import record as records
         from sae_jax.storage import results
         from sae_jax.storage import run_folder as runs
@@ -68,7 +69,8 @@ def main(argv: list[str]) -> None:
             print(line)
         with runs.claim(folder, content):
             results.save(dataset, folder)
+            summary = write_summary(dataset, folder)
             pictures = draw_usual(dataset, folder / "figures")
         print_table(Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120), dataset)
         files = [folder / name for name in (records.CONFIG_FILE, results.RESULTS_FILE, results.PARAMS_FILE)]
-        print("files:", *(f"  {path}" for path in files + pictures), sep="\n")
+        print("files:", *(f"  {path}" for path in [*files, summary, *pictures]), sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from sae_jax.training.lane import snapshot_steps, windows
 
 # The attribute that names the sweep whose lanes were trained on.
 STARTED_FROM = "started_from"
+# Settings that say where samples lie.
+MOVED = ("dataset", "data_dir")
 # What a lane is, its seed aside: the values of the settings that it reads.
 Key = tuple[Any, ...]
 
@@ -202,10 +205,13 @@ def _match(
             f"cannot extend: the model must be that of {earlier.name}: got {grid.model.name}; use "
             f"{earlier.grid.model.name}, or begin a new sweep"
         )
+    # Data that were moved are known by their samples, below.
+    elsewhere = {name: grid.constant[name] for name in MOVED if name in grid.constant and name in earlier.grid.constant}
+    before = dataclasses.replace(earlier.grid, data=dataclasses.replace(earlier.grid.data, **elsewhere))
     seeds = {seed: place for place, seed in enumerate(grid.seeds)}
     points, points_before = points_of(grid), points_of(earlier.grid)
     pairs: dict[tuple[int, int], int] = {}
-    for (key, seed), lane in lane_keys(earlier.grid, earlier.dataset).items():
+    for (key, seed), lane in lane_keys(before, earlier.dataset).items():
         cell, _ = divmod(lane, len(earlier.grid.seeds))
         if key not in first or seed not in seeds:
             raise UserError(
@@ -214,12 +220,12 @@ def _match(
             )
         known[first[key], seeds[seed]] = lane
         pairs.setdefault((int(points[first[key]]), int(points_before[cell])), cell)
-    for (point, before), cell in pairs.items():
+    for (point, number), cell in pairs.items():
         where = np.unravel_index(cell, [len(labels) for labels in earlier.grid.labels.values()])
         part = earlier.dataset.isel(dict(zip(earlier.grid.dims, where, strict=True)))
         # Earlier versions computed them in another precision.
         exactly = SUMMARY in part.coords
-        if not any(alike(samples[point], one, exactly) for one in summaries(part, before)):
+        if not any(alike(samples[point], one, exactly) for one in summaries(part, number)):
             raise UserError(
                 f"cannot extend: the samples must be those of {earlier.name}: got others; "
                 "put the same back, or begin a new sweep"

@@ -125,3 +125,17 @@ def refused(main, words, says, run, workplace, capsys):
     assert ended.value.code == 2 and not said.out
     assert said.err.startswith("error: ") and said.err.count("\n") == 1 and says in said.err
     assert [path.name for path in workplace.iterdir()] == ["file"]
+
+
+def test_paired_settings_are_selected_and_make_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "digits", "--d-hidden", "5", "--steps", "20", "--batch-size", "50", "--seeds", "2"]
+    pairs = ["--rho", "0.02", "0.05", "--beta", "3", "1", "--zip", "rho", "beta"]
+    sweep.main([*words, *pairs, "--figures", "False", "--name", "pairs"])
+    capsys.readouterr()
+    table.main(["pairs", "--by", "rho", "beta"])
+    both = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in both[2:4]] == ["0.02, 3", "0.05, 1"]
+    for word in ("rho=0.05", "beta=1"):
+        table.main(["pairs", "--select", word])
+        assert " | ".join(both[3].strip("| ").split(" | ")[1:]) in capsys.readouterr().out

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sae_jax import UserError, as_data, extend, merge, sweep
+from sae_jax import DataConfig, UserError, as_data, extend, merge, sweep
 from tests.watching import Watcher
 
 SETTINGS = {"d_hidden": 4, "batch_size": 20, "steps": 30, "cells_per_block": 2}
@@ -91,3 +91,15 @@ def test_a_run_of_an_earlier_version_whose_summary_was_rounded_otherwise_is_exte
     others = small.drop_vars("data_summary").assign_attrs(data=json.dumps([[2 * one for one in rounded]]))
     with pytest.raises(UserError, match="cannot extend: the samples must be those of"):
         extend(others, data, seeds=2, rho=[0.05, 0.1, 0.2])
+
+
+def test_samples_that_were_moved_are_known_again_and_others_are_refused(samples, tmp_path):
+    for name, rows in (("here", samples[:200]), ("there", samples[:200]), ("others", samples[200:400])):
+        np.save(tmp_path / f"{name}.npy", rows)
+    sources = {name: DataConfig(dataset=f"array:{tmp_path}/{name}.npy") for name in ("here", "there", "others")}
+    before = sweep(sources["here"], rho=[0.05], seeds=1, **SETTINGS)
+    moved = extend(before, sources["there"], seeds=2)
+    assert moved["dataset"].item().endswith("there.npy")
+    same(moved.isel(seed=[0]), before)
+    with pytest.raises(UserError, match="cannot extend: the samples must be those of the sweep: got others"):
+        extend(before, sources["others"], seeds=2)
