@@ -7,7 +7,7 @@ are 512 features in 256 dimensions; these are 128 in 64, three of which fire on 
     python -m experiments.reproduce sharkey-mmcs
 
 About a quarter of an hour on 2 cores: one sweep of 17 coefficients x 8 ratios x 3 seeds. Expect a similarity above .95
-in a band of coefficients from as many units as features on, a fall on both sides of it, and less with half as many units.
+in a band of coefficients from as many units as features on, a fall on both sides of it, and less with half as many.
 """
 
 from __future__ import annotations
