@@ -1,5 +1,6 @@
 """The Python of README and CONTRIBUTING runs as written, and what the documents name exists."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from experiments.benchmark.__main__ import saved
 from experiments.reproduce.report import markdown_table
 from sae_jax.data import SOURCES
 from tests.conftest import CACHE
+from tests.faults.__main__ import markdown_table as faults_table
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
@@ -85,6 +87,11 @@ def test_every_file_that_is_named_is_there(name):
 
 def test_the_table_of_reproductions_is_the_commands_own():
     assert markdown_table(ROOT / "reproductions") in DOCUMENTS["reproductions.md"]
+
+
+def test_the_table_of_faults_is_the_commands_own():
+    counts = json.loads((ROOT / "docs" / "reliability.json").read_text())
+    assert faults_table(counts) in DOCUMENTS["reliability.md"]
 
 
 def test_the_table_of_the_benchmark_is_the_commands_own():
