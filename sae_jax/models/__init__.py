@@ -15,6 +15,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sae_jax.models.base import Across, Measure, Model, Parameter, Step, Term
 from sae_jax.models.batch_topk import BATCH_TOPK, MATRYOSHKA
 from sae_jax.models.classic import CLASSIC
@@ -26,7 +28,7 @@ from sae_jax.models.relu import RELU
 from sae_jax.models.several import JOINED, several
 from sae_jax.models.topk import ABS_TOPK, TOPK
 from sae_jax.models.variants import SEPARATOR, settings_in, variant
-from sae_jax.settings import UserError, check_type, received, settings_of, unknown
+from sae_jax.settings import UserError, check, check_type, received, settings_of, unknown
 
 # Every architecture that the command line knows by its name.
 ARCHITECTURES = (CLASSIC, RELU, TOPK, ABS_TOPK, BATCH_TOPK, MATRYOSHKA, JUMPRELU, GATED, MATCHING_PURSUIT)
@@ -72,10 +74,9 @@ def refuse_overridden(model: Model, given: Mapping[str, Any]) -> None:
         if text and architecture in MODELS:
             fields = settings_of(one.Settings)
             for name in settings_in(text, MODELS[architecture]):
-                if name in given and str(given[name]) != str(fields[name].default):
-                    raise UserError(
-                        f"model {one.name} sets {name}: got {received(given[name])} beside it; leave one out"
-                    )
+                value, field = given.get(name, fields[name].default), fields[name]
+                if np.ndim(value) or check(field, value) != field.default:
+                    raise UserError(f"model {one.name} sets {name}: got {received(value)} beside it; leave one out")
 
 
 @functools.lru_cache(maxsize=256)

@@ -42,6 +42,7 @@ def test_a_variant_is_what_its_name_says():
     with pytest.raises(UserError, match=r"^model topk:k=3 sets k: got "):
         sae_jax.sweep(DATA, ["topk", "topk:k=3"], k=[2, 4])
     assert lane_settings("topk:frozen=decoder", frozen="decoder").model.frozen == "decoder"
+    assert lane_settings("topk:k=3", k=3).model.k == 3
 
 
 @pytest.mark.parametrize(
