@@ -16,7 +16,7 @@ from experiments.benchmark.shapes import Shape
 from sae_jax import Data, LaneSettings
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys
 from sae_jax.sweeps.plan import Engine, Plan, chunk_at
-from sae_jax.sweeps.program import Carry, compiled, plan_lanes
+from sae_jax.sweeps.program import Carry, compiled_advance, compiled_start, plan_lanes
 from sae_jax.training.config import lane_at
 from sae_jax.training.lane import LaneState, init_lane, no_curves, train_steps
 
@@ -37,7 +37,7 @@ class Lanes(NamedTuple):
     Attributes:
         number: how many there are.
         plan: how they are packed.
-        advance: of `sae_jax.sweeps.program.Compiled`.
+        advance: what `sae_jax.sweeps.program.compiled_advance` returns.
         samples: what batches are drawn from, and those held out.
         carry: the lanes before their first step.
         settings: of every lane, leaves [blocks, cells_per_block].
@@ -61,10 +61,11 @@ def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     chunk = chunk_at(plan, 0)
     settings = place(lane_at(cells, np.maximum(chunk.cells, 0)), mesh, split=True)
     keys = place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh)
-    program = compiled(data.feed.draw, shape.d_in, mesh, plan.sequential)
+    advance = compiled_advance(data.feed.draw, mesh, plan.sequential)
+    carry = compiled_start(shape.d_in, mesh, plan.sequential)({}, settings, keys)
     block = data.feed.block(0, shape.batch)
     samples = (place(block, mesh, split=False), place(data.heldout, mesh, split=False))
-    return Lanes(chunk.end, plan, program.advance, samples, program.start({}, settings, keys), settings, keys)
+    return Lanes(chunk.end, plan, advance, samples, carry, settings, keys)
 
 
 def engine(lanes: Lanes) -> tuple[Contender, Cost]:

@@ -17,13 +17,15 @@ from sae_jax.sweeps.observers import WATCHED, Observer, Points, Progress, lane_c
 from sae_jax.sweeps.pace import FIRST_CALL, NextCall, watched_steps
 from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
 from sae_jax.sweeps.processes import started
+from sae_jax.sweeps.program import Carry, compiled_advance, compiled_measure, compiled_rows, compiled_watch
 from sae_jax.sweeps.program_lanes import (
+    Inputs,
     Lanes,
     block_at,
     carry_at_start,
-    compiled_for,
     indices_of,
     inputs_of,
+    shapes_at_start,
     steps_per_block,
 )
 from sae_jax.sweeps.reading import ENDS
@@ -34,6 +36,8 @@ from sae_jax.training.optimizers import OPTIMIZERS
 # Decoder rows at some of the steps, among the arrays of a finished chunk.
 SNAPSHOTS = "decoder_snapshots"
 
+# When results were fetched last, s, and what a step took then, s; None where that is not known.
+Timing = tuple[float, float | None]
 # Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among cells and seeds [lanes].
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
 
@@ -99,7 +103,8 @@ def train_chunk(
     """Train a chunk from where it stood, and measure it.
 
     Args:
-        lanes, plan, observer, recovery: as in `run_lanes`.
+        lanes, observer, recovery: as in `run_lanes`.
+        plan: how they are packed.
         first: number of its first lane.
         position: where it stood; None at its start.
 
@@ -109,56 +114,59 @@ def train_chunk(
     Raises:
         Interrupted: the recovery was asked to end; the lanes are saved.
     """
-    chunk, program, inputs = chunk_at(plan, first), compiled_for(lanes, plan), inputs_of(lanes, chunk_at(plan, first))
-    steps, stops = lanes.steps, windows(lanes.steps)
-    carry, step = carry_at_start(lanes, chunk, program.start(lanes.statistics, *inputs)), 0
+    chunk = chunk_at(plan, first)
+    inputs = inputs_of(lanes, chunk)
+    steps, stops, snapshots = lanes.steps, windows(lanes.steps), snapshot_steps(lanes.program.point.settings)
+    carry, step = carry_at_start(lanes, chunk, inputs), 0
     curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
-    snapshots = _Snapshots(lanes, chunk, lambda carry: program.rows(carry[0], *inputs))
+    # Decoder rows at some of the steps; NaN at those that are not reached.
+    rows = np.full((*chunk.cells.shape, *snapshot_shape(lanes)), np.nan, np.float32)
     if recovery and position:
-        carry, step, curves = _restored(lanes, carry, curves, snapshots, position, recovery)
-    snapshots.take(carry, step)
+        carry, curves, rows = _restored(lanes, carry, curves, rows, position, recovery)
+        step = position.step
+    _put_rows(rows, snapshots == step, lanes, carry, inputs)
+    advance = compiled_advance(lanes.program.data.feed.draw, lanes.mesh, plan.sequential)
+    watch, watched = compiled_watch(lanes.mesh), _watched_steps(lanes)
     coordinates = lane_coordinates(lanes.grid, lanes.program.point.labels, *indices_of(lanes, chunk))
     per_block = steps_per_block(lanes)
     block, block_end = lanes.block, step if per_block else steps
-    logged, next_call, watched = [curves], FIRST_CALL, _watched_steps(lanes)
-    # First and last step, and the curves and the measures that are still being computed.
+    # First and last step of each call whose curves and measures are still being computed, and these.
     calls: list[tuple[int, int, Any, Any]] = []
-    fetched_at = time.monotonic()
-    seconds_per_step: float | None = None
+    logged, next_call = [curves], FIRST_CALL
 
-    def collect(left: int) -> None:
+    def collect(left: int, timing: Timing) -> Timing:
         """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
-        nonlocal fetched_at, seconds_per_step
         while len(calls) > left:
             start, stop, computed, measured = calls.pop(0)
             points = fetch(computed, lanes.mesh)
-            before, fetched_at = fetched_at, time.monotonic()
-            seconds_per_step = (fetched_at - before) / (stop - start)
+            now = time.monotonic()
+            timing = now, (now - timing[0]) / (stop - start)
             if stop in stops:
                 logged.append({name: values[..., None] for name, values in points.items()})
                 observer.points(at_step(stop, points))
             if measured:
                 observer.measures(at_step(stop, fetch(measured, lanes.mesh)))
             observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, stop), "training"))
+        return timing
 
     def at_step(step: int, values: Arrays) -> Points:
         return Points(step, coordinates, {name: every[chunk.real] for name, every in values.items()})
 
+    timing: Timing = time.monotonic(), None
     while step < steps:
-        collect(left=int(next_call.ahead))
-        next_call = recovery.next_call(next_call, seconds_per_step) if recovery else NextCall()
+        timing = collect(int(next_call.ahead), timing)
+        next_call = recovery.next_call(next_call, timing[1]) if recovery else NextCall()
         if recovery and (next_call.save or next_call.end):
-            collect(left=0)
-            held = {"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": snapshots.rows}
-            state = _by_path(held)
+            _, seconds_per_step = collect(0, timing)
+            state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": rows})
             # Arrays without numbers cannot be saved.
             arrays = {name: values for name, values in state.items() if values.size}
             recovery.save(_position(lanes, plan, first, step, finished=False), arrays)
-            fetched_at = time.monotonic()
+            timing = time.monotonic(), seconds_per_step
         if next_call.end:
             raise Interrupted
         if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
-            snapshots.take_rest(carry, step)  # Every lane has stopped or diverged.
+            _put_rows(rows, snapshots > step, lanes, carry, inputs)  # Every lane has stopped or diverged.
             break
         start, window = step, int(np.searchsorted(stops, step, side="right"))
         if per_block and step >= block_end:
@@ -166,29 +174,36 @@ def train_chunk(
         step = min(int(stops[window]), start + next_call.steps, block_end)
         length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
         bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + step, length))
-        carry, curves_of_call = program.advance(block, lanes.heldout, *bounds, carry, *inputs)
-        seen = program.watch(lanes.watched, carry[0], *inputs) if step in watched else None
+        carry, curves_of_call = advance(block, lanes.heldout, *bounds, carry, *inputs)
+        seen = watch(lanes.watched, carry[0], *inputs) if step in watched else None
         calls.append((start, step, curves_of_call, seen))
-        snapshots.take(carry, step)
-    collect(left=0)
+        _put_rows(rows, snapshots == step, lanes, carry, inputs)
+    collect(0, timing)
     observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
-    measured = fetch(program.measure(lanes.heldout, carry[0], *inputs), lanes.mesh)
+    measured = _measured(lanes, carry, inputs, _joined(logged), rows)
+    observer.measures(at_step(steps, {name: measured[f"eval_{name}"] for name in WATCHED}))
+    return {name: values[chunk.real] for name, values in measured.items()}
+
+
+def _measured(lanes: Lanes, carry: Carry, inputs: Inputs, curves: Arrays, rows: np.ndarray) -> Arrays:
+    """What there is to know of a chunk's lanes after their last step, [blocks, cells_per_block, ...] by name."""
+    measured: Arrays = fetch(
+        compiled_measure(lanes.mesh, lanes.keep_state)(lanes.heldout, carry[0], *inputs), lanes.mesh
+    )
     for name in ENDS:  # Curves count from here, too.
         measured[name] = np.where(measured[name] < 0, -1, np.maximum(measured[name] - lanes.steps_before, 0))
-    observer.measures(at_step(steps, {name: measured[f"eval_{name}"] for name in WATCHED}))
-    for name, values in _joined(logged).items():
-        missing = len(stops) - values.shape[-1]
+    for name, values in curves.items():
+        missing = len(windows(lanes.steps)) - values.shape[-1]
         measured[name] = np.pad(values, [(0, 0), (0, 0), (0, missing)], constant_values=np.nan)
-    if snapshots.rows.size:
-        measured[SNAPSHOTS] = snapshots.rows
-    return {name: values[chunk.real] for name, values in measured.items()}
+    return measured | ({SNAPSHOTS: rows} if rows.size else {})
 
 
 def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of what `train_chunk` returns."""
-    chunk, program, inputs = chunk_at(plan, first), compiled_for(lanes, plan), inputs_of(lanes, chunk_at(plan, first))
-    (state, sums) = jax.eval_shape(program.start, lanes.statistics, *inputs)
-    shapes = jax.eval_shape(program.measure, lanes.heldout, state, *inputs)
+    chunk = chunk_at(plan, first)
+    inputs = inputs_of(lanes, chunk)
+    (state, sums) = shapes_at_start(lanes, inputs)
+    shapes = jax.eval_shape(compiled_measure(lanes.mesh, lanes.keep_state), lanes.heldout, state, *inputs)
     number = chunk.end - chunk.first
     measured = {name: jax.ShapeDtypeStruct((number, *one.shape[2:]), one.dtype) for name, one in shapes.items()}
     curve = jax.ShapeDtypeStruct((number, len(windows(lanes.steps))), np.dtype(np.float32))
@@ -204,33 +219,22 @@ def snapshot_shape(lanes: Lanes) -> tuple[int, int, int]:
     return len(snapshot_steps(settings)), settings.model.d_hidden, lanes.heldout.shape[1]
 
 
-class _Snapshots:
-    """Decoder rows of a chunk's lanes as they were at some of the steps; NaN at those that are not reached.
+def _put_rows(rows: np.ndarray, where: np.ndarray, lanes: Lanes, carry: Carry, inputs: Inputs) -> None:
+    """Put lanes' decoder rows where they are wanted: the next call trains in their memory.
 
-    Attributes:
-        rows: float32 [blocks, cells_per_block, snapshots, d_hidden, d_in].
+    Args:
+        rows: float32 [blocks, cells_per_block, snapshots, d_hidden, d_in], changed.
+        where: at which of the snapshots they are now, booleans [snapshots].
+        lanes, carry, inputs: the lanes.
     """
-
-    def __init__(self, lanes: Lanes, chunk: Chunk, rows_of: Callable[[Any], Any]) -> None:
-        self._steps, self._mesh, self._rows_of = snapshot_steps(lanes.program.point.settings), lanes.mesh, rows_of
-        self.rows = np.full((*chunk.cells.shape, *snapshot_shape(lanes)), np.nan, np.float32)
-
-    def take(self, carry: Any, step: int) -> None:
-        """Hold the rows of a step, where it is one of them: the next call trains in their memory."""
-        if step in self._steps:
-            self.rows[:, :, int(np.searchsorted(self._steps, step))] = fetch(self._rows_of(carry), self._mesh)
-
-    def take_rest(self, carry: Any, step: int) -> None:
-        """Hold the rows for every step after the last one, since none changes them."""
-        later = self._steps > step
-        if later.any():
-            self.rows[:, :, later] = fetch(self._rows_of(carry), self._mesh)[:, :, None]
+    if where.any():
+        rows[:, :, where] = fetch(compiled_rows(lanes.mesh)(carry[0], *inputs), lanes.mesh)[:, :, None]
 
 
 def _restored(
-    lanes: Lanes, carry: Any, curves: Arrays, snapshots: _Snapshots, position: Position, recovery: Recovery
-) -> tuple[Any, int, Arrays]:
-    """Lanes, steps and curves as they were saved, and snapshots; the arguments are those of a chunk at its start."""
+    lanes: Lanes, carry: Carry, curves: Arrays, rows: np.ndarray, position: Position, recovery: Recovery
+) -> tuple[Carry, Arrays, np.ndarray]:
+    """Lanes, curves and decoder rows as they were saved; the arguments are those of a chunk at its start."""
     stops = windows(lanes.steps)
     if position.step > lanes.steps or position.points != np.searchsorted(stops, position.step, side="right"):
         raise UserError(
@@ -238,13 +242,12 @@ def _restored(
             f"this sweep logs {len(stops)} in {lanes.steps} steps; remove it to train its lanes again"
         )
     points = {name: np.empty((*one.shape[:-1], position.points), one.dtype) for name, one in curves.items()}
-    like = {"lanes": carry, "points": points, "snapshots": snapshots.rows}
+    like = {"lanes": carry, "points": points, "snapshots": rows}
     shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _by_path(like).items() if one.size}
     arrays = recovery.read(position, shapes)
     leaves = [arrays.get(name, one) for name, one in _by_path(like).items()]
     saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    snapshots.rows = saved["snapshots"]
-    return place(saved["lanes"], lanes.mesh, split=True), position.step, saved["points"]
+    return place(saved["lanes"], lanes.mesh, split=True), saved["points"], saved["snapshots"]
 
 
 def _position(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:

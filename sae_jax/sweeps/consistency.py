@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.chunk import SNAPSHOTS
 from sae_jax.sweeps.dataset import CONSISTENCY, Frame
 
@@ -41,39 +40,27 @@ def seed_consistency(rows: Float[np.ndarray, "seeds snapshots units d_in"]) -> F
     return np.where(there > 0, np.nansum(cosines, axis=1) / np.maximum(there, 1), np.nan).astype(np.float32)
 
 
-class Snapshots:
-    """Decoder rows of all lanes at some steps, program by program, held until all seeds of a cell are there."""
+def put_consistency(
+    frame: Frame, number: int, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray
+) -> None:
+    """Hold the decoder rows of finished lanes, and compare the seeds of every cell whose last seed is among them.
 
-    def __init__(self, opened: Opener) -> None:
-        self._opened, self._arrays = opened, dict[int, np.ndarray]()
+    Lanes are finished seed by seed, so that all others of the cell are held by then.
 
-    def put(
-        self, number: int, sizes: tuple[int, int], values: Mapping[str, np.ndarray], where: tuple[np.ndarray, ...]
-    ) -> None:
-        """Take what finished lanes of a point hold.
-
-        Args:
-            number: of the point.
-            sizes: of its cells, and of the seeds.
-            values: arrays of the lanes by name, [lanes, ...].
-            where: positions of the lanes among the cells and among the seeds.
-        """
-        if SNAPSHOTS not in values:
-            return
-        if number not in self._arrays:
-            shape = (*sizes, *values[SNAPSHOTS].shape[1:])
-            self._arrays[number] = self._opened(f"{SNAPSHOTS}_{number}", shape, np.float32)
-            self._arrays[number][...] = np.nan
-        # What a diverged lane holds says nothing of its settings.
-        rows, diverged = values[SNAPSHOTS], values["diverged_at"] >= 0
-        self._arrays[number][where] = np.where(diverged[:, None, None, None], np.nan, rows) if diverged.any() else rows
-
-    def compare(self, frame: Frame) -> None:
-        """Put the consistency of every cell's seeds where the lanes are."""
-        for number, rows in self._arrays.items():
-            point, steps = frame.points[number], frame.inside(frame.points[number])["snapshot"]
-            array = frame.array(CONSISTENCY, frame.variables[CONSISTENCY])
-            for cell in range(len(rows)):
-                if np.isfinite(rows[cell]).any():
-                    place = tuple(int(np.ravel(one)[0]) for one in frame.grid.position(point.labels, np.array([cell])))
-                    array[place][:, steps] = seed_consistency(rows[cell])
+    Args:
+        frame: what is being filled.
+        number: of the point whose lanes they are.
+        values: arrays of the lanes by name, [lanes, ...].
+        cells, seeds: positions of the lanes among the point's cells and among the seeds, [lanes].
+    """
+    if SNAPSHOTS not in values:
+        return
+    point, sizes = frame.points[number], (int(np.prod(frame.grid.shape[:-1], dtype=int)), len(frame.grid.seeds))
+    rows = frame.opened(f"{SNAPSHOTS}_{number}", (*sizes, *values[SNAPSHOTS].shape[1:]), np.float32)
+    # What a diverged lane holds says nothing of its settings.
+    diverged = (values["diverged_at"] >= 0)[:, None, None, None]
+    rows[cells, seeds] = np.where(diverged, np.nan, values[SNAPSHOTS]) if diverged.any() else values[SNAPSHOTS]
+    array, steps = frame.array(CONSISTENCY, frame.variables[CONSISTENCY]), frame.inside(point)["snapshot"]
+    for cell in cells[seeds == sizes[1] - 1]:
+        place = tuple(int(np.ravel(one)[0]) for one in frame.grid.position(point.labels, np.array([cell])))
+        array[place][:, steps] = seed_consistency(rows[cell])

@@ -1,4 +1,4 @@
-"""One compiled program: its functions over all lanes of a chunk, and the memory that a lane needs."""
+"""One program: its compiled functions over all lanes of a chunk, and the memory that a lane needs."""
 
 from __future__ import annotations
 
@@ -81,36 +81,41 @@ class Program(NamedTuple):
         return self.point.data
 
 
-class Compiled(NamedTuple):
-    """The functions of a program, each over all lanes of a chunk; they are compiled for each settings' statics.
+@functools.lru_cache(maxsize=32)
+def compiled_start(d_in: int, mesh: Mesh, sequential: bool) -> jax.stages.Wrapped:
+    """f(statistics, settings, keys) -> (lanes, sums over no steps), all lanes of a chunk before their first step.
 
-    Attributes:
-        start: f(statistics, settings, keys) -> (lanes, sums over no steps).
-        advance: f(block, heldout, start, stop, length, (lanes, sums), settings, keys) -> ((lanes, sums), curves).
-            Trains from one step to another; length is that of the logged window that ends there, 0 where none does.
-        measure: f(heldout, lanes, settings, keys) -> held-out measures, parameters and ends by variable name.
-        watch: f(samples, lanes, settings, keys) -> the measures that observers receive, by name.
-        rows: f(lanes, settings, keys) -> their decoder rows.
+    This one and those below are cached: other samples of the same shapes compile nothing.
     """
-
-    start: jax.stages.Wrapped
-    advance: jax.stages.Wrapped
-    measure: jax.stages.Wrapped
-    watch: jax.stages.Wrapped
-    rows: jax.stages.Wrapped
+    return over_lanes(functools.partial(_start, d_in), mesh, 1, sequential)
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(draw: Callable[..., Batch], d_in: int, mesh: Mesh, sequential: bool, keep_state: bool = False) -> Compiled:
-    """The functions for a source of batches: cached, so that other samples of the same shapes compile nothing."""
-    return Compiled(
-        start=over_lanes(functools.partial(_start, d_in), mesh, 1, sequential),
-        advance=over_lanes(functools.partial(_advance, draw, batch_axis(mesh)), mesh, 5, sequential, in_place=True),
-        # One lane at a time: a held-out split is many times as large as a batch.
-        measure=over_lanes(functools.partial(_measure, keep_state), mesh, 1, True, cells_in_turn=True),
-        watch=over_lanes(_watch, mesh, 1, True, cells_in_turn=True),
-        rows=over_lanes(_rows, mesh, 0, True),
-    )
+def compiled_advance(draw: Callable[..., Batch], mesh: Mesh, sequential: bool) -> jax.stages.Wrapped:
+    """f(block, heldout, start, stop, length, (lanes, sums), settings, keys) -> ((lanes, sums), curves).
+
+    Trains from one step to another; length is that of the logged window that ends there, 0 where none does.
+    """
+    return over_lanes(functools.partial(_advance, draw, batch_axis(mesh)), mesh, 5, sequential, in_place=True)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_measure(mesh: Mesh, keep_state: bool) -> jax.stages.Wrapped:
+    """f(heldout, lanes, settings, keys) -> held-out measures, parameters and ends by variable name."""
+    # One lane at a time: a held-out split is many times as large as a batch.
+    return over_lanes(functools.partial(_measure, keep_state), mesh, 1, True, cells_in_turn=True)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_watch(mesh: Mesh) -> jax.stages.Wrapped:
+    """f(samples, lanes, settings, keys) -> the measures that observers receive, by name."""
+    return over_lanes(_watch, mesh, 1, True, cells_in_turn=True)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_rows(mesh: Mesh) -> jax.stages.Wrapped:
+    """f(lanes, settings, keys) -> their decoder rows."""
+    return over_lanes(_rows, mesh, 0, True)
 
 
 def _start(d_in: int, statistics: Mapping[str, Array], settings: LaneSettings, key: Key) -> Carry:

@@ -13,10 +13,13 @@ from sae_jax.data.statistics import statistics_of
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys, release_programs
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.pace import WATCHED_ROWS
-from sae_jax.sweeps.plan import Chunk, Plan
-from sae_jax.sweeps.program import Compiled, Program, compiled
+from sae_jax.sweeps.plan import Chunk
+from sae_jax.sweeps.program import Carry, Program, compiled_start
 from sae_jax.sweeps.start import Start, started
 from sae_jax.training.config import TrainingSettings, lane_at
+
+# Of a chunk's lanes on the devices: their settings, leaves [blocks, cells_per_block], and their blocks' keys, [blocks].
+Inputs = tuple[Any, Array]
 
 
 class Lanes(NamedTuple):
@@ -95,20 +98,25 @@ def block_at(lanes: Lanes, step: int) -> Any:
     return place(lanes.program.data.feed.block(number, lanes.training.batch_size), lanes.mesh, split=False)
 
 
-def compiled_for(lanes: Lanes, plan: Plan) -> Compiled:
-    feed, d_in = lanes.program.data.feed, lanes.heldout.shape[1]
-    return compiled(feed.draw, d_in, lanes.mesh, plan.sequential, lanes.keep_state)
-
-
-def carry_at_start(lanes: Lanes, chunk: Chunk, carry: Any) -> Any:
-    """Lanes and sums before the first step here, where that is not at random."""
+def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:
+    """A chunk's lanes, and sums of their curves, before their first step here."""
+    state, sums = _compiled_start(lanes)(lanes.statistics, *inputs)
     if lanes.start is None:
-        return carry
+        return state, sums
     places = np.maximum(chunk.cells, 0), np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
-    return place(started(lanes.start, carry[0], places), lanes.mesh, split=True), carry[1]
+    return place(started(lanes.start, state, places), lanes.mesh, split=True), sums
 
 
-def inputs_of(lanes: Lanes, chunk: Chunk) -> tuple[Any, Array]:
+def shapes_at_start(lanes: Lanes, inputs: Inputs) -> Any:
+    """Shapes and dtypes of what `carry_at_start` returns."""
+    return jax.eval_shape(_compiled_start(lanes), lanes.statistics, *inputs)
+
+
+def _compiled_start(lanes: Lanes) -> jax.stages.Wrapped:
+    return compiled_start(lanes.heldout.shape[1], lanes.mesh, lanes.program.plan.sequential)
+
+
+def inputs_of(lanes: Lanes, chunk: Chunk) -> Inputs:
     """A chunk's lanes on the devices: their settings, [blocks, cells_per_block], and their blocks' keys, [blocks]."""
     cells = np.maximum(chunk.cells, 0)
     settings = place(lane_at(lanes.program.settings, cells), lanes.mesh, split=True)

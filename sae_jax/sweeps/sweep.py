@@ -19,7 +19,7 @@ from sae_jax.storage.arrays import Opener, in_memory
 from sae_jax.storage.checkpoints import Arrays
 from sae_jax.sweeps import processes
 from sae_jax.sweeps.chunk import run_lanes
-from sae_jax.sweeps.consistency import Snapshots
+from sae_jax.sweeps.consistency import put_consistency
 from sae_jax.sweeps.dataset import Frame, copy, put, to_dataset
 from sae_jax.sweeps.devices import idle_cores, reserve_cpu_devices
 from sae_jax.sweeps.grid import Grid
@@ -154,7 +154,6 @@ def train(
     frame = Frame(study.grid, study.points, opened)
     if study.earlier:
         fill(frame, study.earlier, study.lanes)
-    snapshots = Snapshots(opened)
     observer.begin(study.grid.as_json(), sum(program.plan.lanes for program in study.programs))
     for number, program in enumerate(study.programs):
         where = "".join(f"{name} {value}, " for name, value in program.point.labels.items())
@@ -163,9 +162,8 @@ def train(
         lanes = place_lanes(
             number, len(study.programs), study.grid, program, study.devices, watched, start, states is not None
         )
-        finished = functools.partial(_put, frame, study.lanes.groups[number].point, states, snapshots)
+        finished = functools.partial(_put, frame, study.lanes.groups[number].point, states)
         run_lanes(lanes, program.plan, finished, observer, recovery)
-    snapshots.compare(frame)
     copy(frame, study.lanes.equal)
     dataset = to_dataset(frame)
     return dataset.assign_attrs({STARTED_FROM: study.starts[0].origin.name}) if study.starts else dataset
@@ -175,7 +173,6 @@ def _put(
     frame: Frame,
     number: int,
     states: dict[str, np.ndarray] | None,
-    snapshots: Snapshots,
     values: Arrays,
     cells: np.ndarray,
     seeds: np.ndarray,
@@ -183,7 +180,7 @@ def _put(
     """Put finished lanes of a point where they belong, compared with the truth, and what they carry where kept."""
     point = frame.points[number]
     put(frame, point, {**values, **truth_values(point, values, cells)}, cells, seeds)
+    put_consistency(frame, number, values, cells, seeds)
     sizes = len(jax.tree.leaves(point.settings)[0]), len(frame.grid.seeds)
-    snapshots.put(number, sizes, values, (cells, seeds))
     if states is not None:
         put_states(states, frame.opened, number, sizes, values, (cells, seeds))
