@@ -37,7 +37,7 @@ from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.processes import gather, leads, started, together
-from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.sweeps.recovery import Interrupted, Recovery, saving, summary, wait
 from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, prepare
 from sae_jax.sweeps.sweep import train
 from sae_jax.sweeps.terminal import Terminal
@@ -238,10 +238,10 @@ def _open_checkpoints(
 ) -> tuple[Recovery, Opener]:
     """What the run can go on from, and where the arrays of all lanes are held, both until the stack is left."""
     if folder is None:
-        return stack.enter_context(Recovery(None, asked_to_end=interrupts.asked)), no_storage
+        return stack.enter_context(saving(None, asked_to_end=interrupts.asked)), no_storage
     saved, known = folder / runs.UNFINISHED / runs.CHECKPOINTS, runs.identity(folder)
-    recovery = Recovery(saved, known, run.checkpoint_every, interrupts.asked, observer.line)
-    return stack.enter_context(recovery), stack.enter_context(in_folder(folder / runs.UNFINISHED / "arrays"))
+    recovery = stack.enter_context(saving(saved, known, run.checkpoint_every, interrupts.asked, observer.line))
+    return recovery, stack.enter_context(in_folder(folder / runs.UNFINISHED / "arrays"))
 
 
 def _resumption(recovery: Recovery, folder: Path | None, before: Record | None, content: Record) -> list[str]:
@@ -250,7 +250,7 @@ def _resumption(recovery: Recovery, folder: Path | None, before: Record | None, 
         return []
     warning = "warning: results are the same to the bit only with the same versions: got"
     changes = [f"{warning} {change}" for change in records.changed_versions(before, content)]
-    return [f"resuming {folder}: {recovery.summary()}", *changes]
+    return [f"resuming {folder}: {summary(recovery)}", *changes]
 
 
 def _train(
@@ -266,13 +266,13 @@ def _train(
     try:
         dataset = train(study, observer, opened, recovery, states=states)
     except Interrupted as error:
-        recovery.wait()
+        wait(recovery)
         error.number, error.line = (
             interrupts.number,
             f"interrupted; what was trained is saved; to resume: {resume_command}",
         )
         raise
-    recovery.wait()
+    wait(recovery)
     # What is left to do is done again in a moment, from what is saved.
     interrupts.patience = 0.0
     return dataset
@@ -291,9 +291,9 @@ def _write_results(
     if states is not None:
         save_states(states, folder)
     results.save(keep_parameters(dataset, run.keep, opened), folder)
-    from sae_jax.analysis import summary  # Training need not wait for it.
+    from sae_jax.analysis.summary import write_summary  # Training need not wait for it.
 
-    written = [summary.write_summary(dataset, folder)]
+    written = [write_summary(dataset, folder)]
     written += draw_usual(dataset, folder / "figures") if run.figures else []
     states_file = [STATE_FILE] if states is not None else []
     names = records.CONFIG_FILE, PROVENANCE_FILE, LOG_FILE, results.RESULTS_FILE, results.PARAMS_FILE, *states_file

@@ -14,7 +14,7 @@ from sae_jax.settings import UserError
 from sae_jax.storage.checkpoints import Arrays, Position
 from sae_jax.sweeps.devices import fetch, place
 from sae_jax.sweeps.observers import WATCHED, Observer, Points, Progress, lane_coordinates
-from sae_jax.sweeps.pace import FIRST_CALL, NextCall, watched_steps
+from sae_jax.sweeps.pace import watched_steps
 from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
 from sae_jax.sweeps.processes import started
 from sae_jax.sweeps.program import Carry, compiled_advance, compiled_measure, compiled_rows, compiled_watch
@@ -29,7 +29,16 @@ from sae_jax.sweeps.program_lanes import (
     steps_per_block,
 )
 from sae_jax.sweeps.reading import ENDS
-from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.sweeps.recovery import (
+    Interrupted,
+    Recovery,
+    next_call,
+    position_of,
+    read_finished,
+    read_state,
+    save_finished,
+    save_state,
+)
 from sae_jax.training.lane import snapshot_steps, windows
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -59,16 +68,16 @@ def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: 
     observer.progress(_progress(lanes, plan, 0, "compiling"))
     first = 0
     while first < plan.lanes:
-        position = recovery.position(lanes.number, first) if recovery else None
+        position = position_of(recovery, lanes.number, first) if recovery else None
         if position:
             plan = repacked(plan, position.cells_per_block, position.blocks_per_group)
         measured: Arrays | None
         if recovery and position and position.finished:
-            measured = recovery.read_measured(position, measured_shapes(lanes, plan, first))
+            measured = read_finished(recovery, position, measured_shapes(lanes, plan, first))
         else:
             measured, plan = train_within_memory(lanes, plan, first, position, observer, recovery)
             finished = _position(lanes, plan, first, lanes.steps, finished=True)
-            measured = recovery.finish(finished, measured) if recovery else measured
+            measured = save_finished(recovery, finished, measured) if recovery else measured
         chunk = chunk_at(plan, first)
         if measured is not None:
             put(measured, *indices_of(lanes, chunk))
@@ -132,7 +141,7 @@ def train_chunk(
     block, block_end = lanes.block, step if per_block else steps
     # First and last step of each call whose curves and measures are still being computed, and these.
     calls: list[tuple[int, int, Any, Any]] = []
-    logged, next_call = [curves], FIRST_CALL
+    logged, size, ahead = [curves], 1, True
 
     def collect(left: int, timing: Timing) -> Timing:
         """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
@@ -152,18 +161,20 @@ def train_chunk(
     def at_step(step: int, values: Arrays) -> Points:
         return Points(step, coordinates, {name: every[chunk.real] for name, every in values.items()})
 
-    timing: Timing = time.monotonic(), None
+    saved_at = time.monotonic()
+    timing: Timing = saved_at, None
     while step < steps:
-        timing = collect(int(next_call.ahead), timing)
-        next_call = recovery.next_call(next_call, timing[1]) if recovery else NextCall()
-        if recovery and (next_call.save or next_call.end):
+        timing = collect(int(ahead), timing)
+        size, ahead, save, end = next_call(recovery, size, timing[1], saved_at)
+        if recovery and (save or end):
             _, seconds_per_step = collect(0, timing)
             state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": rows})
             # Arrays without numbers cannot be saved.
             arrays = {name: values for name, values in state.items() if values.size}
-            recovery.save(_position(lanes, plan, first, step, finished=False), arrays)
-            timing = time.monotonic(), seconds_per_step
-        if next_call.end:
+            save_state(recovery, _position(lanes, plan, first, step, finished=False), arrays)
+            saved_at = time.monotonic()
+            timing = saved_at, seconds_per_step
+        if end:
             raise Interrupted
         if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
             _put_rows(rows, snapshots > step, lanes, carry, inputs)  # Every lane has stopped or diverged.
@@ -171,7 +182,7 @@ def train_chunk(
         start, window = step, int(np.searchsorted(stops, step, side="right"))
         if per_block and step >= block_end:
             block, block_end = block_at(lanes, step), step + per_block
-        step = min(int(stops[window]), start + next_call.steps, block_end)
+        step = min(int(stops[window]), start + size, block_end)
         length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
         bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + step, length))
         carry, curves_of_call = advance(block, lanes.heldout, *bounds, carry, *inputs)
@@ -244,7 +255,7 @@ def _restored(
     points = {name: np.empty((*one.shape[:-1], position.points), one.dtype) for name, one in curves.items()}
     like = {"lanes": carry, "points": points, "snapshots": rows}
     shapes = {name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in _by_path(like).items() if one.size}
-    arrays = recovery.read(position, shapes)
+    arrays = read_state(recovery, position, shapes)
     leaves = [arrays.get(name, one) for name, one in _by_path(like).items()]
     saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return place(saved["lanes"], lanes.mesh, split=True), saved["points"], saved["snapshots"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from sae_jax.training.lane import windows
@@ -20,24 +18,6 @@ ENDLESS = 2**30
 MOST_WATCHED, WATCHED_ROWS, WATCHED_SHARE = 40, 512, 0.01
 
 
-class NextCall(NamedTuple):
-    """What comes next in a training.
-
-    Attributes:
-        steps: the most steps of the next call.
-        ahead: whether the call is made while the one before it still runs.
-        save, end: whether lanes are saved, and the training ends, before it.
-    """
-
-    steps: int = ENDLESS
-    ahead: bool = True
-    save: bool = False
-    end: bool = False
-
-
-FIRST_CALL = NextCall(steps=1)
-
-
 def watched_steps(steps: int, samples_per_step: int, rows: int) -> np.ndarray:
     """Logged steps at which lanes are measured for those who watch; the last step, which is measured anyway, is none.
 
@@ -52,16 +32,17 @@ def watched_steps(steps: int, samples_per_step: int, rows: int) -> np.ndarray:
     return np.setdiff1d(stops[places], steps)
 
 
-def next_call(before: NextCall, seconds_per_step: float | None, save: bool, end: bool) -> NextCall:
-    """The call after another: so many steps as CALL_SECONDS have room for, and at most GROWTH times as many as before.
+def call_size(before: int, seconds_per_step: float | None) -> tuple[int, bool]:
+    """How far a call goes: so many steps as CALL_SECONDS have room for, and at most GROWTH times as many as before.
 
     Args:
-        before: the call before, or FIRST_CALL.
+        before: the most steps of the call before.
         seconds_per_step: as measured last, s; None where nothing was measured yet.
-        save, end: what is to happen first.
+
+    Returns:
+        Its most steps, and whether it is made while the call before it still runs.
     """
     if seconds_per_step is None:
-        return NextCall(before.steps, True, save, end)
-    most = min(GROWTH * before.steps, ENDLESS)
-    steps = int(np.clip(CALL_SECONDS / max(seconds_per_step, 1e-9), 1, most))
-    return NextCall(steps, seconds_per_step * steps < SHORT_SECONDS, save, end)
+        return before, True
+    steps = int(np.clip(CALL_SECONDS / max(seconds_per_step, 1e-9), 1, min(GROWTH * before, ENDLESS)))
+    return steps, seconds_per_step * steps < SHORT_SECONDS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +27,7 @@ from sae_jax.storage.checkpoints import (
     write_checkpoint,
 )
 from sae_jax.sweeps.devices import from_leader
-from sae_jax.sweeps.pace import NextCall, next_call
+from sae_jax.sweeps.pace import ENDLESS, call_size
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.processes import gather, together
 
@@ -46,187 +49,216 @@ class Interrupted(Exception):
     line: str = ""
 
 
-class Recovery:
-    """The checkpoints of a run, in its folder: the last states, and every finished chunk.
+class Recovery(NamedTuple):
+    """The checkpoints of a run as its folder was found: the last state of lanes in training, and every finished chunk.
 
-    Each is a folder that appears in one move, with a digest of every file. They are written beside the training. Every
-    process of a run makes the same calls; those without a folder write nothing and receive what the first one reads.
-    A sweep that is held in memory has none of this: it is trained without a Recovery.
+    Each is a folder that appears in one move, with a digest of every file. Every process of a run makes the same calls;
+    those without a folder write nothing and receive what the first one reads. A sweep that is held in memory has none
+    of this: it is trained without a Recovery.
+
+    Attributes:
+        folder: of this run alone; None on a process that only helps the first one.
+        run: by what the run is known again.
+        every: seconds between saves.
+        asked_to_end: whether training is to end now.
+        say: receives lines about checkpoints that are damaged.
+        state: the last state that is what was saved, and where it lies; None where there is none.
+        damaged: states after it that are not.
+        writer: the thread in which checkpoints are written beside the training, one after another.
+        unwritten: those whose end nobody has looked at yet, in order.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        run: str = "",
-        every: float = 60.0,
-        asked_to_end: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Look at what a folder holds.
+    folder: Path | None
+    run: str
+    every: float
+    asked_to_end: Callable[[], bool]
+    say: Callable[[str], None]
+    state: tuple[Path, Position] | None
+    damaged: tuple[Path, ...]
+    writer: ThreadPoolExecutor
+    unwritten: deque[Future[None]]
 
-        Args:
-            folder: of this run alone; None on a process that only helps the first one.
-            run: by what the run is known again.
-            every: seconds between saves.
-            asked_to_end: whether training is to end now.
-            say: receives lines about checkpoints that are damaged.
 
-        Raises:
-            UserError: there are states, and none of them is what was saved; or the folder cannot be written to.
-        """
-        self.folder, self.run, self.every, self.asked_to_end, self.say = folder, run, every, asked_to_end, say
-        self.state: tuple[Path, Position] | None = None
-        self._damaged: list[Path] = []
-        self._writer = ThreadPoolExecutor(1)
-        self._writing: list[Future[None]] = []
-        self._last_save = time.monotonic()
-        if folder is not None:
-            _make_folders(folder)
-            self._read_last_state(folder)
+@contextlib.contextmanager
+def saving(
+    folder: Path | None,
+    run: str = "",
+    every: float = 60.0,
+    asked_to_end: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Recovery]:
+    """What a folder holds, and a thread that writes into it; left once that is done. Arguments as in `Recovery`.
 
-    def _read_last_state(self, folder: Path) -> None:
-        states, reasons = _states(folder), []
-        self._number = int(states[-1].name) + 1 if states else 0
-        for path in reversed(states):
-            try:
-                self.state = path, read_position(path, self.run)
-                break
-            except BrokenCheckpoint as error:
-                self._damaged.append(path)
-                reasons.append(f"{path}: {error}")
-        for reason in reasons if self.state else []:
-            self.say(f"warning: a checkpoint must be as it was saved: got {reason}; the one before it is used")
-        if reasons and not self.state:
-            raise UserError(
-                f"one of the last checkpoints must be as it was saved: got {'; '.join(reversed(reasons))}; put a copy "
-                f"back, or remove {folder / 'states'} to train again from the last finished lanes"
+    Raises:
+        UserError: there are states, and none of them is what was saved; or the folder cannot be written to.
+    """
+    state, damaged = None, list[Path]()
+    if folder is not None:
+        _make_folders(folder)
+        state, damaged = _last_state(folder, run, say)
+    # What is being written needs the interpreter until the end.
+    with ThreadPoolExecutor(1) as writer:
+        yield Recovery(folder, run, every, asked_to_end, say, state, tuple(damaged), writer, deque())
+
+
+def _last_state(folder: Path, run: str, say: Callable[[str], None]) -> tuple[tuple[Path, Position] | None, list[Path]]:
+    """The last state that is what was saved, and those after it that are not."""
+    damaged, reasons = list[Path](), list[str]()
+    for path in reversed(_states(folder)):
+        try:
+            state = path, read_position(path, run)
+        except BrokenCheckpoint as error:
+            damaged.append(path)
+            reasons.append(f"{path}: {error}")
+            continue
+        for reason in reasons:
+            say(f"warning: a checkpoint must be as it was saved: got {reason}; the one before it is used")
+        return state, damaged
+    if reasons:
+        raise UserError(
+            f"one of the last checkpoints must be as it was saved: got {'; '.join(reversed(reasons))}; put a copy "
+            f"back, or remove {folder / 'states'} to train again from the last finished lanes"
+        )
+    return None, []
+
+
+def summary(recovery: Recovery) -> str:
+    """What a run is resumed from, in words."""
+    finished = len(list(recovery.folder.glob("lanes/*"))) if recovery.folder else 0
+    state = f", another at step {recovery.state[1].step:,}" if recovery.state else ""
+    return f"{count(finished, 'finished chunk')}{state}"
+
+
+def position_of(recovery: Recovery, program: int, first: int) -> Position | None:
+    """Where the chunk of a program that begins with a lane stands, on every process; None where it has not begun."""
+    values = gather("train", lambda: _position_here(recovery, program, first))[0]
+    return Position(*values) if values else None
+
+
+def _position_here(recovery: Recovery, program: int, first: int) -> Position | None:
+    if recovery.folder is None:
+        return None
+    path = _lanes(recovery.folder, program, first)
+    if os.path.lexists(path):
+        try:
+            position = read_position(path, recovery.run)
+            if position[:2] != (program, first) or not position.finished:
+                raise BrokenCheckpoint("it is one of other lanes")
+            return position
+        except BrokenCheckpoint as error:
+            recovery.say(
+                f"warning: finished lanes must be as they were saved: got {path}: {error}; they are trained again"
             )
+    return recovery.state[1] if recovery.state and recovery.state[1][:2] == (program, first) else None
 
-    def __enter__(self) -> Recovery:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        # What is being written needs the interpreter until the end.
-        self._writer.shutdown()
+def read_state(recovery: Recovery, position: Position, expected: Expected) -> Arrays:
+    """The arrays that `save_state` received at a position, on every process.
 
-    def summary(self) -> str:
-        """What a run is resumed from, in words."""
-        finished = len(list(self.folder.glob("lanes/*"))) if self.folder else 0
-        state = f", another at step {self.state[1].step:,}" if self.state else ""
-        return f"{count(finished, 'finished chunk')}{state}"
+    Raises:
+        UserError: they are not those expected.
+    """
 
-    def position(self, program: int, first: int) -> Position | None:
-        """Where the chunk of a program that begins with a lane stands; None where it has not begun."""
-        values = gather("train", lambda: self._position(program, first))[0]
-        return Position(*values) if values else None
+    def read() -> Arrays:
+        assert recovery.state is not None and recovery.state[1] == position
+        return read_arrays(recovery.state[0], expected)
 
-    def _position(self, program: int, first: int) -> Position | None:
-        if self.folder is None:
-            return None
-        path = _lanes(self.folder, program, first)
-        if os.path.lexists(path):
-            try:
-                position = read_position(path, self.run)
-                if position[:2] != (program, first) or not position.finished:
-                    raise BrokenCheckpoint("it is one of other lanes")
-                return position
-            except BrokenCheckpoint as error:
-                self.say(
-                    f"warning: finished lanes must be as they were saved: got {path}: {error}; they are trained again"
-                )
-        return self.state[1] if self.state and self.state[1][:2] == (program, first) else None
+    return from_leader("train", read, expected)
 
-    def read(self, position: Position, expected: Expected) -> Arrays:
-        """The arrays that `save` received at a position, on every process.
 
-        Raises:
-            UserError: they are not those expected.
-        """
+def read_finished(recovery: Recovery, position: Position, expected: Expected) -> Arrays | None:
+    """What `save_finished` received at a position; None on a process that only helps.
 
-        def read() -> Arrays:
-            assert self.state is not None and self.state[1] == position
-            return read_arrays(self.state[0], expected)
+    Raises:
+        UserError: the arrays are not those expected.
+    """
 
-        return from_leader("train", read, expected)
+    def read() -> Arrays | None:
+        path = recovery.folder and _lanes(recovery.folder, position.program, position.first)
+        return read_arrays(path, expected) if path else None
 
-    def read_measured(self, position: Position, expected: Expected) -> Arrays | None:
-        """What `finish` received at a position; None on a process that only helps.
+    return together("train", read)
 
-        Raises:
-            UserError: the arrays are not those expected.
-        """
 
-        def read() -> Arrays | None:
-            path = self.folder and _lanes(self.folder, position.program, position.first)
-            return read_arrays(path, expected) if path else None
+def next_call(
+    recovery: Recovery | None, before: int, seconds_per_step: float | None, saved_at: float
+) -> tuple[int, bool, bool, bool]:
+    """What comes next in a training, as the first process decides; all end where one is asked to.
 
-        return together("train", read)
+    Args:
+        recovery: None trains to the end at once.
+        before, seconds_per_step: as in `pace.call_size`.
+        saved_at: when its lanes were saved last, or began, s.
 
-    def next_call(self, before: NextCall, seconds_per_step: float | None) -> NextCall:
-        """What comes next, as the first process decides; all end where one is asked to. Arguments as in `pace`.
+    Returns:
+        The most steps of the next call; whether it is made while the one before it still runs; whether lanes are saved,
+        and the training ends, before it.
 
-        Raises:
-            UserError: something could not be written.
-        """
+    Raises:
+        UserError: something could not be written.
+    """
+    if recovery is None:
+        return ENDLESS, True, False, False
 
-        def decide() -> NextCall:
-            self._check()
-            return next_call(before, seconds_per_step, self._is_due(), self.asked_to_end())
+    def decide() -> tuple[int, bool, bool, bool]:
+        _check(recovery)
+        # Not while a save before it is still being written.
+        due = not recovery.unwritten and time.monotonic() - saved_at >= recovery.every
+        return *call_size(before, seconds_per_step), due, recovery.asked_to_end()
 
-        calls = [NextCall(*values) for values in gather("train", decide)]
-        return calls[0]._replace(end=any(call.end for call in calls))
+    calls = gather("train", decide)
+    size, ahead, save, _ = calls[0]
+    return size, ahead, save, any(end for *_, end in calls)
 
-    def _is_due(self) -> bool:
-        """Whether it is time to save: not while a save before it is still being written."""
-        return all(one.done() for one in self._writing) and time.monotonic() - self._last_save >= self.every
 
-    def save(self, position: Position, arrays: Arrays) -> None:
-        """Write the state of a chunk in training, beside the training; the arrays are copied first."""
-        if self.folder is not None:
-            path = self.folder / "states" / f"{self._number:09d}"
-            self._number, self._last_save = self._number + 1, time.monotonic()
-            copies = {name: np.array(values) for name, values in arrays.items()}
-            self._writing.append(self._writer.submit(self._write_state, path, position, copies))
+def save_state(recovery: Recovery, position: Position, arrays: Arrays) -> None:
+    """Write the state of a chunk in training, beside the training; the arrays are copied first."""
+    if recovery.folder is not None:
+        copies = {name: np.array(values) for name, values in arrays.items()}
+        recovery.unwritten.append(recovery.writer.submit(_write_state, recovery, recovery.folder, position, copies))
 
-    def _write_state(self, path: Path, position: Position, arrays: Arrays) -> None:
-        write_checkpoint(path, self.run, position, arrays)
-        good = [one for one in _states(path.parent.parent) if one not in self._damaged]
-        with writing(path.parent):
-            for old in [*self._damaged, *good[:-STATES]]:
-                remove_checkpoint(old)
-        self._damaged = []
 
-    def finish(self, position: Position, measured: Arrays) -> Arrays | None:
-        """Write what was measured of a finished chunk, [lanes, ...] by variable name, beside the training.
+def _write_state(recovery: Recovery, folder: Path, position: Position, arrays: Arrays) -> None:
+    """Write a state after all others, and take away those that are no longer needed."""
+    before = _states(folder)
+    path = folder / "states" / f"{int(before[-1].name) + 1 if before else 0:09d}"
+    write_checkpoint(path, recovery.run, position, arrays)
+    good = [*(one for one in before if one not in recovery.damaged), path]
+    with writing(path.parent):
+        for old in [*recovery.damaged, *good[:-STATES]]:
+            remove_checkpoint(old)
 
-        Returns:
-            It; None on a process that only helps.
 
-        Raises:
-            UserError: something could not be written.
-        """
-        if self.folder is not None:
-            path = _lanes(self.folder, position.program, position.first)
-            self._writing.append(self._writer.submit(write_checkpoint, path, self.run, position, measured))
-        together("train", self._check)
-        return measured if self.folder is not None else None
+def save_finished(recovery: Recovery, position: Position, measured: Arrays) -> Arrays | None:
+    """Write what was measured of a finished chunk, [lanes, ...] by variable name, beside the training.
 
-    def _check(self) -> None:
-        """Forget about what has been written; raise the error of what could not be."""
-        done = [one for one in self._writing if one.done()]
-        self._writing = [one for one in self._writing if not one.done()]
-        for one in done:
-            one.result()
+    Returns:
+        It; None on a process that only helps.
 
-    def wait(self) -> None:
-        """Wait until everything is written.
+    Raises:
+        UserError: something could not be written.
+    """
+    if recovery.folder is not None:
+        path = _lanes(recovery.folder, position.program, position.first)
+        recovery.unwritten.append(recovery.writer.submit(write_checkpoint, path, recovery.run, position, measured))
+    together("train", lambda: _check(recovery))
+    return measured if recovery.folder is not None else None
 
-        Raises:
-            UserError: something could not be.
-        """
-        for one in self._writing:
-            one.result()
-        self._writing = []
+
+def _check(recovery: Recovery) -> None:
+    """Forget about what has been written; raise the error of what could not be."""
+    while recovery.unwritten and recovery.unwritten[0].done():
+        recovery.unwritten.popleft().result()
+
+
+def wait(recovery: Recovery) -> None:
+    """Wait until everything is written.
+
+    Raises:
+        UserError: something could not be.
+    """
+    while recovery.unwritten:
+        recovery.unwritten.popleft().result()
 
 
 def _make_folders(folder: Path) -> None:

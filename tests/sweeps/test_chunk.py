@@ -12,7 +12,7 @@ from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps import chunk as chunks
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.sweeps.recovery import Interrupted, saving
 from sae_jax.sweeps.study import packing, prepare
 from sae_jax.sweeps.sweep import train
 
@@ -55,7 +55,7 @@ def studied(data, engine=ENGINE, **settings):
 def trained(study, folder=None, observer=None, asked=lambda: False):
     if folder is None:
         return train(study, observer or Observer(), in_memory())
-    with Recovery(folder, every=0.0, asked_to_end=asked) as recovery:
+    with saving(folder, every=0.0, asked_to_end=asked) as recovery:
         return train(study, observer or Observer(), in_memory(), recovery)
 
 
@@ -117,7 +117,7 @@ def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp
     assert len(states) == 2
     next(path for path in states[-1].rglob("*") if path.is_file()).write_bytes(b"")
     lines = []
-    with Recovery(tmp_path, say=lines.append) as recovery:
+    with saving(tmp_path, say=lines.append) as recovery:
         resumed = train(study, Observer(), in_memory(), recovery)
     assert len(lines) == 1 and str(states[-1]) in lines[0]
     xr.testing.assert_identical(resumed, whole)
@@ -190,10 +190,10 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(data, monkeypatch):
 def test_a_state_is_a_copy_that_training_does_not_change(data, tmp_path, monkeypatch):
     seen = []
 
-    def remember(self, path, position, arrays):
+    def remember(recovery, folder, position, arrays):
         seen.append((arrays, {name: values.copy() for name, values in arrays.items()}))
 
-    monkeypatch.setattr(Recovery, "_write_state", remember)
+    monkeypatch.setattr("sae_jax.sweeps.recovery._write_state", remember)
     trained(studied(data), tmp_path)
     assert len(seen) > 10
     for arrays, then in seen:

@@ -1,5 +1,6 @@
 """What a run keeps, and what it goes on from."""
 
+import contextlib
 import functools
 import threading
 
@@ -11,10 +12,20 @@ from sae_jax import UserError
 from sae_jax.storage import checkpoints
 from sae_jax.storage.checkpoints import Position, read_position
 from sae_jax.sweeps import recovery as keepers
-from sae_jax.sweeps.pace import CALL_SECONDS, ENDLESS, FIRST_CALL, next_call
-from sae_jax.sweeps.recovery import Recovery
+from sae_jax.sweeps.pace import CALL_SECONDS, ENDLESS, call_size
+from sae_jax.sweeps.recovery import (
+    next_call,
+    position_of,
+    read_finished,
+    read_state,
+    save_finished,
+    save_state,
+    saving,
+    summary,
+    wait,
+)
 
-position_of = functools.partial(read_position, run="")
+saved = functools.partial(read_position, run="")
 SIZES = {"cells_per_block": 2, "blocks_per_group": 1}
 EXPECTED = {"value": jax.ShapeDtypeStruct((2,), np.float64)}
 
@@ -34,53 +45,59 @@ def value(number):
 @pytest.fixture
 def kept(tmp_path):
     """A run with three states saved, one after another, and a finished chunk before them."""
-    with Recovery(tmp_path) as made:
-        made.finish(finished(0), value(0.5))
+    with saving(tmp_path) as made:
+        save_finished(made, finished(0), value(0.5))
         for step in (10, 20, 30):
-            made.save(state(step, first=4), value(step))
-        made.wait()
+            save_state(made, state(step, first=4), value(step))
+        wait(made)
     return tmp_path
 
 
-def again(folder):
-    """A later process that looks at what was kept, and the lines that it says."""
-    lines = []
-    return Recovery(folder, say=lines.append), lines
+@pytest.fixture
+def again():
+    """Looks at what was kept as a later process does: f(folder) -> (its Recovery, the lines that it says)."""
+    with contextlib.ExitStack() as stack:
+
+        def look(folder):
+            lines = []
+            return stack.enter_context(saving(folder, say=lines.append)), lines
+
+        yield look
 
 
 def test_the_last_two_states_are_kept(kept):
     assert sorted(path.name for path in (kept / "states").iterdir()) == ["000000001", "000000002"]
-    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
+    assert [saved(path).step for path in sorted((kept / "states").iterdir())] == [20, 30]
 
 
-def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept):
+def test_a_later_process_goes_on_from_the_last_state_and_from_finished_chunks(kept, again):
     made, lines = again(kept)
-    assert made.summary() == "1 finished chunk, another at step 30" and not lines
-    assert made.position(0, 0) == finished(0) and made.position(0, 2) is None
-    assert made.position(0, 4) == state(30, first=4)
-    assert made.read(made.position(0, 4), EXPECTED)["value"].tolist() == [30, -30]
-    assert made.read_measured(made.position(0, 0), EXPECTED)["value"].tolist() == [0.5, -0.5]
-    assert made.position(1, 4) is None
-    made.save(state(40, first=4), value(40))
-    made.wait()
-    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
+    assert summary(made) == "1 finished chunk, another at step 30" and not lines
+    assert position_of(made, 0, 0) == finished(0) and position_of(made, 0, 2) is None
+    assert position_of(made, 0, 4) == state(30, first=4)
+    assert read_state(made, position_of(made, 0, 4), EXPECTED)["value"].tolist() == [30, -30]
+    assert read_finished(made, position_of(made, 0, 0), EXPECTED)["value"].tolist() == [0.5, -0.5]
+    assert position_of(made, 1, 4) is None
+    save_state(made, state(40, first=4), value(40))
+    wait(made)
+    assert [saved(path).step for path in sorted((kept / "states").iterdir())] == [30, 40]
 
 
 def broken(path):
     (path / "arrays" / "_METADATA").write_text("")
 
 
-def test_a_broken_state_is_named_and_the_one_before_it_is_used(kept):
+def test_a_broken_state_is_named_and_the_one_before_it_is_used(kept, again):
     broken(kept / "states" / "000000002")
     made, lines = again(kept)
     assert lines == [
         f"warning: a checkpoint must be as it was saved: got {kept}/states/000000002: arrays/_METADATA has changed; "
         "the one before it is used"
     ]
-    assert made.read(made.position(0, 4), EXPECTED)["value"].tolist() == [20, -20]
+    assert read_state(made, position_of(made, 0, 4), EXPECTED)["value"].tolist() == [20, -20]
 
 
-def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
+def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept, again):
     for name in ("000000001", "000000002"):
         broken(kept / "states" / name)
     before = sorted(kept.rglob("*"))
@@ -91,19 +108,19 @@ def test_two_broken_states_are_an_error_and_nothing_is_deleted(kept):
     assert sorted(kept.rglob("*")) == before
 
 
-def test_a_broken_finished_chunk_is_named_and_trained_again(kept):
+def test_a_broken_finished_chunk_is_named_and_trained_again(kept, again):
     broken(kept / "lanes" / "000-000000000")
     made, lines = again(kept)
-    assert made.position(0, 0) is None
+    assert position_of(made, 0, 0) is None
     assert len(lines) == 1 and "000-000000000: arrays/_METADATA has changed; they are trained again" in lines[0]
-    assert made.finish(finished(0), value(1))["value"].tolist() == [1, -1]
-    made.wait()
-    assert made.position(0, 0) == finished(0)
-    assert made.read_measured(finished(0), EXPECTED)["value"].tolist() == [1, -1]
+    assert save_finished(made, finished(0), value(1))["value"].tolist() == [1, -1]
+    wait(made)
+    assert position_of(made, 0, 0) == finished(0)
+    assert read_finished(made, finished(0), EXPECTED)["value"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("name", ["states", "lanes"])
-def test_no_link_leads_out_of_a_runs_folder(name, kept, tmp_path_factory):
+def test_no_link_leads_out_of_a_runs_folder(name, kept, tmp_path_factory, again):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (kept / name).rename(elsewhere / name)
     (kept / name).symlink_to(elsewhere / name)
@@ -113,63 +130,63 @@ def test_no_link_leads_out_of_a_runs_folder(name, kept, tmp_path_factory):
     assert sorted(elsewhere.rglob("*")) == before
 
 
-def test_what_was_being_written_when_a_process_ended_is_taken_away(kept):
+def test_what_was_being_written_when_a_process_ended_is_taken_away(kept, again):
     (kept / "states" / "000000003.partial").mkdir()
     made, lines = again(kept)
     assert made.state[1].step == 30 and not lines
     assert len(list((kept / "states").iterdir())) == 2
 
 
-def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monkeypatch):
+def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monkeypatch, again):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     made, _ = again(kept)
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints.os, "replace", full)
-        made.save(state(40, first=4), value(40))
+        save_state(made, state(40, first=4), value(40))
         with pytest.raises(UserError, match="No space left on device"):
-            made.wait()
+            wait(made)
     assert again(kept)[0].state[1].step == 30
 
 
-def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch):
+def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch, again):
     def vanished(path):
         raise FileNotFoundError(2, "No such file or directory", path)
 
     made, _ = again(kept)
     monkeypatch.setattr(keepers, "remove_checkpoint", vanished)
-    made.save(state(40, first=4), value(40))
+    save_state(made, state(40, first=4), value(40))
     with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
-        made.wait()
+        wait(made)
 
 
-def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept):
+def test_a_broken_state_is_taken_away_once_there_is_a_good_one_again(kept, again):
     broken(kept / "states" / "000000002")
     made, _ = again(kept)
-    made.save(state(40, first=4), value(40))
-    made.wait()
-    assert [position_of(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
+    save_state(made, state(40, first=4), value(40))
+    wait(made)
+    assert [saved(path).step for path in sorted((kept / "states").iterdir())] == [20, 40]
 
 
-def test_what_others_have_put_there_is_left_alone(kept):
+def test_what_others_have_put_there_is_left_alone(kept, again):
     (kept / "states" / "notes").write_text("mine")
     (kept / "states" / "000000002.bak").mkdir()
     (kept / "states" / "link.partial").symlink_to(kept / "states" / "notes")
     made, lines = again(kept)
     assert made.state[1].step == 30 and not lines
-    made.save(state(40, first=4), value(40))
-    made.wait()
+    save_state(made, state(40, first=4), value(40))
+    wait(made)
     assert (kept / "states" / "notes").read_text() == "mine" and (kept / "states" / "000000002.bak").exists()
 
 
 @pytest.mark.parametrize("other", [state(100, first=2)._replace(finished=True), state(100)])
-def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other):
+def test_a_checkpoint_of_other_lanes_or_of_another_run_is_not_taken_for_theirs(kept, other, again):
     checkpoints.write_checkpoint(kept / "lanes" / "000-000000000", "", other, value(7))
     made, lines = again(kept)
-    assert made.position(0, 0) is None and "it is one of other lanes; they are trained again" in lines[0]
-    with pytest.raises(UserError, match="it belongs to another run"):
-        Recovery(kept, run="another")
+    assert position_of(made, 0, 0) is None and "it is one of other lanes; they are trained again" in lines[0]
+    with pytest.raises(UserError, match="it belongs to another run"), saving(kept, run="another"):
+        pass
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
@@ -180,43 +197,44 @@ def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
         assert go_on.wait(30)
 
     monkeypatch.setattr("sae_jax.sweeps.recovery.write_checkpoint", slow)
-    made = Recovery(tmp_path, every=0)
-    assert made.next_call(FIRST_CALL, None).save
-    made.save(state(1), value(1))
-    assert writing.wait(30)
-    assert not made.next_call(FIRST_CALL, 0.1).save  # One at a time.
-    go_on.set()
-    made.wait()
-    assert made.next_call(FIRST_CALL, 0.1).save
+    with saving(tmp_path, every=0) as made:
+        assert next_call(made, 1, None, 0.0) == (1, True, True, False)
+        save_state(made, state(1), value(1))
+        assert writing.wait(30)
+        assert next_call(made, 1, 0.1, 0.0) == (4, False, False, False)  # One at a time.
+        go_on.set()
+        wait(made)
+        assert next_call(made, 1, 0.1, 0.0) == (4, False, True, False)
 
 
 def test_steps_at_a_time_are_as_many_as_a_second_takes():
     def steps(seconds, times):
         """Steps of several calls, one after another, after which a step was found to take so long."""
-        found, call = [], next_call(FIRST_CALL, None, False, False)
+        found = [call_size(1, None)[0]]
         for _ in range(times):
-            call = next_call(call, seconds, False, False)
-            found.append(call.steps)
-        return found
+            found.append(call_size(found[-1], seconds)[0])
+        return found[1:]
 
-    assert next_call(FIRST_CALL, None, False, False).steps == 1
+    assert call_size(1, None) == (1, True)
     # Ever more of them, as long as there is time for more.
     assert steps(CALL_SECONDS / 100, 5) == [4, 16, 64, 100, 100]
-    assert next_call(FIRST_CALL._replace(steps=100), CALL_SECONDS / 7, False, False).steps == 7
-    assert next_call(FIRST_CALL._replace(steps=100), CALL_SECONDS * 10, False, False) == (1, False, False, False)
+    assert call_size(100, CALL_SECONDS / 7)[0] == 7
+    assert call_size(100, CALL_SECONDS * 10) == (1, False)
     assert 10**8 < steps(0.0, 20)[-1] <= ENDLESS
+    assert next_call(None, 1, None, 0.0) == (ENDLESS, True, False, False)
 
 
 def test_who_is_asked_to_end_says_so(tmp_path):
     asked = threading.Event()
-    made = Recovery(tmp_path, asked_to_end=asked.is_set)
-    assert not made.next_call(FIRST_CALL, None).end
-    asked.set()
-    assert made.next_call(FIRST_CALL, None).end
+    with saving(tmp_path, asked_to_end=asked.is_set) as made:
+        assert not next_call(made, 1, None, 0.0)[-1]
+        asked.set()
+        assert next_call(made, 1, None, 0.0)[-1]
 
 
 def test_a_process_that_only_helps_keeps_nothing():
-    made = Recovery(None)
-    assert made.position(0, 0) is None and made.summary() == "0 finished chunks"
-    made.save(state(10), value(1))
-    assert made.finish(finished(0), value(3)) is None and made.read_measured(finished(0), EXPECTED) is None
+    with saving(None) as made:
+        assert position_of(made, 0, 0) is None and summary(made) == "0 finished chunks"
+        save_state(made, state(10), value(1))
+        assert save_finished(made, finished(0), value(3)) is None
+        assert read_finished(made, finished(0), EXPECTED) is None

@@ -12,7 +12,7 @@ from sae_jax.sweeps.extend import extend
 from sae_jax.sweeps.keep import keep_parameters
 from sae_jax.sweeps.origin import origin_of
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.sweeps.recovery import Interrupted, saving, wait
 from sae_jax.sweeps.study import check_states_end, prepare
 from sae_jax.sweeps.sweep import train
 from tests.watching import Watcher
@@ -148,11 +148,11 @@ def test_a_resumed_training_goes_on_from_the_same_states(data, tmp_path):
     origin = origin_of(first, "the run", states=states)
     whole, *_ = trained(data, settings, origin)
     asked = iter([False, False, True])
-    with Recovery(tmp_path, every=0.0, asked_to_end=lambda: next(asked, True)) as recovery:
+    with saving(tmp_path, every=0.0, asked_to_end=lambda: next(asked, True)) as recovery:
         with pytest.raises(Interrupted):
             trained(data, settings, origin, recovery)
-        recovery.wait()
-    with Recovery(tmp_path) as recovery:
+        wait(recovery)
+    with saving(tmp_path) as recovery:
         assert recovery.state is not None and 0 < recovery.state[1].step < 400
         made, *_ = trained(data, settings, origin, recovery)
     same_lanes(made, whole)

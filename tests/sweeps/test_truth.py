@@ -15,7 +15,7 @@ from sae_jax.storage import results
 from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.recovery import Interrupted, Recovery
+from sae_jax.sweeps.recovery import Interrupted, saving
 from sae_jax.sweeps.study import prepare
 from sae_jax.sweeps.sweep import train
 from sae_jax.training.config import lane_settings
@@ -110,7 +110,7 @@ def test_a_resumed_and_an_extended_sweep_find_the_same_to_the_bit(dataset, tmp_p
 
     for _ in range(20):
         try:
-            with Recovery(tmp_path, every=0.0, asked_to_end=asked) as recovery:
+            with saving(tmp_path, every=0.0, asked_to_end=asked) as recovery:
                 resumed = train(study, Observer(), in_memory(), recovery)
             break
         except Interrupted:
