@@ -15,9 +15,10 @@ from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
 from sae_jax.storage.states import STATE_FILE
 from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.origin import Origin, origin_at
+from sae_jax.sweeps.origin import origin_at
 from sae_jax.sweeps.reading import settings_beside
-from sae_jax.sweeps.split import Earlier, earlier_sweep
+from sae_jax.sweeps.split import earlier_sweep
+from sae_jax.sweeps.study import Earlier
 
 
 def earlier_of(run: RunConfig) -> Earlier | None:
@@ -35,7 +36,7 @@ def earlier_of(run: RunConfig) -> Earlier | None:
     )
 
 
-def origin_of_run(run: RunConfig) -> Origin | None:
+def origin_of_run(run: RunConfig) -> Earlier | None:
     """The finished run whose lanes a command trains on; None where it starts at random.
 
     Raises:

@@ -36,9 +36,10 @@ from sae_jax.sweeps.keep import keep_parameters
 from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.processes import gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery, saving, summary, wait
-from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, prepare
+from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing
 from sae_jax.sweeps.sweep import train
 from sae_jax.sweeps.terminal import Terminal
 from sae_jax.sweeps.trackers import Tracker, check_tracker
@@ -267,10 +268,8 @@ def _train(
         dataset = train(study, observer, opened, recovery, states=states)
     except Interrupted as error:
         wait(recovery)
-        error.number, error.line = (
-            interrupts.number,
-            f"interrupted; what was trained is saved; to resume: {resume_command}",
-        )
+        error.number = interrupts.number
+        error.line = f"interrupted; what was trained is saved; to resume: {resume_command}"
         raise
     wait(recovery)
     # What is left to do is done again in a moment, from what is saved.

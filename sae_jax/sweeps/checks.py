@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sae_jax.data import Data
 from sae_jax.settings import UserError
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.split import Split
+from sae_jax.sweeps.split import Group
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -39,12 +41,12 @@ def check_split(grid: Grid, engine: Engine, devices: int) -> None:
             )
 
 
-def check_snapshots(grid: Grid, lanes: Split) -> None:
+def check_snapshots(grid: Grid, groups: Sequence[Group]) -> None:
     """Refuse to compare seeds that are not trained together.
 
     Args:
         grid: the sweep.
-        lanes: which of its lanes are trained.
+        groups: the lanes that are trained.
 
     Raises:
         UserError: there is one seed, or only some seeds of a cell are trained.
@@ -53,7 +55,7 @@ def check_snapshots(grid: Grid, lanes: Split) -> None:
         return
     if len(grid.seeds) < 2:
         raise UserError("snapshots compares the decoder rows of several seeds: got one seed; use seeds 2, or more")
-    some = [len(group.seeds) for group in lanes.groups if len(group.seeds) < len(grid.seeds)]
+    some = [len(seeds) for _, _, seeds in groups if len(seeds) < len(grid.seeds)]
     if some:
         raise UserError(
             f"snapshots compares seeds that are trained together: got {some[0]} of {len(grid.seeds)} seeds to train; "

@@ -51,12 +51,11 @@ Timing = tuple[float, float | None]
 Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
 
 
-def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: Recovery | None = None) -> None:
+def run_lanes(lanes: Lanes, put: Put, observer: Observer, recovery: Recovery | None = None) -> None:
     """Train and measure all lanes of a program.
 
     Args:
         lanes: what is trained.
-        plan: how they are packed.
         put: takes a finished chunk's lanes, for good.
         observer: receives progress and points.
         recovery: saves chunks while they are trained and afterwards, and knows those saved before; None keeps nothing.
@@ -65,8 +64,8 @@ def run_lanes(lanes: Lanes, plan: Plan, put: Put, observer: Observer, recovery: 
         Interrupted: the recovery was asked to end.
         UserError: not even one lane a device fits in memory, or what was saved is not of these lanes.
     """
+    plan, first = lanes.program.plan, 0
     observer.progress(_progress(lanes, plan, 0, "compiling"))
-    first = 0
     while first < plan.lanes:
         position = position_of(recovery, lanes.number, first) if recovery else None
         if position:
@@ -125,7 +124,7 @@ def train_chunk(
     """
     chunk = chunk_at(plan, first)
     inputs = inputs_of(lanes, chunk)
-    steps, stops, snapshots = lanes.steps, windows(lanes.steps), snapshot_steps(lanes.program.point.settings)
+    steps, stops, snapshots = lanes.steps, windows(lanes.steps), snapshot_steps(lanes.point.settings)
     carry, step = carry_at_start(lanes, chunk, inputs), 0
     curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
     # Decoder rows at some of the steps; NaN at those that are not reached.
@@ -134,9 +133,9 @@ def train_chunk(
         carry, curves, rows = _restored(lanes, carry, curves, rows, position, recovery)
         step = position.step
     _put_rows(rows, snapshots == step, lanes, carry, inputs)
-    advance = compiled_advance(lanes.program.data.feed.draw, lanes.mesh, plan.sequential)
+    advance = compiled_advance(lanes.point.data.feed.draw, lanes.mesh, plan.sequential)
     watch, watched = compiled_watch(lanes.mesh), _watched_steps(lanes)
-    coordinates = lane_coordinates(lanes.grid, lanes.program.point.labels, *indices_of(lanes, chunk))
+    coordinates = lane_coordinates(lanes.study.grid, lanes.point.labels, *indices_of(lanes, chunk))
     per_block = steps_per_block(lanes)
     block, block_end = lanes.block, step if per_block else steps
     # First and last step of each call whose curves and measures are still being computed, and these.
@@ -226,7 +225,7 @@ def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.Shape
 
 def snapshot_shape(lanes: Lanes) -> tuple[int, int, int]:
     """Of a lane: at how many steps decoder rows are held, d_hidden and d_in."""
-    settings = lanes.program.point.settings
+    settings = lanes.point.settings
     return len(snapshot_steps(settings)), settings.model.d_hidden, lanes.heldout.shape[1]
 
 
@@ -274,14 +273,14 @@ def _lane_steps(lanes: Lanes, chunk: Chunk, step: int) -> int:
 def _progress(lanes: Lanes, plan: Plan, lane_steps: int, phase: str) -> Progress:
     """How far a program is when its lanes have taken so many steps together."""
     done, steps = plan.chunks * lane_steps // plan.lanes, lanes.steps * plan.chunks
-    return Progress(phase, done, steps, plan.lanes, lanes.number, lanes.programs)
+    return Progress(phase, done, steps, plan.lanes, lanes.number, len(lanes.study.programs))
 
 
 def _watched_steps(lanes: Lanes) -> np.ndarray:
     """Steps after which lanes in training are measured; none where nobody watches."""
     if lanes.watched is None:
         return np.zeros(0, int)
-    training, samples = lanes.training, len(lanes.program.data.train)
+    training, samples = lanes.training, len(lanes.point.data.train)
     full_batch = OPTIMIZERS[training.optimizer].full_batch
     return watched_steps(lanes.steps, samples if full_batch else training.batch_size, len(lanes.watched))
 

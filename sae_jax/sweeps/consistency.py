@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
 
+from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.chunk import SNAPSHOTS
-from sae_jax.sweeps.dataset import CONSISTENCY, Frame
+from sae_jax.sweeps.dataset import CONSISTENCY, array_of, places_of_all, variables_of_all
+from sae_jax.sweeps.study import Study
 
 
 def matched_cosine(first: Float[np.ndarray, "units d_in"], second: Float[np.ndarray, "units d_in"]) -> float:
@@ -41,26 +44,22 @@ def seed_consistency(rows: Float[np.ndarray, "seeds snapshots units d_in"]) -> F
 
 
 def put_consistency(
-    frame: Frame, number: int, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray
+    study: Study, opened: Opener, number: int, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray
 ) -> None:
     """Hold the decoder rows of finished lanes, and compare the seeds of every cell whose last seed is among them.
 
-    Lanes are finished seed by seed, so that all others of the cell are held by then.
-
-    Args:
-        frame: what is being filled.
-        number: of the point whose lanes they are.
-        values: arrays of the lanes by name, [lanes, ...].
-        cells, seeds: positions of the lanes among the point's cells and among the seeds, [lanes].
+    Lanes are finished seed by seed, so that all others of the cell are held by then. Arguments as in `put`.
     """
     if SNAPSHOTS not in values:
         return
-    point, sizes = frame.points[number], (int(np.prod(frame.grid.shape[:-1], dtype=int)), len(frame.grid.seeds))
-    rows = frame.opened(f"{SNAPSHOTS}_{number}", (*sizes, *values[SNAPSHOTS].shape[1:]), np.float32)
+    point, last = study.points[number], len(study.grid.seeds) - 1
+    shape = (math.prod(study.grid.shape[:-1]), last + 1, *values[SNAPSHOTS].shape[1:])
+    rows = opened(f"{SNAPSHOTS}_{number}", shape, np.float32)
     # What a diverged lane holds says nothing of its settings.
     diverged = (values["diverged_at"] >= 0)[:, None, None, None]
     rows[cells, seeds] = np.where(diverged, np.nan, values[SNAPSHOTS]) if diverged.any() else values[SNAPSHOTS]
-    array, steps = frame.array(CONSISTENCY, frame.variables[CONSISTENCY]), frame.inside(point)["snapshot"]
-    for cell in cells[seeds == sizes[1] - 1]:
-        place = tuple(int(np.ravel(one)[0]) for one in frame.grid.position(point.labels, np.array([cell])))
+    array = array_of(study, opened, CONSISTENCY, variables_of_all(study.points)[CONSISTENCY])
+    steps = places_of_all(study.points, point)["snapshot"]
+    for cell in cells[seeds == last]:
+        place = tuple(int(np.ravel(one)[0]) for one in study.grid.position(point.labels, np.array([cell])))
         array[place][:, steps] = seed_consistency(rows[cell])

@@ -17,6 +17,7 @@ from sae_jax.storage.arrays import Opener
 from sae_jax.storage.description import FORMAT
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.program import Point
+from sae_jax.sweeps.study import Study
 from sae_jax.sweeps.truth import truth_measures
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import measures_of
@@ -88,131 +89,127 @@ def variables_of(settings: LaneSettings, truth: Truth | None = None) -> dict[str
     }
 
 
-class Frame(NamedTuple):
-    """A Dataset that is being filled, lane by lane.
-
-    Attributes:
-        grid: the sweep.
-        points: what each of its programs trains, in order.
-        opened: finds an array of all lanes of all programs by its name, or makes it.
-    """
-
-    grid: Grid
-    points: Sequence[Point]
-    opened: Opener
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Step numbers of the logged points of any program."""
-        return np.unique(np.concatenate([windows(point.settings.training.steps) for point in self.points]))
-
-    @property
-    def snapshots(self) -> np.ndarray:
-        """Step numbers at which decoder rows of any program are compared."""
-        return np.unique(np.concatenate([snapshot_steps(point.settings) for point in self.points]))
-
-    def inside(self, point: Point) -> dict[str, Any]:
-        """Where the steps, units, inputs and snapshots of a program stand among those of all."""
-        return {
-            "step": np.searchsorted(self.steps, windows(point.settings.training.steps)),
-            "unit": slice(point.settings.model.d_hidden),
-            "input": slice(point.data.train.shape[1]),
-            "snapshot": np.searchsorted(self.snapshots, snapshot_steps(point.settings)),
-        }
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """How long the dimensions are that are no axes."""
-        units = max(point.settings.model.d_hidden for point in self.points)
-        inputs = max(point.data.train.shape[1] for point in self.points)
-        return {"step": len(self.steps), "unit": units, "input": inputs, "snapshot": len(self.snapshots)}
-
-    @property
-    def variables(self) -> dict[str, Variable]:
-        """The variables of any program; labels that differ between programs, such as what counts as active, all."""
-        described = [variables_of(point.settings, point.data.truth) for point in self.points]
-        every: dict[str, list[Variable]] = {}
-        for one in described:
-            for name, variable in one.items():
-                every.setdefault(name, []).append(variable)
-        return {
-            name: same[0]._replace(
-                label=" / ".join(dict.fromkeys(one.label for one in same)),
-                units=" / ".join(dict.fromkeys(one.units for one in same)),
-            )
-            for name, same in every.items()
-        }
-
-    def array(self, name: str, variable: Variable) -> np.ndarray:
-        """The array of a variable over all lanes: [the grid's dimensions, seed, its own]."""
-        sizes = self.sizes
-        lanes = (*map(len, self.grid.labels.values()), len(self.grid.seeds))
-        return self.opened(name, lanes + tuple(sizes[dim] for dim in variable.dims), variable.dtype)
+def variables_of_all(points: Sequence[Point]) -> dict[str, Variable]:
+    """The variables of any program; labels that differ between programs, such as what counts as active, all."""
+    every: dict[str, list[Variable]] = {}
+    for point in points:
+        for name, variable in variables_of(point.settings, point.data.truth).items():
+            every.setdefault(name, []).append(variable)
+    return {
+        name: same[0]._replace(
+            label=" / ".join(dict.fromkeys(one.label for one in same)),
+            units=" / ".join(dict.fromkeys(one.units for one in same)),
+        )
+        for name, same in every.items()
+    }
 
 
-def put(frame: Frame, point: Point, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray) -> None:
+def steps_of(points: Sequence[Point]) -> np.ndarray:
+    """Step numbers of the logged points of any program."""
+    return np.unique(np.concatenate([windows(point.settings.training.steps) for point in points]))
+
+
+def snapshots_of(points: Sequence[Point]) -> np.ndarray:
+    """Step numbers at which decoder rows of any program are compared."""
+    return np.unique(np.concatenate([snapshot_steps(point.settings) for point in points]))
+
+
+def sizes_of(points: Sequence[Point]) -> dict[str, int]:
+    """How long the dimensions are that are no axes."""
+    units = max(point.settings.model.d_hidden for point in points)
+    inputs = max(point.data.train.shape[1] for point in points)
+    return {"step": len(steps_of(points)), "unit": units, "input": inputs, "snapshot": len(snapshots_of(points))}
+
+
+def places_of_all(points: Sequence[Point], point: Point) -> dict[str, Any]:
+    """Where the steps, units, inputs and snapshots of a program stand among those of all."""
+    return {
+        "step": np.searchsorted(steps_of(points), windows(point.settings.training.steps)),
+        "unit": slice(point.settings.model.d_hidden),
+        "input": slice(point.data.train.shape[1]),
+        "snapshot": np.searchsorted(snapshots_of(points), snapshot_steps(point.settings)),
+    }
+
+
+def shape_of(study: Study, variable: Variable) -> tuple[int, ...]:
+    """Shape of a variable over all lanes: [the grid's dimensions, seed, its own]."""
+    sizes = sizes_of(study.points)
+    lanes = (*map(len, study.grid.labels.values()), len(study.grid.seeds))
+    return lanes + tuple(sizes[dim] for dim in variable.dims)
+
+
+def array_of(study: Study, opened: Opener, name: str, variable: Variable) -> np.ndarray:
+    """The array of a variable over all lanes."""
+    return opened(name, shape_of(study, variable), variable.dtype)
+
+
+def put(
+    study: Study, opened: Opener, number: int, values: Mapping[str, np.ndarray], cells: np.ndarray, seeds: np.ndarray
+) -> None:
     """Put finished lanes where they belong, filled up with NaN where other programs have more units, inputs or steps.
 
     Args:
-        frame: what is being filled.
-        point: of the program whose lanes they are.
+        study: the sweep.
+        opened: finds the arrays of all lanes.
+        number: of the point whose lanes they are.
         values: arrays by variable name, [lanes, the variable's own dimensions]; NaN for those of other programs.
-        cells, seeds: positions of the lanes among the program's cells and among the seeds, [lanes].
+        cells, seeds: positions of the lanes among the point's cells and among the seeds, [lanes].
     """
-    inside = frame.inside(point)
-    where = (*frame.grid.position(point.labels, cells), seeds)
-    for name, variable in frame.variables.items():
-        shape = (len(cells), *(frame.sizes[dim] for dim in variable.dims))
+    point, sizes = study.points[number], sizes_of(study.points)
+    inside = places_of_all(study.points, point)
+    where = (*study.grid.position(point.labels, cells), seeds)
+    for name, variable in variables_of_all(study.points).items():
+        shape = (len(cells), *(sizes[dim] for dim in variable.dims))
         part = values.get(name)
         if part is None or part.shape != shape:
             wide = np.full(shape, np.nan, variable.dtype)
             if part is not None:
                 wide[(slice(None), *(inside[dim] for dim in variable.dims))] = part
             part = wide
-        frame.array(name, variable)[where] = part
+        array_of(study, opened, name, variable)[where] = part
 
 
-def copy(frame: Frame, cells: Mapping[int, int]) -> None:
-    """Put what was measured of cells where the cells stand that are equal to them: {cell: the one that it equals}."""
-    shape = tuple(map(len, frame.grid.labels.values()))
-    for name, variable in frame.variables.items():
-        array = frame.array(name, variable)
-        for cell, trained in cells.items():
+def copy_equal(study: Study, opened: Opener) -> None:
+    """Put what was measured of cells where the cells stand that are equal to them."""
+    shape = tuple(map(len, study.grid.labels.values()))
+    for name, variable in variables_of_all(study.points).items():
+        array = array_of(study, opened, name, variable)
+        for cell, trained in study.equal.items():
             array[np.unravel_index(cell, shape)] = array[np.unravel_index(trained, shape)]
 
 
-def to_dataset(frame: Frame) -> xr.Dataset:
+def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
     """Label the arrays of all lanes.
 
     Args:
-        frame: filled.
+        study: the sweep.
+        opened: finds the arrays, into which all lanes have been put.
 
     Returns:
         A Dataset whose dimensions are the grid's in their order, then seed, then what the variable itself has: step,
         unit or input. Every setting is a coordinate: along a dimension where it varies, else a single value. Its
         attributes: axes, the names of the grid's dimensions in order; config, the model and what does not vary.
     """
-    grid, image = frame.grid, {}
-    dims, shape = tuple(grid.program_dims), tuple(grid.program_dims.values())
+    grid, points, image = study.grid, study.points, {}
+    dims, shape, sizes = tuple(grid.program_dims), tuple(grid.program_dims.values()), sizes_of(points)
     for i, name in enumerate(("image_height", "image_width")):
-        shapes = [point.data.image_shape for point in frame.points]
-        sides = np.asarray([shape[i] if shape else 0 for shape in shapes], np.int32)
+        sides = np.asarray([point.data.image_shape[i] if point.data.image_shape else 0 for point in points], np.int32)
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
         image[name] = (dims, sides.reshape(shape), labels(text, "pixel") | {"kind": "status"})
-    image |= _normalisations(frame)
+    image |= _normalisations(study)
     lanes = {
-        name: ((*grid.dims, "seed", *variable.dims), frame.array(name, variable), variable.attributes)
-        for name, variable in frame.variables.items()
+        name: ((*grid.dims, "seed", *variable.dims), array_of(study, opened, name, variable), variable.attributes)
+        for name, variable in variables_of_all(points).items()
     }
-    summaries = np.asarray([json.dumps(point.data.summary) for point in frame.points])
+    summaries = np.asarray([json.dumps(point.data.summary) for point in points])
     same = len(set(summaries.tolist())) == 1
     summary = ((), summaries[0]) if same else (dims, summaries.reshape(shape))
     coordinates = grid_coordinates(grid) | {SUMMARY: (*summary, labels("numbers that tell samples apart", "1"))}
-    coordinates["step"] = ("step", frame.steps, labels("training steps taken", "step"))
-    coordinates["unit"] = ("unit", np.arange(frame.sizes["unit"]), labels("hidden unit", "1"))
-    if frame.sizes["snapshot"]:
-        coordinates["snapshot"] = ("snapshot", frame.snapshots, labels("training steps taken", "step"))
-    coordinates["input"] = ("input", np.arange(frame.sizes["input"]), labels("input", "1"))
+    coordinates["step"] = ("step", steps_of(points), labels("training steps taken", "step"))
+    coordinates["unit"] = ("unit", np.arange(sizes["unit"]), labels("hidden unit", "1"))
+    if sizes["snapshot"]:
+        coordinates["snapshot"] = ("snapshot", snapshots_of(points), labels("training steps taken", "step"))
+    coordinates["input"] = ("input", np.arange(sizes["input"]), labels("input", "1"))
     return xr.Dataset(lanes | image, coordinates, {"title": "sparse autoencoder sweep"} | attributes(grid))
 
 
@@ -222,15 +219,15 @@ def attributes(grid: Grid) -> dict[str, Any]:
     return {"format": FORMAT, "config": json.dumps(config), "axes": json.dumps(list(grid.dims))}
 
 
-def _normalisations(frame: Frame) -> dict[str, Any]:
+def _normalisations(study: Study) -> dict[str, Any]:
     """What was done to the samples of every program; nothing where that is not known of any."""
-    every = [point.data.normalisation for point in frame.points]
+    every = [point.data.normalisation for point in study.points]
     if not any(every):
         return {}
-    dims, variables = frame.grid.program_dims, {}
-    arrays = arrays_of(every, frame.sizes["input"])
+    dims, sizes, variables = study.grid.program_dims, sizes_of(study.points), {}
+    arrays = arrays_of(every, sizes["input"])
     for name, own, label in STORED.values():
-        values = arrays[name].reshape((*dims.values(), *(frame.sizes[dim] for dim in own)))
+        values = arrays[name].reshape((*dims.values(), *(sizes[dim] for dim in own)))
         variables[name] = ((*dims, *own), values, labels(label, "1") | {"kind": "data"})
     return variables
 

@@ -16,9 +16,9 @@ from sae_jax.sweeps import processes
 from sae_jax.sweeps.devices import reserve_cpu_devices
 from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.reading import settings_beside
 from sae_jax.sweeps.split import earlier_sweep
-from sae_jax.sweeps.study import prepare
 from sae_jax.sweeps.sweep import train
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from sae_jax.storage.arrays import no_storage
-from sae_jax.sweeps.dataset import Frame
+import numpy as np
+
+from sae_jax.sweeps.dataset import shape_of, variables_of_all
 from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.recovery import STATES
 from sae_jax.sweeps.study import Study
@@ -38,16 +40,18 @@ def footprint_of(study: Study, keep: str, keep_state: bool = False) -> Footprint
         keep: whose parameters the results hold, see `keep_parameters`.
         keep_state: whether they hold what lanes carry, too.
     """
-    frame = Frame(study.grid, study.points, no_storage)
-    sizes = {name: (variable.kind, frame.array(name, variable).nbytes) for name, variable in frame.variables.items()}
-    parameters = sum(size for kind, size in sizes.values() if kind == "parameter")
+    sizes = [
+        (variable.kind, math.prod(shape_of(study, variable)) * np.dtype(variable.dtype).itemsize)
+        for variable in variables_of_all(study.points).values()
+    ]
+    parameters = sum(size for kind, size in sizes if kind == "parameter")
     kept_states = sum(program.plan.lanes * program.plan.state_bytes for program in study.programs) * keep_state
-    arrays = sum(size for _, size in sizes.values()) + kept_states
+    arrays = sum(size for _, size in sizes) + kept_states
     # Of a lane's decoder rows at some steps nothing is left in the results.
-    held = arrays + sum(program.plan.lanes * _rows_of(program.point) for program in study.programs)
+    held = arrays + sum(program.plan.lanes * _rows_of(study.points[program.point]) for program in study.programs)
     share = {"all": 1.0, "best": 1 / len(study.grid.seeds), "none": 0.0}[keep]
     states = 0
-    for plan, point in ((program.plan, program.point) for program in study.programs):
+    for plan, point in ((program.plan, study.points[program.point]) for program in study.programs):
         at_once = min(plan.blocks_per_chunk * plan.cells_per_block, plan.lanes)
         states = max(states, at_once * (plan.state_bytes + _rows_of(point)))
     # While a state is written, those before it are still there. Finished lanes lie in checkpoints of their own, and in

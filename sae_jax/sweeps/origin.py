@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,45 +19,29 @@ from sae_jax.storage.states import load_states
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, grid_of, present, stored_normalisation
-
-
-class Origin(NamedTuple):
-    """A finished sweep that others start from.
-
-    Attributes:
-        dataset: its results, as `arranged`.
-        grid: what it was trained over.
-        name: for messages.
-        states: what its lanes carried after their last step, by `state_name`, [cells of the program, seeds, ...]; empty
-            where that was not kept.
-    """
-
-    dataset: xr.Dataset
-    grid: Grid
-    name: str
-    states: Mapping[str, np.ndarray]
+from sae_jax.sweeps.study import Earlier
 
 
 def origin_of(
     dataset: xr.Dataset, name: str, model: Model | None = None, states: Mapping[str, np.ndarray] | None = None
-) -> Origin:
+) -> Earlier:
     """A sweep to start from, from its results.
 
     Args:
         dataset: its results.
         name: for messages.
         model: the record, where the model is none that sae_jax knows by name.
-        states: as in `Origin`; None where they were not kept.
+        states: as in `Earlier`; None where they were not kept.
 
     Raises:
         UserError: the Dataset does not name its settings, or holds neither states nor the parameters of every lane.
     """
     if not states:
         need_parameters(dataset, flag("start_from"), of="all")
-    return Origin(arranged(dataset), grid_of(dataset, model), name, states or {})
+    return Earlier(arranged(dataset), grid_of(dataset, model), name, states or {})
 
 
-def origin_at(run: xr.Dataset | str | Path) -> Origin:
+def origin_at(run: xr.Dataset | str | Path) -> Earlier:
     """A sweep to start from: its Dataset, or its folder, with the states of its lanes where it kept them.
 
     Raises:
@@ -71,7 +55,7 @@ def origin_at(run: xr.Dataset | str | Path) -> Origin:
     return origin_of(results.load(run), str(run), states=load_states(Path(run)))
 
 
-def lanes_of(grid: Grid, origin: Origin) -> np.ndarray:
+def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
     """The lane of a finished sweep that each lane of a grid starts from: its number, [cells, seeds].
 
     It is the one with the same values of all settings that varied there, and the same seed.
@@ -114,7 +98,7 @@ def lanes_of(grid: Grid, origin: Origin) -> np.ndarray:
     return numbers
 
 
-def normalisation_of(origin: Origin, lanes: np.ndarray, config: DataConfig) -> Normalisation | None:
+def normalisation_of(origin: Earlier, lanes: np.ndarray, config: DataConfig) -> Normalisation | None:
     """What was done to the samples that lanes were trained on; None where it is another rule that is asked for.
 
     Args:
@@ -130,7 +114,7 @@ def normalisation_of(origin: Origin, lanes: np.ndarray, config: DataConfig) -> N
     return stored_normalisation(origin.dataset.isel(where))
 
 
-def places_of(origin: Origin, numbers: np.ndarray) -> tuple[Any, ...]:
+def places_of(origin: Earlier, numbers: np.ndarray) -> tuple[Any, ...]:
     """Where lanes of a sweep stand along its dimensions and seed, by their numbers."""
     return np.unravel_index(numbers, (*map(len, origin.grid.labels.values()), len(origin.grid.seeds)))
 

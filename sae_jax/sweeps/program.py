@@ -62,23 +62,23 @@ class Program(NamedTuple):
     """Lanes that one compiled program trains: some cells of a point, each with the same seeds.
 
     Attributes:
-        point: whose cells they are.
+        point: number of the point whose cells they are.
         cells: positions among the point's cells, [cells].
         seeds: positions among the grid's seeds, [seeds].
         settings: of its cells, swept leaves [cells]; of lanes that go on, steps are all of theirs.
         plan: how its lanes are packed.
+        start: numbers of the lanes of another sweep that they start from, [cells, seeds]; None starts at random.
+        steps_before: steps that were taken there, from which the optimizer's state, what the model carries, batches,
+            noise and schedules go on; None where parameters alone do.
     """
 
-    point: Point
+    point: int
     cells: np.ndarray
     seeds: np.ndarray
     settings: LaneSettings
     plan: Plan
-
-    @property
-    def data(self) -> Data:
-        """Its samples."""
-        return self.point.data
+    start: np.ndarray | None = None
+    steps_before: int | None = None
 
 
 @functools.lru_cache(maxsize=32)

@@ -11,11 +11,11 @@ from jaxtyping import Array
 
 from sae_jax.data.statistics import statistics_of
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys, release_programs
-from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.pace import WATCHED_ROWS
 from sae_jax.sweeps.plan import Chunk
-from sae_jax.sweeps.program import Carry, Program, compiled_start
-from sae_jax.sweeps.start import Start, started
+from sae_jax.sweeps.program import Carry, Point, Program, compiled_start
+from sae_jax.sweeps.start import started
+from sae_jax.sweeps.study import Study
 from sae_jax.training.config import TrainingSettings, lane_at
 
 # Of a chunk's lanes on the devices: their settings, leaves [blocks, cells_per_block], and their blocks' keys, [blocks].
@@ -26,28 +26,34 @@ class Lanes(NamedTuple):
     """All lanes of one program, with its samples on all of its devices.
 
     Attributes:
-        number, programs: of the program, and how many there are.
-        grid, program: the sweep, and its program.
+        study: the sweep.
+        number: of the program.
         block: what batches are drawn from, where that is the same at all steps; else None.
         heldout: samples.
         watched: those of them that lanes are measured on while they are trained; None where nobody watches.
         mesh: the devices.
         statistics: of the samples by name, that parameters start from.
-        start: the lanes that they start from; None starts at random.
         keep_state: whether what they carry after their last step is a result, too.
     """
 
+    study: Study
     number: int
-    programs: int
-    grid: Grid
-    program: Program
     block: Any
     heldout: Array
     watched: Array | None
     mesh: Mesh
     statistics: dict[str, Array]
-    start: Start | None = None
     keep_state: bool = False
+
+    @property
+    def program(self) -> Program:
+        """Which lanes they are."""
+        return self.study.programs[self.number]
+
+    @property
+    def point(self) -> Point:
+        """What they are trained on."""
+        return self.study.points[self.program.point]
 
     @property
     def training(self) -> TrainingSettings:
@@ -57,54 +63,54 @@ class Lanes(NamedTuple):
     @property
     def steps(self) -> int:
         """How many are taken here; where lanes go on, those of the training are all of theirs."""
-        return int(self.program.point.settings.training.steps)
+        return int(self.point.settings.training.steps)
 
     @property
     def steps_before(self) -> int:
         """How many were taken before."""
-        return self.start.step if self.start else 0
+        return self.program.steps_before or 0
 
 
-def place_lanes(
-    number: int,
-    programs: int,
-    grid: Grid,
-    program: Program,
-    devices: list[jax.Device],
-    watched: bool,
-    start: Start | None = None,
-    keep_state: bool = False,
-) -> Lanes:
-    """The lanes of a program, its samples copied to the devices; arguments as in `Lanes`."""
+def place_lanes(study: Study, number: int, watched: bool, keep_state: bool = False) -> Lanes:
+    """The lanes of a program, its samples copied to the devices.
+
+    Args:
+        study, number, keep_state: as in `Lanes`.
+        watched: whether they are measured while they are trained.
+    """
     release_programs()
-    mesh, heldout = lane_mesh(devices, program.plan.data_parallel), program.data.heldout
+    program = study.programs[number]
+    data = study.points[program.point].data
+    mesh = lane_mesh(study.devices, program.plan.data_parallel)
     # Evenly from all of them: those of one image lie side by side.
-    part = heldout[:: -(-len(heldout) // WATCHED_ROWS)] if watched else None
-    heldout, part = (place(rows, mesh, split=False) for rows in (heldout, part))
+    part = data.heldout[:: -(-len(data.heldout) // WATCHED_ROWS)] if watched else None
+    heldout, part = (place(rows, mesh, split=False) for rows in (data.heldout, part))
     names = program.settings.architecture.statistics(program.settings.model)
-    statistics = place(statistics_of(program.data.train, names), mesh, split=False)
-    lanes = Lanes(number, programs, grid, program, None, heldout, part, mesh, statistics, start, keep_state)
+    statistics = place(statistics_of(data.train, names), mesh, split=False)
+    lanes = Lanes(study, number, None, heldout, part, mesh, statistics, keep_state)
     return lanes if steps_per_block(lanes) else lanes._replace(block=block_at(lanes, 0))
 
 
 def steps_per_block(lanes: Lanes) -> int | None:
     """How many steps a block of batches serves; None where one serves all."""
-    return lanes.program.data.feed.steps(lanes.training.batch_size)
+    return lanes.point.data.feed.steps(lanes.training.batch_size)
 
 
 def block_at(lanes: Lanes, step: int) -> Any:
     """What batches are drawn from, from a step on, on all devices."""
     number = lanes.steps_before + step
-    return place(lanes.program.data.feed.block(number, lanes.training.batch_size), lanes.mesh, split=False)
+    return place(lanes.point.data.feed.block(number, lanes.training.batch_size), lanes.mesh, split=False)
 
 
 def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:
     """A chunk's lanes, and sums of their curves, before their first step here."""
     state, sums = _compiled_start(lanes)(lanes.statistics, *inputs)
-    if lanes.start is None:
+    origin, start = lanes.study.origin, lanes.program.start
+    if origin is None or start is None:
         return state, sums
-    places = np.maximum(chunk.cells, 0), np.broadcast_to(chunk.seeds[:, None], chunk.cells.shape)
-    return place(started(lanes.start, state, places), lanes.mesh, split=True), sums
+    numbers = start[np.maximum(chunk.cells, 0), chunk.seeds[:, None]]
+    continued = lanes.program.steps_before is not None
+    return place(started(origin, numbers, continued, state), lanes.mesh, split=True), sums
 
 
 def shapes_at_start(lanes: Lanes, inputs: Inputs) -> Any:
@@ -120,7 +126,7 @@ def inputs_of(lanes: Lanes, chunk: Chunk) -> Inputs:
     """A chunk's lanes on the devices: their settings, [blocks, cells_per_block], and their blocks' keys, [blocks]."""
     cells = np.maximum(chunk.cells, 0)
     settings = place(lane_at(lanes.program.settings, cells), lanes.mesh, split=True)
-    seeds = np.asarray(lanes.grid.seeds, np.uint32)[lanes.program.seeds[chunk.seeds]]
+    seeds = np.asarray(lanes.study.grid.seeds, np.uint32)[lanes.program.seeds[chunk.seeds]]
     return settings, place_keys(seeds, lanes.mesh)
 
 

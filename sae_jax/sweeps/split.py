@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +15,13 @@ import xarray as xr
 from sae_jax.data.config import DataConfig
 from sae_jax.models import MODELS
 from sae_jax.settings import UserError, flag, unread
-from sae_jax.sweeps.dataset import SUMMARY, Frame, put, variables_of
+from sae_jax.storage.arrays import Opener
+from sae_jax.sweeps.dataset import SUMMARY, put, variables_of
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.program import Point, Program
 from sae_jax.sweeps.reading import alike, arranged, grid_of, present, summaries
+from sae_jax.sweeps.study import Earlier, Study
 from sae_jax.training.config import TrainingSettings
 from sae_jax.training.lane import snapshot_steps, windows
 
@@ -28,85 +31,21 @@ STARTED_FROM = "started_from"
 MOVED = ("dataset", "data_dir")
 # What a lane is, its seed aside: the values of the settings that it reads.
 Key = tuple[Any, ...]
+# Lanes that one program trains: number of their point, positions among its cells [cells] and the grid's seeds [seeds].
+Group = tuple[int, np.ndarray, np.ndarray]
 
 
-class Earlier(NamedTuple):
-    """A sweep that is extended.
-
-    Attributes:
-        dataset: its results, as `arranged`.
-        grid: what it was trained over.
-        name: for messages.
-        cells_per_block: how its lanes were packed; 0 where that is not known, or differed.
-    """
-
-    dataset: xr.Dataset
-    grid: Grid
-    name: str
-    cells_per_block: int = 0
-
-
-class Group(NamedTuple):
-    """Lanes that are trained by one program: some cells of a point, each with the same seeds.
-
-    Attributes:
-        point: its number among the combinations of the program dimensions.
-        cells: positions among the point's cells, [cells].
-        seeds: positions among the grid's seeds, [seeds].
-    """
-
-    point: int
-    cells: np.ndarray
-    seeds: np.ndarray
-
-
-class Split(NamedTuple):
-    """The lanes of a grid, by where they come from.
-
-    Attributes:
-        groups: those that are trained.
-        equal: cells, numbered as `Grid.cells` gives them, whose lanes are those of another cell: {cell: the other}.
-        known: number of the earlier sweep's lane, [cells, seeds]; -1 where it has none.
-        lines: what there is to say of it.
-    """
-
-    groups: list[Group]
-    equal: dict[int, int]
-    known: np.ndarray
-    lines: list[str]
-
-
-def split(grid: Grid, earlier: Earlier | None, samples: Sequence[list[float | str]]) -> Split:
-    """Sort the lanes of a grid.
-
-    Args:
-        grid: what is wanted.
-        earlier: the sweep that it extends, if any.
-        samples: summary of each point's samples.
-
-    Raises:
-        UserError: the earlier sweep has lanes that the grid has not, or other samples.
-    """
-    every = list(grid.cells())
-    first, equal = first_alike(grid)
-    known = np.full((len(every), len(grid.seeds)), -1)
-    if earlier:
-        _match(grid, earlier, first, known, samples)
-    points = points_of(grid)
-    groups: list[Group] = []
-    for point in range(len(samples)):
+def to_train(grid: Grid, equal: Mapping[int, int], known: np.ndarray) -> list[Group]:
+    """The lanes of a grid that are trained; equal and known are those of `Study`."""
+    points, groups = points_of(grid), list[Group]()
+    for point in np.unique(points).tolist():
         missing: dict[tuple[int, ...], list[int]] = {}
         for position, cell in enumerate(np.flatnonzero(points == point).tolist()):
             seeds = tuple(np.flatnonzero(known[cell] < 0).tolist())
             if cell not in equal and seeds:
                 missing.setdefault(seeds, []).append(position)
-        groups += [Group(point, np.asarray(cells), np.asarray(seeds)) for seeds, cells in missing.items()]
-    lines = _equal_lines(grid, [values for _, values in every], equal)
-    if earlier:
-        trained = sum(len(group.cells) * len(group.seeds) for group in groups)
-        taken = int(np.sum(known >= 0))
-        lines.append(f"extending {earlier.name}: {count(taken, 'lane')} taken from it, {trained} to train")
-    return Split(groups, equal, known, lines)
+        groups += [(point, np.asarray(cells), np.asarray(seeds)) for seeds, cells in missing.items()]
+    return groups
 
 
 def first_alike(grid: Grid) -> tuple[dict[Key, int], dict[int, int]]:
@@ -118,18 +57,21 @@ def first_alike(grid: Grid) -> tuple[dict[Key, int], dict[int, int]]:
     return first, {cell: first[key] for cell, key in enumerate(keys) if first[key] != cell}
 
 
-def fill(frame: Frame, earlier: Earlier, lanes: Split) -> None:
-    """Put the lanes of an earlier sweep where they belong.
+def fill(study: Study, opened: Opener) -> None:
+    """Put the lanes of the sweep that a study extends where they belong; opened finds the arrays of all lanes.
 
     A term of the loss that was off in all of them, and is not here, was 0.
     """
-    points, dataset, lanes_before = points_of(frame.grid), earlier.dataset, (*earlier.grid.dims, "seed")
-    for number, point in enumerate(frame.points):
+    if study.earlier is None:
+        return
+    points, dataset = points_of(study.grid), study.earlier.dataset
+    lanes_before = (*study.earlier.grid.dims, "seed")
+    for number, point in enumerate(study.points):
         [cells] = np.nonzero(points == number)
-        places, seeds = np.nonzero(lanes.known[cells] >= 0)
+        places, seeds = np.nonzero(study.known[cells] >= 0)
         if not places.size:
             continue
-        rows = np.unravel_index(lanes.known[cells][places, seeds], [dataset.sizes[dim] for dim in lanes_before])
+        rows = np.unravel_index(study.known[cells][places, seeds], [dataset.sizes[dim] for dim in lanes_before])
         steps = windows(point.settings.training.steps)
         inside: dict[str, Any] = {
             "step": np.searchsorted(dataset["step"].values, steps),
@@ -144,7 +86,7 @@ def fill(frame: Frame, earlier: Earlier, lanes: Split) -> None:
                 source = dataset[name] if name in dataset else 0 * dataset["loss"]
                 own = {dim: inside[dim] for dim in variable.dims}
                 values[name] = source.isel(own).values[rows].astype(variable.dtype)
-        put(frame, point, values, places, seeds)
+        put(study, opened, number, values, places, seeds)
 
 
 def sameness(earlier: Earlier, points: Sequence[Point], programs: Sequence[Program]) -> str:
@@ -186,7 +128,7 @@ def earlier_sweep(dataset: xr.Dataset, name: str, model: Any = None) -> Earlier:
     Raises:
         UserError: the Dataset does not name its settings.
     """
-    earlier = Earlier(arranged(dataset), grid_of(dataset, model), name)
+    earlier = Earlier(arranged(dataset), grid_of(dataset, model), name, {})
     if STARTED_FROM in dataset.attrs:
         origin = dataset.attrs[STARTED_FROM]
         raise UserError(
@@ -196,10 +138,23 @@ def earlier_sweep(dataset: xr.Dataset, name: str, model: Any = None) -> Earlier:
     return earlier
 
 
-def _match(
-    grid: Grid, earlier: Earlier, first: Mapping[Key, int], known: np.ndarray, samples: Sequence[list[float | str]]
-) -> None:
-    """Find the earlier sweep's lanes among those of the grid."""
+def known_lanes(
+    grid: Grid, earlier: Earlier | None, first: Mapping[Key, int], samples: Sequence[list[float | str]]
+) -> np.ndarray:
+    """The lanes of a grid that the sweep has which it extends: their numbers there, [cells, seeds]; -1 for the others.
+
+    Args:
+        grid: what is wanted.
+        earlier: the sweep, if any.
+        first: the first cell of every kind, as `first_alike` finds them.
+        samples: summary of each point's samples.
+
+    Raises:
+        UserError: the sweep has lanes that the grid has not, or other samples.
+    """
+    known = np.full((math.prod(map(len, grid.labels.values())), len(grid.seeds)), -1)
+    if earlier is None:
+        return known
     if earlier.grid.model.name != grid.model.name:
         raise UserError(
             f"cannot extend: the model must be that of {earlier.name}: got {grid.model.name}; use "
@@ -230,6 +185,14 @@ def _match(
                 f"cannot extend: the samples must be those of {earlier.name}: got others; "
                 "put the same back, or begin a new sweep"
             )
+    return known
+
+
+def known_line(earlier: Earlier, known: np.ndarray, groups: Sequence[Group]) -> str:
+    """How many lanes are taken from an earlier sweep, and how many are trained."""
+    trained = sum(len(cells) * len(seeds) for _, cells, seeds in groups)
+    taken = count(int(np.sum(known >= 0)), "lane")
+    return f"extending {earlier.name}: {taken} taken from it, {trained} to train"
 
 
 def _key(grid: Grid, values: Mapping[str, Any]) -> Key:
@@ -256,8 +219,9 @@ def points_of(grid: Grid) -> np.ndarray:
     return np.broadcast_to(numbers, tuple(sizes.values())).ravel()
 
 
-def _equal_lines(grid: Grid, cells: Sequence[Mapping[str, Any]], equal: Mapping[int, int]) -> list[str]:
-    """How many lanes are equal to others, by the settings that they do not read."""
+def equal_lines(grid: Grid, equal: Mapping[int, int]) -> list[str]:
+    """How many lanes are equal to others, by the settings that they do not read; {cell: the one that it equals}."""
+    cells = [values for _, values in grid.cells()]
     reasons: Counter[str] = Counter()
     for cell, other in equal.items():
         ignored = _unread(grid, cells[cell])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from sae_jax.settings import UserError
 from sae_jax.storage.arrays import Opener
-from sae_jax.sweeps.origin import Origin, places_of
+from sae_jax.sweeps.origin import places_of
+from sae_jax.sweeps.program import Program
 from sae_jax.sweeps.split import first_alike, points_of
+from sae_jax.sweeps.study import Earlier
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.lane import LaneState
 from sae_jax.training.step import TrainState, init_state
@@ -20,29 +22,14 @@ from sae_jax.training.step import TrainState, init_state
 STEP = ".step"
 
 
-class Start(NamedTuple):
-    """Where the lanes of a program start.
-
-    Attributes:
-        origin: the sweep whose lanes they start from.
-        lanes: numbers of those, [cells, seeds].
-        continued: whether the optimizer's state, the step and what the model carries go on; else parameters alone do.
-        step: steps that were taken before, which batches, noise and schedules go on from; 0 where parameters alone do.
-    """
-
-    origin: Origin
-    lanes: np.ndarray
-    continued: bool
-    step: int
-
-
-def start_of(origin: Origin, lanes: np.ndarray, settings: LaneSettings, d_in: int) -> Start:
-    """Where the lanes of a program start.
+def steps_before(origin: Earlier, lanes: np.ndarray, settings: LaneSettings, d_in: int) -> int | None:
+    """Steps after which lanes go on with their whole states; None where they start from parameters alone.
 
     Their states go on where they are of the same kinds and shapes, which those of another optimizer are not.
 
     Args:
-        origin, lanes: as in `Start`.
+        origin: the sweep whose lanes they start from.
+        lanes: numbers of those, [cells, seeds].
         settings: of the program.
         d_in: number of inputs.
 
@@ -69,28 +56,25 @@ def start_of(origin: Origin, lanes: np.ndarray, settings: LaneSettings, d_in: in
                 f"{_by(shape)} here; use the same d_hidden, and samples of as many inputs"
             )
     continued = has.keys() == wanted.keys() and all(has[path] == wanted[path] for path in wanted)
-    if not continued:
-        return Start(origin, lanes, False, 0)
-    steps = _state_leaf(origin, STEP, np.unique(lanes))
-    return Start(origin, lanes, True, int(steps.max()))
+    return int(_state_leaf(origin, STEP, np.unique(lanes)).max()) if continued else None
 
 
-def started(start: Start, lane: LaneState, places: tuple[np.ndarray, np.ndarray]) -> LaneState:
+def started(origin: Earlier, numbers: np.ndarray, continued: bool, lane: LaneState) -> LaneState:
     """Lanes before their first step here, as they were left there.
 
     Args:
-        start: where they start.
+        origin: the sweep whose lanes they start from.
+        numbers: of those, [blocks, cells_per_block].
+        continued: whether their whole states go on; else parameters alone do.
         lane: as they would start at random, [blocks, cells_per_block, ...].
-        places: positions among the program's cells and among the seeds, [blocks, cells_per_block].
     """
-    numbers = start.lanes[places]
     paths, tree = jax.tree_util.tree_flatten_with_path(lane.train)
 
     def leaf(path: Any, at_random: Any) -> Any:
         name = jax.tree_util.keystr(path)
-        if not at_random.size or not (start.continued or name.startswith(".params")):
+        if not at_random.size or not (continued or name.startswith(".params")):
             return at_random
-        return (_state_leaf if start.origin.states else _parameter)(start.origin, name, numbers)
+        return (_state_leaf if origin.states else _parameter)(origin, name, numbers)
 
     train: TrainState = jax.tree.unflatten(tree, [leaf(path, value) for path, value in paths])
     stopping = lane.stopping
@@ -99,13 +83,12 @@ def started(start: Start, lane: LaneState, places: tuple[np.ndarray, np.ndarray]
     return LaneState(train, stopping)
 
 
-def in_words(starts: Sequence[Start]) -> str:
+def in_words(origin: Earlier, programs: Sequence[Program]) -> str:
     """What a sweep starts from, and what of it goes on."""
-    origin = starts[0].origin
-    if all(start.continued for start in starts):
+    if all(program.steps_before is not None for program in programs):
         return (
             f"starting from {origin.name}: parameters, running means and the optimizer go on after step "
-            f"{starts[0].step:,}; schedules span all steps"
+            f"{programs[0].steps_before:,}; schedules span all steps"
         )
     reason = "its states do not fit this optimizer" if origin.states else "it was trained without --keep-state"
     return f"starting from {origin.name}: from its parameters alone, since {reason}; steps count from 0"
@@ -156,7 +139,7 @@ def _shapes(settings: LaneSettings, d_in: int) -> dict[str, tuple[tuple[int, ...
     }
 
 
-def _parameter(origin: Origin, path: str, numbers: np.ndarray) -> np.ndarray:
+def _parameter(origin: Earlier, path: str, numbers: np.ndarray) -> np.ndarray:
     """A parameter of some lanes, without what it is filled up with where others are larger."""
     name = _name_of(path)
     if name not in origin.dataset:
@@ -170,7 +153,7 @@ def _parameter(origin: Origin, path: str, numbers: np.ndarray) -> np.ndarray:
     return values
 
 
-def _state_rows(origin: Origin, numbers: np.ndarray) -> list[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
+def _state_rows(origin: Earlier, numbers: np.ndarray) -> list[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
     """Where the states of lanes lie: of every program (which of them, its number, positions, seeds)."""
     _, equal = first_alike(origin.grid)
     points = points_of(origin.grid)
@@ -186,7 +169,7 @@ def _state_rows(origin: Origin, numbers: np.ndarray) -> list[tuple[np.ndarray, i
     ]
 
 
-def _state_leaf(origin: Origin, path: str, numbers: np.ndarray) -> np.ndarray:
+def _state_leaf(origin: Earlier, path: str, numbers: np.ndarray) -> np.ndarray:
     """An array of the training states of some lanes."""
     result: np.ndarray | None = None
     for chosen, program, positions, seeds in _state_rows(origin, numbers):

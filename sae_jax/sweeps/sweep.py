@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -20,19 +20,20 @@ from sae_jax.storage.checkpoints import Arrays
 from sae_jax.sweeps import processes
 from sae_jax.sweeps.chunk import run_lanes
 from sae_jax.sweeps.consistency import put_consistency
-from sae_jax.sweeps.dataset import Frame, copy, put, to_dataset
+from sae_jax.sweeps.dataset import copy_equal, put, to_dataset
 from sae_jax.sweeps.devices import idle_cores, reserve_cpu_devices
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Observer, Observers, listening
 from sae_jax.sweeps.origin import origin_at
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import RULES, in_single_precision, prepare
 from sae_jax.sweeps.program_lanes import place_lanes
 from sae_jax.sweeps.reading import settings_beside
 from sae_jax.sweeps.recovery import Recovery
 from sae_jax.sweeps.split import STARTED_FROM, fill
 from sae_jax.sweeps.start import put_states
-from sae_jax.sweeps.study import RULES, Study, in_single_precision, prepare
+from sae_jax.sweeps.study import Study
 from sae_jax.sweeps.terminal import shown
 from sae_jax.sweeps.truth import truth_values
 
@@ -142,7 +143,7 @@ def train(
         opened: where the arrays of all lanes are held; see `arrays`.
         recovery: saves what is trained; None holds it in memory.
         watched: whether lanes are measured for the observer while they are trained; the same on every process.
-        states: receives what lanes carry after their last step, as `Origin.states`; None keeps none.
+        states: receives what lanes carry after their last step, as `Earlier.states`; None keeps none.
 
     Returns:
         What `sweep` does.
@@ -151,26 +152,21 @@ def train(
         Interrupted: the recovery was asked to end.
         UserError: a checkpoint cannot be written or read, or memory does not suffice.
     """
-    frame = Frame(study.grid, study.points, opened)
-    if study.earlier:
-        fill(frame, study.earlier, study.lanes)
+    fill(study, opened)
     observer.begin(study.grid.as_json(), sum(program.plan.lanes for program in study.programs))
     for number, program in enumerate(study.programs):
-        where = "".join(f"{name} {value}, " for name, value in program.point.labels.items())
+        where = "".join(f"{name} {value}, " for name, value in study.points[program.point].labels.items())
         observer.line(f"plan: {where}{program.plan}")
-        start = study.starts[number] if study.starts else None
-        lanes = place_lanes(
-            number, len(study.programs), study.grid, program, study.devices, watched, start, states is not None
-        )
-        finished = functools.partial(_put, frame, study.lanes.groups[number].point, states)
-        run_lanes(lanes, program.plan, finished, observer, recovery)
-    copy(frame, study.lanes.equal)
-    dataset = to_dataset(frame)
-    return dataset.assign_attrs({STARTED_FROM: study.starts[0].origin.name}) if study.starts else dataset
+        lanes = place_lanes(study, number, watched, states is not None)
+        run_lanes(lanes, functools.partial(_put, study, opened, program.point, states), observer, recovery)
+    copy_equal(study, opened)
+    dataset = to_dataset(study, opened)
+    return dataset.assign_attrs({STARTED_FROM: study.origin.name}) if study.origin else dataset
 
 
 def _put(
-    frame: Frame,
+    study: Study,
+    opened: Opener,
     number: int,
     states: dict[str, np.ndarray] | None,
     values: Arrays,
@@ -178,9 +174,9 @@ def _put(
     seeds: np.ndarray,
 ) -> None:
     """Put finished lanes of a point where they belong, compared with the truth, and what they carry where kept."""
-    point = frame.points[number]
-    put(frame, point, {**values, **truth_values(point, values, cells)}, cells, seeds)
-    put_consistency(frame, number, values, cells, seeds)
-    sizes = len(jax.tree.leaves(point.settings)[0]), len(frame.grid.seeds)
+    point = study.points[number]
+    put(study, opened, number, {**values, **truth_values(point, values, cells)}, cells, seeds)
+    put_consistency(study, opened, number, values, cells, seeds)
     if states is not None:
-        put_states(states, frame.opened, number, sizes, values, (cells, seeds))
+        sizes = math.prod(study.grid.shape[:-1]), len(study.grid.seeds)
+        put_states(states, opened, number, sizes, values, (cells, seeds))

@@ -12,8 +12,9 @@ from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps import chunk as chunks
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.recovery import Interrupted, saving
-from sae_jax.sweeps.study import packing, prepare
+from sae_jax.sweeps.study import packing
 from sae_jax.sweeps.sweep import train
 
 SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 220}  # A point is logged every two steps.

@@ -13,7 +13,7 @@ from sae_jax.sweeps.consistency import matched_cosine, seed_consistency
 from sae_jax.sweeps.footprint import footprint_of
 from sae_jax.sweeps.observers import Observers
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.study import prepare
+from sae_jax.sweeps.prepare import prepare
 
 RNG = np.random.default_rng(0)
 DATA = DataConfig(dataset="superposition", samples=1000)

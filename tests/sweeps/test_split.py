@@ -54,7 +54,7 @@ def test_every_declared_rule_is_tried():
 def test_what_is_declared_as_not_read_changes_nothing(rule, data, monkeypatch):
     monkeypatch.setattr(splits, "unread", lambda rules, values: {})
     # A batch size beside lbfgs alone is refused; beside adam as well it is not read there.
-    monkeypatch.setattr("sae_jax.sweeps.study.check_given", lambda settings: None)
+    monkeypatch.setattr("sae_jax.sweeps.prepare.check_given", lambda settings: None)
     settings = SETTINGS | {rule[0]: rule[1]} | TRIED[rule]
     made = sweep(data, **settings)
     lanes = [name for name, value in TRIED[rule].items() if isinstance(value, list)]

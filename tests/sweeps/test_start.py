@@ -12,8 +12,9 @@ from sae_jax.sweeps.extend import extend
 from sae_jax.sweeps.keep import keep_parameters
 from sae_jax.sweeps.origin import origin_of
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.recovery import Interrupted, saving, wait
-from sae_jax.sweeps.study import check_states_end, prepare
+from sae_jax.sweeps.study import check_states_end
 from sae_jax.sweeps.sweep import train
 from tests.watching import Watcher
 

@@ -17,7 +17,7 @@ from sae_jax.models.activations import ACTIVATIONS
 from sae_jax.storage.arrays import in_folder, in_memory
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.study import prepare
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.sweep import train
 from sae_jax.training.evaluation import evaluate
 from sae_jax.training.lane import final_params, fit, windows

@@ -15,8 +15,8 @@ from sae_jax.storage import results
 from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
+from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.recovery import Interrupted, saving
-from sae_jax.sweeps.study import prepare
 from sae_jax.sweeps.sweep import train
 from sae_jax.training.config import lane_settings
 from sae_jax.training.truth import MEASURES, lane_against_truth
