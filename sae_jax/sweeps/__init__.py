@@ -3,7 +3,7 @@
 grid          which settings vary, and what that means for programs and lanes; checks refuse what cannot work
 plan          how lanes are packed into blocks and chunks; footprint says how much room the run takes on the disk
 devices       devices and the mesh over them; mapping runs a function of one lane on all of them
-program       one compiled program and the memory that its lanes need
+program       one program: its compiled functions and the memory that its lanes need
 chunk         training a program chunk by chunk; program_lanes puts its lanes on the devices, pace says how far they
               go at a time, recovery what is saved and resumed
 processes     many processes that train one sweep, phase by phase
@@ -15,10 +15,17 @@ dataset       the arrays of all lanes as one labelled Dataset; lane_warnings say
 reading       that Dataset back to its grid
 split         which lanes are trained, and which are equal to others or known from an earlier sweep
 origin        the finished sweep whose lanes others start from; start gives each of them its state
-study         settings and samples, checked and planned; sweep is the way from there to that Dataset
+study         a sweep that is checked and planned; prepare leads to it from settings and samples, sweep from there to
+              that Dataset
 extend, merge   a sweep made larger; several as one
 
-A sweep passes through a dozen types, in this order: Engine and Grid, what was asked for; Plan, Split, Point, Program
-and Study, what is to be done (beside Earlier, or Origin and Start, where it goes on from another sweep); Lanes, Chunk
-and Compiled, what is on the devices; Recovery with Position and NextCall, what is saved; Frame, what is being filled.
+A sweep passes through at most a dozen types, in this order: Engine and Grid, what was asked for; Earlier, a finished
+sweep that it goes on from; Point, Plan, Program and Study, what is to be done; Lanes and Chunk, what is on the devices;
+Recovery and the storage's Position, what is saved; Variable, what the Dataset says of an array. Each is a value that is
+never changed. What changes is in the hands of the function that changes it: arrays that are filled, and in a Recovery
+the thread that writes files, with the writes that are under way.
+
+Beside that way: Observer, who receives Progress and Points, and of that kind Observers, Terminal, Notebook and Status,
+with _Words and Unfailing for what they print, and Tracker with a Writer for TensorBoard, WeightsAndBiases or Trackio;
+Footprint, the room on the disk; Part, a sweep to be merged; Interrupted and Refused, how a training ends early.
 """
