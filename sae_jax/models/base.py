@@ -151,6 +151,10 @@ def ramp(number: Scalar | Array, steps: int, fraction: Scalar) -> Float[Array, "
     return jnp.minimum(1.0, (number + 1) / jnp.maximum(fraction * steps, 1.0))
 
 
+# (parameters, memory, Step, settings) -> (the terms by name, what `update` is to see of the batch).
+Loss: TypeAlias = Callable[[Params, Any, Step, Any], tuple[dict[str, Array], Any]]
+
+
 def _unchanged(value: Any, *_: Any) -> Any:
     return value
 
@@ -185,6 +189,8 @@ class Model(NamedTuple):
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
         arrays: settings -> how many arrays of a batch's inputs and codes a step holds beside those of every model.
+        sparse: settings of all lanes, swept leaves [lanes] -> the same loss, which multiplies by active codes alone;
+            None where that would be no faster for a lane that is trained by itself.
         training: (name, value) of the settings of the training that have another default beside this model.
         choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
@@ -198,7 +204,7 @@ class Model(NamedTuple):
     decode: Callable[[Params, Codes, Any], Array]
     active: Callable[[Codes, Any], Array]
     active_rule: Callable[[Any], str]
-    loss: Callable[[Params, Any, Step, Any], tuple[dict[str, Array], Any]]
+    loss: Loss
     memory: Callable[[Any], Any] = lambda settings: ()
     update: Callable[[Any, Any, Any], Any] = _unchanged
     finish: Callable[[Params, Any, Any], Params] = _unchanged
@@ -213,5 +219,6 @@ class Model(NamedTuple):
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
     arrays: Callable[[Any], int] = lambda settings: 0
+    sparse: Callable[[Any], Any] = lambda settings: None
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()

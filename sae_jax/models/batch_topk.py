@@ -9,6 +9,7 @@ Source: Bussmann, Leask and Nanda 2024, "BatchTopK sparse autoencoders".
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, firing, memory, topk
-from sae_jax.models.base import Batch, Parameter, Params, Step
+from sae_jax.models import dictionary, firing, memory, sparse, topk
+from sae_jax.models.base import Batch, Loss, Parameter, Params, Step
 from sae_jax.models.dictionary import PREFIXES
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest_of_batch
@@ -43,18 +44,53 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z = dictionary.pre_activations(params, step.x, s)
-    strength = topk.scaled(params, z, s)
+    z, strength = topk.compared(params, step.x, s)
     positive = jax.nn.relu(strength)
-    total = jnp.round(topk.count_at(step, s) * step.across.sum(jnp.float32(len(z))))
-    chosen = largest_of_batch(jax.lax.stop_gradient(positive), total, step.across) & (positive > 0)
+    chosen = largest_of_batch(jax.lax.stop_gradient(positive), total_at(step, s), step.across) & (positive > 0)
     codes = jnp.where(chosen, jax.nn.relu(z), 0)
     values, seen = dictionary.shared_loss(params, state, step, s, z, codes, strength=strength)
-    least = -step.across.max(jnp.max(jnp.where(chosen, -positive, -jnp.inf)))
+    least = _least(positive, chosen, step)
     if s.target_rate is not None:
         threshold = jnp.full(s.d_hidden, jnp.where(jnp.isfinite(least), least, 0))
         values["rate"] = firing.penalty(state, step, s, strength, threshold)
     return values, seen._replace(least=least)
+
+
+def total_at(step: Step, s: Settings) -> Float[Array, ""]:
+    """Active units of a whole batch of B samples at a step, B k rounded."""
+    return jnp.round(topk.count_at(step, s) * step.across.sum(jnp.float32(len(step.x))))
+
+
+def _least(strength: Array, chosen: Array, step: Step) -> Float[Array, ""]:
+    """The smallest that was chosen of the whole batch; infinite where none was."""
+    return -step.across.max(jnp.max(jnp.where(chosen, -strength, -jnp.inf)))
+
+
+def sparse_loss(s: Settings) -> Loss | None:
+    """The same loss, whose codes are a list, for lanes of such settings; None where that is not worth while."""
+    most = topk.most_active(s) if s.target_rate is None else None
+    return None if most is None else _sparse_loss(most)
+
+
+@functools.lru_cache(maxsize=64)
+def _sparse_loss(most: int) -> Loss:
+    """One function for every such number of active units: programs are compiled for each."""
+
+    def sparse_loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
+        z, strength = topk.compared(jax.lax.stop_gradient(params), step.x, s)
+        positive = jax.nn.relu(strength)
+        choice = sparse.largest_of_whole(z, positive, total_at(step, s), most, step.across)
+
+        def few(params: Params) -> tuple[dict[str, Array], Seen]:
+            codes = sparse.codes_of(params, step.x, choice, rectify=True)
+            values, seen = dictionary.sparse_loss(
+                params, state, step, s, codes, lambda: topk.compared(params, step.x, s)
+            )
+            return values, seen._replace(least=_least(positive[choice.samples, choice.units], choice.chosen, step))
+
+        return sparse.either(choice.complete, few, lambda params: loss(params, state, step, s), params)
+
+    return sparse_loss
 
 
 def start_memory(s: Settings) -> Memory:
@@ -97,6 +133,7 @@ BATCH_TOPK = topk.TOPK._replace(
     terms=lambda s: dictionary.shared_terms(s) | firing.terms(s),
     encode=encode,
     loss=loss,
+    sparse=sparse_loss,
     memory=start_memory,
     update=update_memory,
     finish=finish,

@@ -7,18 +7,20 @@ An architecture adds how codes are made of z and what keeps them sparse; every p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from sae_jax.models import base, dead, prefixes, resampling, rows
+from sae_jax.models import base, dead, prefixes, resampling, rows, sparse
 from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Scalar, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen, seen, start_memory, update_memory
 from sae_jax.models.linear import product
+from sae_jax.models.sparse import SparseCodes
 from sae_jax.settings import (
     AT_LEAST_ONE,
     CLOSED_UNIT,
@@ -160,6 +162,45 @@ def shared_loss(
     else:
         residual = jnp.asarray(step.target) - decode(params, codes, s)
         reconstruction = jnp.mean(jnp.sum(jnp.square(residual), axis=1))
+    rates = jnp.mean(active(codes, s), axis=0, dtype=jnp.float32)
+    whole = (z, z if strength is None else strength)
+    return _with_help(
+        params, state, step, s, reconstruction, residual, seen(rates, codes, step), lambda: whole, threshold
+    )
+
+
+def sparse_loss(
+    params: Params,
+    state: Memory | None,
+    step: Step,
+    s: Settings,
+    codes: SparseCodes,
+    whole: Callable[[], tuple[Codes, Codes]],
+) -> tuple[dict[str, Array], Seen]:
+    """What `shared_loss` returns, from codes that are a list.
+
+    Args:
+        params, state, step, s: as there.
+        codes: f.
+        whole: computes z and what units are chosen by, each [batch, d_hidden], where a term needs all of them.
+    """
+    errors, residual = sparse.nested_errors(params, codes, step.target, prefixes.sizes_of(step, s))
+    saw = seen(sparse.firing(codes, len(step.x), s.d_hidden), codes.values, step)
+    return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, saw, whole, None)
+
+
+def _with_help(
+    params: Params,
+    state: Memory | None,
+    step: Step,
+    s: Settings,
+    reconstruction: Array,
+    residual: Array,
+    saw: Seen,
+    whole: Callable[[], tuple[Codes, Codes]],
+    threshold: Array | None,
+) -> tuple[dict[str, Array], Seen]:
+    """The reconstruction term and those that help dead units; what is seen, with the units that begin anew."""
     values = {"reconstruction": reconstruction}
     silent = jnp.zeros(s.d_hidden, bool)
     if state is not None and state.silence is not None:
@@ -167,12 +208,16 @@ def shared_loss(
     if s.dead_units == "auxk":
         # The residual without the bias: dead units rebuild what the others leave.
         error = dead.auxiliary_error if s.aux_form == "normalised" else dead.auxiliary_error_in_full
-        values["aux"] = s.aux * error(params, z, silent, residual, step.across, strength)
+
+        def rebuilt() -> Array:
+            z, strength = whole()
+            return s.aux * error(params, z, silent, residual, step.across, strength)
+
+        values["aux"] = jax.lax.cond(jnp.any(silent), rebuilt, lambda: jnp.zeros_like(reconstruction))
     if s.dead_units.startswith("pre_activation"):
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold
-        values["pre_activation"] = s.pre_activation * dead.shortfall(params, z, theta, among)
-    saw = seen(codes, step)
+        values["pre_activation"] = s.pre_activation * dead.shortfall(params, whole()[0], theta, among)
     if s.dead_units == "resampling":
         silent &= resampling.due(step, s.resample_times, s.resample_span)
         centred = step.target - params["decoder_bias"][None]

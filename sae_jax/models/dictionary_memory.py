@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array
 
 from sae_jax.models import dead
-from sae_jax.models.base import Codes, Step
+from sae_jax.models.base import Step
 
 
 @struct.dataclass
@@ -52,13 +53,18 @@ class Seen(NamedTuple):
     replacement: Any = None
 
 
-def seen(codes: Codes, step: Step) -> Seen:
-    """What a memory is to see of the codes of a batch."""
-    on = codes != 0
-    rates = step.across.mean(jnp.mean(on, axis=0, dtype=jnp.float32))
+def seen(rates: Array, codes: Array | np.ndarray, step: Step) -> Seen:
+    """What a memory is to see of a batch.
+
+    Args:
+        rates: share of this device's samples on which each unit fires, [d_hidden].
+        codes: all that are not 0, of any shape.
+        step: of the batch.
+    """
+    rates = step.across.mean(rates)
     return Seen(
         fired=rates > 0,
-        samples=step.across.sum(jnp.int32(len(codes))),
+        samples=step.across.sum(jnp.int32(len(step.x))),
         l0=jnp.sum(rates),
         rates=rates,
         least=-step.across.max(jnp.max(jnp.where(codes > 0, -codes, -jnp.inf))),

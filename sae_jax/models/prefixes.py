@@ -103,7 +103,20 @@ def reconstruction(params: Params, codes: Codes, step: Step, s: Any) -> tuple[Ar
     else:
         one_by_one, residual = nested_errors(params, codes, step.target, widths(s.prefixes, s.d_hidden))
         errors = jnp.stack(one_by_one)
-    return (jnp.sum if s.prefix_errors == "sum" else jnp.mean)(errors), residual
+    return combined(errors, s), residual
+
+
+def combined(errors: Float[Array, " prefixes"], s: Any) -> Float[Array, ""]:
+    """The mean of the prefixes' errors, or their sum."""
+    return jnp.sum(errors) if s.prefix_errors == "sum" else jnp.mean(errors)
+
+
+def sizes_of(step: Step, s: Any) -> Float[Array, " prefixes"]:
+    """Widths of a step's prefixes, ascending, fixed or drawn; all units last."""
+    number = drawn(s.prefixes)
+    if number:
+        return jnp.sort(drawn_sizes(step, number, s.d_hidden))
+    return jnp.asarray(widths(s.prefixes, s.d_hidden), jnp.float32)
 
 
 def drawn_sizes(step: Step, number: int, d_hidden: int) -> Float[Array, " number"]:

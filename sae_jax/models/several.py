@@ -10,7 +10,7 @@ from typing import Any
 from flax import struct
 
 from sae_jax.models import base
-from sae_jax.models.base import Evaluated, Measure, Model
+from sae_jax.models.base import Evaluated, Loss, Measure, Model
 from sae_jax.settings import UserError, is_swept, one_of, settings_of, static
 
 JOINED = "+"
@@ -58,6 +58,11 @@ def several(models: tuple[Model, ...]) -> Model:
         model, own = chosen(models, s)
         model.check_data(own, low, high)
 
+    def sparse(s: Any) -> Loss | None:
+        model, own = chosen(models, s)
+        loss = model.sparse(own)
+        return None if loss is None else _loss_of_own(models, loss)
+
     functions = {function: dispatched(function) for function in BY_SETTINGS}
     trained = [dict(model.training) for model in models]
     shared = tuple(pair for pair in models[0].training if all(pair in one.items() for one in trained))
@@ -68,6 +73,7 @@ def several(models: tuple[Model, ...]) -> Model:
         check=check_settings,
         check_data=check_data,
         training=shared,
+        sparse=sparse,
         choices=models,
         **functions,
     )
@@ -136,6 +142,11 @@ def _common(name: str, one: Any, other: Any) -> Any:
         offs = {one.metadata["off"], other.metadata["off"]} - {None}
         metadata["off"] = offs.pop() if len(offs) == 1 else None
     return dataclasses.field(default=one.default, metadata=metadata)
+
+
+@functools.lru_cache(maxsize=64)
+def _loss_of_own(models: tuple[Model, ...], loss: Loss) -> Loss:
+    return lambda params, memory, step, s: loss(params, memory, step, chosen(models, s)[1])
 
 
 def _of_own(models: tuple[Model, ...], measure: Measure) -> Measure:

@@ -7,16 +7,18 @@ Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, rows
-from sae_jax.models.base import Batch, Codes, Model, Params, Scalar, Step
+from sae_jax.models import dictionary, rows, sparse
+from sae_jax.models.base import Batch, Codes, Loss, Model, Params, Scalar, Step
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, UserError, static, swept
@@ -58,22 +60,68 @@ def scaled(params: Params, z: Codes, s: Any) -> Codes:
     return z * rows.norms(params["decoder_weight"])[None] if s.rescale else z
 
 
-def among_largest(params: Params, z: Codes, k: Scalar | Array, s: Any) -> Bool[Array, "batch d_hidden"]:
-    """Which codes of every sample are its round(k) largest."""
-    return largest(jax.lax.stop_gradient(scaled(params, z, s)), jnp.round(k))
+def compared(params: Params, x: Batch, s: Any, signed: bool = False) -> tuple[Codes, Codes]:
+    """(z, what its units are chosen by), each [batch, d_hidden]; signed says that these are sizes."""
+    z = dictionary.pre_activations(params, x, s)
+    return z, scaled(params, jnp.abs(z) if signed else z, s)
+
+
+def _codes(z: Codes, strength: Codes, k: Scalar | Array, signed: bool) -> Float[Array, "batch d_hidden"]:
+    """Pre-activations that are among the round(k) largest of their sample, rectified unless signs are to stay."""
+    chosen = largest(jax.lax.stop_gradient(strength), jnp.round(k))
+    return jnp.where(chosen, z if signed else jax.nn.relu(z), 0)
 
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
     """f = the k largest of z, rectified."""
-    z = dictionary.pre_activations(params, x, s)
-    return jnp.where(among_largest(params, z, count(s), s), jax.nn.relu(z), 0)
+    return _codes(*compared(params, x, s), count(s), False)
 
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z = dictionary.pre_activations(params, step.x, s)
-    codes = jnp.where(among_largest(params, z, count_at(step, s), s), jax.nn.relu(z), 0)
-    return dictionary.shared_loss(params, state, step, s, z, codes, strength=scaled(params, z, s))
+    return _loss(params, state, step, s, False)
+
+
+def _loss(params: Params, state: Memory | None, step: Step, s: Any, signed: bool) -> tuple[dict[str, Array], Seen]:
+    # Dead units too are chosen by size where signs stay, and rebuild with them.
+    z, strength = compared(params, step.x, s, signed)
+    codes = _codes(z, strength, count_at(step, s), signed)
+    return dictionary.shared_loss(params, state, step, s, z, codes, strength=strength)
+
+
+def most_active(s: Any) -> int | None:
+    """The most active units of a sample of any lane, k having fallen; None where all units are to be multiplied.
+
+    Args:
+        s: settings of all lanes, swept leaves [lanes].
+    """
+    if s.products != "float32" or s.dead_units.startswith("pre_activation"):
+        return None
+    most = math.ceil(float(np.max(np.asarray(count(s)))))
+    return most if most * sparse.WORTH < s.d_hidden else None
+
+
+def sparse_loss(s: Any, signed: bool = False) -> Loss | None:
+    """The same loss, whose codes are a list, for lanes of such settings; None where that is not worth while."""
+    most = most_active(s)
+    return None if most is None else _sparse_loss(most, signed)
+
+
+@functools.lru_cache(maxsize=64)
+def _sparse_loss(most: int, signed: bool) -> Loss:
+    """One function for every such number of active units: programs are compiled for each."""
+
+    def loss(params: Params, state: Memory | None, step: Step, s: Any) -> tuple[dict[str, Array], Seen]:
+        k = jnp.round(count_at(step, s))
+        choice = sparse.largest_of_samples(*compared(jax.lax.stop_gradient(params), step.x, s, signed), k, most)
+
+        def few(params: Params) -> tuple[dict[str, Array], Seen]:
+            codes = sparse.codes_of(params, step.x, choice, rectify=not signed)
+            return dictionary.sparse_loss(params, state, step, s, codes, lambda: compared(params, step.x, s, signed))
+
+        return sparse.either(choice.complete, few, lambda params: _loss(params, state, step, s, signed), params)
+
+    return loss
 
 
 def check(s: Any) -> None:
@@ -94,6 +142,7 @@ TOPK = Model(
         "terms": dictionary.shared_terms,
         "encode": encode,
         "loss": loss,
+        "sparse": sparse_loss,
         # A shorter row would never be among the largest.
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
@@ -103,16 +152,7 @@ TOPK = Model(
 
 
 def _encode_signed(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
-    z = dictionary.pre_activations(params, x, s)
-    return jnp.where(among_largest(params, jnp.abs(z), count(s), s), z, 0)
-
-
-def _loss_signed(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
-    z = dictionary.pre_activations(params, step.x, s)
-    size = jnp.abs(z)
-    codes = jnp.where(among_largest(params, size, count_at(step, s), s), z, 0)
-    # Dead units too are chosen by size, and rebuild with their signs.
-    return dictionary.shared_loss(params, state, step, s, z, codes, strength=scaled(params, size, s))
+    return _codes(*compared(params, x, s, True), count(s), True)
 
 
 def _check_signed(s: Settings) -> None:
@@ -123,4 +163,10 @@ def _check_signed(s: Settings) -> None:
         )
 
 
-ABS_TOPK = TOPK._replace(name="abs_topk", encode=_encode_signed, loss=_loss_signed, check=_check_signed)
+ABS_TOPK = TOPK._replace(
+    name="abs_topk",
+    encode=_encode_signed,
+    loss=lambda params, state, step, s: _loss(params, state, step, s, True),
+    sparse=lambda s: sparse_loss(s, True),
+    check=_check_signed,
+)

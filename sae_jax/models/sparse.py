@@ -1,0 +1,242 @@
+"""Codes of which few are not zero, as a list: rows of weights are gathered and scattered, and no zero is multiplied.
+
+    x_hat_i = sum of v Wd_u over the entries (i, u, v) of sample i
+
+An entry costs 3 rows that are read and 2 that are added to, for which a product would multiply by all units. Entries
+are in the order of their units, so that a row of the weights is still in the cache when the next one adds to it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sae_jax.models.base import Across, Batch, Codes, Params, Scalar
+from sae_jax.models.selection import largest_of_batch
+
+# Entries that a turn of the loop over them takes: rows of so many fit into the cache of a core.
+TURN = 256
+# With more units than so many for each active one, a list is faster than products; see docs/performance.md.
+WORTH = 32
+# Of a sample's units, each of so many parts offers as many as a sample has on average, and no fewer than so many.
+PARTS, FEWEST_OFFERED = 4, 16
+# Where a batch is split, room for the entries of a device above its equal share.
+SLACK = 1.25
+
+
+class Choice(NamedTuple):
+    """Which codes of a batch are to be made, in the order of their units.
+
+    Attributes:
+        samples, units: of every entry, [entries].
+        chosen: whether it is one; the list may be longer than there are codes, [entries].
+        pre_activations: z of every entry, without gradient, [entries].
+        complete: whether the list holds all that were to be chosen.
+    """
+
+    samples: Int[Array, " entries"]
+    units: Int[Array, " entries"]
+    chosen: Bool[Array, " entries"]
+    pre_activations: Float[Array, " entries"]
+    complete: Bool[Array, ""]
+
+
+class SparseCodes(NamedTuple):
+    """The codes of a batch that are not zero.
+
+    Attributes:
+        values: f, [entries]; some may be 0.
+        samples, units: of every entry, [entries], the units ascending.
+    """
+
+    values: Float[Array, " entries"]
+    samples: Int[Array, " entries"]
+    units: Int[Array, " entries"]
+
+
+def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int) -> Choice:
+    """The k largest of every sample; complete where k is at most `most`.
+
+    Args:
+        z: pre-activations, [batch, d_hidden].
+        strength: what is compared, [batch, d_hidden].
+        k: how many, which may be traced.
+        most: entries of a sample.
+    """
+    units = jax.lax.top_k(strength, most)[1]
+    samples = jnp.broadcast_to(jnp.arange(len(units))[:, None], units.shape)
+    chosen = jnp.broadcast_to(jnp.arange(most)[None] < k, units.shape)
+    return _listed(samples, units, chosen, z, k <= most)
+
+
+def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int, across: Across) -> Choice:
+    """The `total` largest of a whole batch that are positive.
+
+    Every part of a sample's units offers its `most` largest. The list is incomplete where all that a part offers are
+    chosen, for there may be more, and where it has no room.
+
+    Args:
+        z: pre-activations, [batch, d_hidden]; this device's share.
+        strength: what is compared, >= 0, [batch, d_hidden].
+        total: how many of the whole batch, which may be traced.
+        most: how many a sample has on average, at the most.
+        across: sums over the devices.
+    """
+    batch, d_hidden = strength.shape
+    parts = next(parts for parts in (PARTS, 2, 1) if d_hidden % parts == 0)
+    offered = min(max(most, FEWEST_OFFERED), d_hidden // parts)
+    # Unit u belongs to part u mod parts: the first units of nested prefixes are active together.
+    divided = jnp.asarray(strength).reshape(batch, -1, parts).swapaxes(1, 2).reshape(batch * parts, -1)
+    sizes, places = jax.lax.top_k(divided, offered)
+    chosen = largest_of_batch(sizes, total, across) & (sizes > 0)
+    exhausted = jnp.any(chosen[:, -1]) & (offered < d_hidden // parts)
+    room = round(most * batch * (1.0 if across.axis is None else SLACK))
+    entries = jnp.nonzero(chosen.reshape(-1), size=min(room, chosen.size), fill_value=chosen.size)[0]
+    there = entries < chosen.size
+    entries = jnp.minimum(entries, chosen.size - 1)
+    part = entries // offered
+    units = places.reshape(-1)[entries] * parts + part % parts
+    missing = across.sum((exhausted | (jnp.sum(chosen) > len(entries))).astype(jnp.float32))
+    return _listed(part // parts, units, there, z, missing == 0)
+
+
+def _listed(samples: Array, units: Array, chosen: Array, z: Codes, complete: Any) -> Choice:
+    """Entries in the order of their units, as many as a whole number of turns, the last ones not chosen."""
+    flat = (samples.reshape(-1), units.reshape(-1), chosen.reshape(-1))
+    pad = (0, -len(flat[0]) % min(TURN, len(flat[0])))
+    samples, units, chosen = (jnp.pad(part, pad) for part in flat)
+    units, samples, chosen = jax.lax.sort((units, samples, chosen.astype(jnp.int32)), num_keys=1)
+    return Choice(samples, units, chosen > 0, jnp.asarray(z)[samples, units], complete)
+
+
+def codes_of(params: Params, x: Batch, choice: Choice, rectify: bool) -> SparseCodes:
+    """The chosen codes, f = z where it was chosen, rectified unless signs are to stay.
+
+    Args:
+        params: encoder_weight, encoder_bias and decoder_bias receive the gradient.
+        x: samples, [batch, d_in].
+        choice: of their codes.
+        rectify: whether negative codes are 0.
+    """
+    names = ("encoder_weight", "encoder_bias", "decoder_bias")
+    weights = tuple(params[name] for name in names)
+    z = _pre_activations(*weights, x, choice.pre_activations, choice.samples, choice.units)
+    values = jax.nn.relu(z) if rectify else z
+    return SparseCodes(jnp.where(choice.chosen, values, 0), choice.samples, choice.units)
+
+
+def nested_errors(
+    params: Params, codes: SparseCodes, target: Batch, sizes: Float[Array, " prefixes"]
+) -> tuple[Float[Array, " prefixes"], Float[Array, "batch d_in"]]:
+    """Squared error of every prefix of the units, mean_i ||x_i - x_hat_i,0:m||^2.
+
+    Args:
+        params: decoder_weight and decoder_bias are read.
+        codes: of the batch.
+        target: x, [batch, d_in].
+        sizes: m, ascending, all units last.
+
+    Returns:
+        (an error for each size, what all units leave of the target, [batch, d_in]).
+    """
+    batch = len(target)
+    part = jnp.sum(codes.units[:, None] >= sizes[None, :-1], axis=1, dtype=jnp.int32)
+    places = part * batch + codes.samples
+    rows = len(sizes) * batch
+    parts = _weighted_rows(codes.values, params["decoder_weight"], places, codes.units, rows)
+    rebuilt = jnp.cumsum(parts.reshape(len(sizes), batch, -1), axis=0)
+    residuals = jnp.asarray(target - params["decoder_bias"][None])[None] - rebuilt
+    return jnp.mean(jnp.sum(jnp.square(residuals), axis=2), axis=1), residuals[-1]
+
+
+def firing(codes: SparseCodes, batch: int, d_hidden: int) -> Float[Array, " d_hidden"]:
+    """Share of a batch's samples on which each unit fires, [d_hidden]."""
+    fired = (codes.values != 0).astype(jnp.float32)
+    return jnp.zeros(d_hidden, jnp.float32).at[codes.units].add(fired) / batch
+
+
+def either(complete: Array, few: Callable[[Params], Any], every: Callable[[Params], Any], params: Params) -> Any:
+    """few(params) where the list of codes is complete, else every(params), which is computed again for its gradient."""
+    return jax.lax.cond(complete, few, jax.checkpoint(every), params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _weighted_rows(values: Array, weight: Array, places: Array, units: Array, size: int) -> Array:
+    """out_p = sum of v W_u over the entries of place p, [size, d_in]."""
+    return _added(values, places, weight, units, size, by_unit=False)
+
+
+def _weighted_rows_fwd(values: Array, weight: Array, places: Array, units: Array, size: int) -> Any:
+    return _weighted_rows(values, weight, places, units, size), (values, weight, places, units)
+
+
+def _weighted_rows_bwd(size: int, residuals: Any, cotangent: Array) -> Any:
+    values, weight, places, units = residuals
+    to_values = _dots(cotangent, places, weight, units)
+    to_weight = _added(values, units, cotangent, places, len(weight), by_unit=True)
+    return to_values, to_weight, None, None
+
+
+_weighted_rows.defvjp(_weighted_rows_fwd, _weighted_rows_bwd)
+
+
+@jax.custom_vjp
+def _pre_activations(
+    encoder_weight: Array,
+    encoder_bias: Array,
+    decoder_bias: Array,
+    x: Array,
+    z: Array,
+    samples: Array,
+    units: Array,
+) -> Array:
+    """z of every entry, which is known, with the gradient of (x - bd) We^T + be; none goes to x."""
+    return z
+
+
+def _pre_activations_fwd(*arguments: Array) -> Any:
+    return arguments[4], arguments
+
+
+def _pre_activations_bwd(residuals: Any, cotangent: Array) -> Any:
+    encoder_weight, encoder_bias, decoder_bias, x, _, samples, units = residuals
+    centred = x - decoder_bias[None]
+    to_weight = _added(cotangent, units, centred, samples, len(encoder_weight), by_unit=True)
+    to_bias = jnp.zeros_like(encoder_bias).at[units].add(cotangent)
+    # The bias is subtracted from every sample alike, so that the units' sums are all it needs.
+    return to_weight, to_bias, -(to_bias @ encoder_weight), None, None, None, None
+
+
+_pre_activations.defvjp(_pre_activations_fwd, _pre_activations_bwd)
+
+
+def _added(factors: Array, to: Array, rows: Array, of: Array, size: int, by_unit: bool) -> Array:
+    """out[to] += factor * rows[of], entry by entry, [size, d_in]; by_unit says that `to` ascends."""
+
+    def turn(out: Array, entries: tuple[Array, ...]) -> tuple[Array, None]:
+        factors, to, of = entries
+        added = factors[:, None] * rows.at[of].get(mode="promise_in_bounds")
+        return out.at[to].add(added, mode="promise_in_bounds", indices_are_sorted=by_unit), None
+
+    start = jnp.zeros((size, rows.shape[1]), jnp.result_type(factors, rows))
+    return jax.lax.scan(turn, start, _in_turns(factors, to, of))[0]
+
+
+def _dots(left: Array, left_of: Array, right: Array, right_of: Array) -> Array:
+    """left[left_of] . right[right_of], entry by entry, [entries]."""
+
+    def turn(_: None, entries: tuple[Array, ...]) -> tuple[None, Array]:
+        rows = left.at[entries[0]].get(mode="promise_in_bounds")
+        return None, jnp.sum(rows * right.at[entries[1]].get(mode="promise_in_bounds"), axis=1)
+
+    return jax.lax.scan(turn, None, _in_turns(left_of, right_of))[1].reshape(-1)
+
+
+def _in_turns(*entries: Array) -> tuple[Array, ...]:
+    width = min(TURN, len(entries[0]))
+    return tuple(part.reshape(-1, width) for part in entries)

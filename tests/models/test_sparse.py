@@ -1,0 +1,174 @@
+"""Losses of codes that are a list against the same losses of all codes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sae_jax import lane_settings
+from sae_jax.models.base import Across, Step
+from sae_jax.models.sparse import largest_of_samples, largest_of_whole
+
+D_IN, BATCH, UNITS = 12, 32, 320
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("topk", {"k": 5}),
+    ("topk", {"k": 2.5, "rescale": True}),
+    ("topk", {"target_l0": 4.0, "prefixes": "drawn:3"}),
+    ("topk", {"k": 5, "dead_units": "auxk", "dead_after": 1}),
+    ("abs_topk", {"k": 5}),
+    ("abs_topk", {"k": 5, "dead_units": "auxk", "dead_after": 1}),
+    ("batch_topk", {"k": 2.3}),
+    ("batch_topk", {"k": 5, "rescale": True, "dead_units": "resampling", "dead_after": 1, "rows": "unit"}),
+    ("matryoshka", {"k": 5}),
+    ("matryoshka", {"k": 5, "prefix_errors": "sum", "dead_units": "auxk", "aux_form": "full", "dead_after": 1}),
+]
+
+
+def case(model: str, extra: dict[str, Any]) -> tuple[Any, Any, Any, jax.Array]:
+    """A lane's settings, parameters, memory in which a third of the units are dead, and a batch."""
+    settings = lane_settings(model=model, d_hidden=UNITS, steps=100, **{"k_warmup": 0.0, **extra})
+    keys = jax.random.split(jax.random.key(1), 5)
+    params = settings.architecture.init(keys[0], D_IN, settings.model)
+    params["decoder_bias"] = 0.1 * jax.random.normal(keys[1], (D_IN,))
+    params["encoder_bias"] = 0.1 * jax.random.normal(keys[2], (UNITS,))
+    params["decoder_weight"] *= jnp.exp(0.3 * jax.random.normal(keys[3], (UNITS, 1)))
+    memory = settings.architecture.memory(settings.model)
+    if memory.silence is not None:
+        silent = jnp.where(jnp.arange(UNITS) % 3 == 0, 50, 0)
+        memory = dataclasses.replace(memory, silence=dataclasses.replace(memory.silence, silent=silent))
+    return settings, params, memory, jax.random.normal(keys[4], (BATCH, D_IN))
+
+
+def sparse_of(settings: Any) -> Any:
+    """The loss of a lane's codes as a list."""
+    return settings.architecture.sparse(jax.tree.map(lambda leaf: np.asarray(leaf)[None], settings.model))
+
+
+def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, number: int = 5) -> Any:
+    """(terms, what was seen, gradients) of a step."""
+
+    def total(params: Any) -> Any:
+        terms, saw = loss(params, memory, Step(x, x, jnp.int32(number), 100), settings.model)
+        return sum(terms.values()), (terms, saw)
+
+    (_, (terms, saw)), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    return terms, saw, gradients
+
+
+def assert_same(one: Any, other: Any, tolerance: float = 1e-6) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if a.dtype == bool:
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.max(jnp.abs(a))))
+
+
+@pytest.mark.parametrize(("model", "extra"), CASES)
+def test_sparse_is_dense(model: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, params, memory, x = case(model, extra)
+    sparse = sparse_of(settings)
+    dense = computed(settings.architecture.loss, settings, params, memory, x)
+    # Neither side may be computed by the other's branch.
+    monkeypatch.setattr(jax.lax, "cond", always_first(jax.lax.cond))
+    assert_same(dense, computed(sparse, settings, params, memory, x))
+
+
+def always_first(cond: Any) -> Any:
+    """`lax.cond` that takes the first branch of a choice between a list and all codes, whatever the predicate."""
+
+    def taken(predicate: Any, first: Any, second: Any, *operands: Any) -> Any:
+        return first(*operands) if operands else cond(predicate, first, second)
+
+    return taken
+
+
+@pytest.mark.parametrize("model", ["topk", "batch_topk"])
+def test_falling_k(model: str) -> None:
+    """While more units are active than the list has room for, all are multiplied."""
+    settings, params, memory, x = case(model, {"k": 5, "k_warmup": 0.5})
+    for number in (0, 20, 49, 50):
+        dense = computed(settings.architecture.loss, settings, params, memory, x, number)
+        assert_same(dense, computed(sparse_of(settings), settings, params, memory, x, number))
+    codes_at = [float(computed(sparse_of(settings), settings, params, memory, x, n)[1].l0) for n in (20, 50)]
+    assert codes_at[0] > 50 and codes_at[1] <= 5
+
+
+@pytest.mark.parametrize(("model", "extra"), CASES)
+def test_split_batch(model: str, extra: dict[str, Any]) -> None:
+    """Shares of a batch on several devices, their gradients averaged, are the whole batch."""
+    settings, params, memory, x = case(model, extra)
+    sparse = sparse_of(settings)
+    whole = computed(sparse, settings, params, memory, x)
+
+    def share(part: jax.Array) -> Any:
+        step = lambda params: sparse(  # noqa: E731
+            params, memory, Step(part, part, jnp.int32(5), 100, Across("batch")), settings.model
+        )
+
+        def total(params: Any) -> Any:
+            terms, saw = step(params)
+            return sum(terms.values()), (terms, saw)
+
+        (_, (terms, saw)), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return jax.lax.pmean(terms, "batch"), saw, jax.lax.pmean(gradients, "batch")
+
+    split = jax.jit(jax.vmap(share, axis_name="batch"))(x.reshape(4, -1, D_IN))
+    assert_same(whole, jax.tree.map(lambda leaf: leaf[0], split), 3e-6)
+
+
+def test_where_all_are_multiplied() -> None:
+    """A list is made where it is faster, and where no term needs every code."""
+    for model, extra in (
+        ("topk", {"k": 11}),
+        ("topk", {"k": 5, "products": "bfloat16"}),
+        ("topk", {"k": 5, "dead_units": "pre_activation"}),
+        ("batch_topk", {"k": 5, "target_rate": 0.01}),
+        ("relu", {}),
+        ("classic", {}),
+    ):
+        settings = lane_settings(model=model, d_hidden=UNITS, **extra)
+        assert sparse_of(settings) is None, (model, extra)
+    several = lane_settings(model=["topk", "relu"], d_hidden=UNITS, k=5)
+    assert sparse_of(several) is not None
+
+
+def test_most_of_all_lanes() -> None:
+    """One function serves lanes of several k, whose list has room for the most of them."""
+    settings = lane_settings(model="topk", d_hidden=UNITS, k=5, k_warmup=0.0)
+    cells = dataclasses.replace(settings.model, k=np.array([2.0, 7.5, 5.0]))
+    shared = settings.architecture.sparse(cells)
+    assert shared is settings.architecture.sparse(dataclasses.replace(cells, k=np.array([8.0])))
+    for k in (2.0, 7.5):
+        lane, params, memory, x = case("topk", {"k": k})
+        dense = computed(lane.architecture.loss, lane, params, memory, x)
+        assert_same(dense, computed(shared, lane, params, memory, x))
+
+
+def test_choice_of_samples() -> None:
+    strength = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
+    choice = largest_of_samples(strength * 2, strength, 3, 4)
+    expected = {(i, int(u)) for i, row in enumerate(strength) for u in np.argsort(-row)[:3]}
+    listed = {(int(i), int(u)) for i, u, on in zip(choice.samples, choice.units, choice.chosen, strict=True) if on}
+    assert listed == expected and bool(choice.complete)
+    assert bool(jnp.all(jnp.diff(choice.units) >= 0))
+    np.testing.assert_array_equal(choice.pre_activations, strength[choice.samples, choice.units] * 2)
+    assert not bool(largest_of_samples(strength, strength, 5, 4).complete)
+
+
+def test_choice_of_whole() -> None:
+    strength = np.maximum(np.random.default_rng(0).normal(size=(6, 80)), 0).astype(np.float32)
+    choice = largest_of_whole(strength, strength, 12, 2, Across())
+    expected = set(np.argsort(-strength.reshape(-1))[:12].tolist())
+    listed = (choice.samples * 80 + choice.units)[choice.chosen]
+    assert sorted(listed.tolist()) == sorted(expected) and bool(choice.complete)
+    # All twelve lie in one sample, whose parts offer fewer.
+    strength[:] = 0
+    strength[2] = np.arange(80) + 1
+    many = largest_of_whole(strength, strength, 80, 14, Across())
+    assert not bool(many.complete)
