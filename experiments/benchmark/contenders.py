@@ -16,7 +16,7 @@ from experiments.benchmark.shapes import Shape
 from sae_jax import Data, LaneSettings
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys
 from sae_jax.sweeps.plan import Engine, Plan, chunk_at
-from sae_jax.sweeps.program import Carry, compiled_advance, compiled_start, plan_lanes
+from sae_jax.sweeps.program import Carry, compiled_advance, compiled_start, plan_lanes, settings_in_training
 from sae_jax.training.config import lane_at
 from sae_jax.training.lane import LaneState, init_lane, no_curves, train_steps
 
@@ -59,7 +59,7 @@ def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
     plan = plan_lanes(cells, data, len(shape.seeds), devices, Engine())
     mesh = lane_mesh(devices, plan.data_parallel)
     chunk = chunk_at(plan, 0)
-    settings = place(lane_at(cells, np.maximum(chunk.cells, 0)), mesh, split=True)
+    settings = place(lane_at(settings_in_training(cells, plan), np.maximum(chunk.cells, 0)), mesh, split=True)
     keys = place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh)
     advance = compiled_advance(data.feed.draw, mesh, plan.sequential)
     carry = compiled_start(shape.d_in, mesh, plan.sequential)({}, settings, keys)

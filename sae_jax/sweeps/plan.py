@@ -58,6 +58,7 @@ class Plan(NamedTuple):
         device_bytes: what all lanes of a chunk may use on one device.
         data_bytes: memory of the samples; each accelerator holds a copy.
         state_bytes: of a lane's state in a checkpoint.
+        sparse: of a lane's codes, the active ones alone are multiplied.
     """
 
     cells: int
@@ -72,6 +73,7 @@ class Plan(NamedTuple):
     device_bytes: int
     data_bytes: int = 0
     state_bytes: int = 0
+    sparse: bool = False
 
     @property
     def lanes(self) -> int:
@@ -95,7 +97,7 @@ class Plan(NamedTuple):
             f"{count(self.lanes, 'lane')} ({count(self.cells, 'cell')} x {count(self.seeds, 'seed')}) on "
             f"{count(self.devices, kind + ' device')}{shared}{split}: {count(self.chunks, 'chunk')} of "
             f"{count(self.blocks_per_chunk, 'block')} of {count(self.cells_per_block, 'cell')} "
-            f"{'in turn' if self.sequential else 'in parallel'}; "
+            f"{'in turn' if self.sequential else 'in parallel'}{', by active codes alone' if self.sparse else ''}; "
             f"{held / 2**20:,.0f} MiB of {self.devices * self.device_bytes / 2**20:,.0f} MiB, and "
             f"{self.data_bytes / 2**20:,.0f} MiB of samples"
         )

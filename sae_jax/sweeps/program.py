@@ -203,7 +203,23 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     host_bytes = snapshot_bytes(settings, data.heldout.shape[1])
     plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest, worked_bytes, host_bytes)
     data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((block, data.heldout)))
-    return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes)
+    # Batched over cells, both branches of the choice between a list of codes and all of them would be taken; what
+    # gathers and scatters cost has been measured on processors alone.
+    by_itself = devices[0].platform == "cpu" and plan.sequential and plan.cells_per_block == 1
+    sparse = by_itself and settings.architecture.sparse(settings.model) is not None
+    return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes, sparse=sparse)
+
+
+def settings_in_training(settings: LaneSettings, plan: Plan) -> LaneSettings:
+    """A program's settings, with the loss that its plan says.
+
+    Args:
+        settings: of all cells, swept leaves [cells].
+        plan: of their lanes.
+    """
+    model = settings.architecture
+    loss = model.sparse(settings.model) if plan.sparse else model.loss
+    return dataclasses.replace(settings, architecture=model._replace(loss=loss))
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from sae_jax.data.statistics import statistics_of
 from sae_jax.sweeps.devices import lane_mesh, place, place_keys, release_programs
 from sae_jax.sweeps.pace import WATCHED_ROWS
 from sae_jax.sweeps.plan import Chunk
-from sae_jax.sweeps.program import Carry, Point, Program, compiled_start
+from sae_jax.sweeps.program import Carry, Point, Program, compiled_start, settings_in_training
 from sae_jax.sweeps.start import started
 from sae_jax.sweeps.study import Study
 from sae_jax.training.config import TrainingSettings, lane_at
@@ -125,7 +125,8 @@ def _compiled_start(lanes: Lanes) -> jax.stages.Wrapped:
 def inputs_of(lanes: Lanes, chunk: Chunk) -> Inputs:
     """A chunk's lanes on the devices: their settings, [blocks, cells_per_block], and their blocks' keys, [blocks]."""
     cells = np.maximum(chunk.cells, 0)
-    settings = place(lane_at(lanes.program.settings, cells), lanes.mesh, split=True)
+    in_training = settings_in_training(lanes.program.settings, lanes.program.plan)
+    settings = place(lane_at(in_training, cells), lanes.mesh, split=True)
     seeds = np.asarray(lanes.study.grid.seeds, np.uint32)[lanes.program.seeds[chunk.seeds]]
     return settings, place_keys(seeds, lanes.mesh)
 

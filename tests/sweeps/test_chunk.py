@@ -28,6 +28,8 @@ DICTIONARIES = {
     "target_rate": 0.2,
     "steps": 60,
 }
+# Codes as lists, once k has fallen.
+LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 120}
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
 
 
@@ -87,8 +89,9 @@ def interrupted_often(study, folder, most):
         ({"patience": 2, "steps": 300}, Engine(devices=2)),
         ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
         (DICTIONARIES, Engine(devices=2, lanes_per_chunk=6)),
+        (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=4)),
     ],
-    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "dictionaries"],
+    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "dictionaries", "lists"],
 )
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
     study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
