@@ -5,7 +5,8 @@ classic       the classic family
 relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one file an architecture
 several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library
-dictionary    what these share; dictionary_memory, rows, dead, resampling, prefixes, steering, jump, firing: its parts
+dictionary    what these share; dictionary_loss, dictionary_memory, rows, dead, resampling, prefixes, sparse, steering,
+              jump, firing: its parts
 kl            the KL penalty with its custom_vjp; terms: the other terms of losses
 memory        SparsityState: the running mean activation
 linear        two layers of weights, and every trick of layout; activations, selection: what codes are made by

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, firing, memory, sparse, topk
+from sae_jax.models import dictionary, dictionary_loss, firing, memory, sparse, topk
 from sae_jax.models.base import Batch, Loss, Parameter, Params, Step
 from sae_jax.models.dictionary import PREFIXES
 from sae_jax.models.dictionary_memory import Memory, Seen
@@ -48,7 +48,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     positive = jax.nn.relu(strength)
     chosen = largest_of_batch(jax.lax.stop_gradient(positive), total_at(step, s), step.across) & (positive > 0)
     codes = jnp.where(chosen, jax.nn.relu(z), 0)
-    values, seen = dictionary.shared_loss(params, state, step, s, z, codes, strength=strength)
+    values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes, strength=strength)
     least = _least(positive, chosen, step)
     if s.target_rate is not None:
         threshold = jnp.full(s.d_hidden, jnp.where(jnp.isfinite(least), least, 0))
@@ -83,7 +83,7 @@ def _sparse_loss(most: int) -> Loss:
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, step.x, choice, rectify=True)
-            values, seen = dictionary.sparse_loss(
+            values, seen = dictionary_loss.sparse_loss(
                 params, state, step, s, codes, lambda: topk.compared(params, step.x, s)
             )
             return values, seen._replace(least=_least(positive[choice.samples, choice.units], choice.chosen, step))
@@ -130,7 +130,7 @@ BATCH_TOPK = topk.TOPK._replace(
         dictionary.PARAMETERS
         | {"threshold": Parameter(("unit",), "smallest code at inference, theta, the same of all units")}
     ),
-    terms=lambda s: dictionary.shared_terms(s) | firing.terms(s),
+    terms=lambda s: dictionary_loss.shared_terms(s) | firing.terms(s),
     encode=encode,
     loss=loss,
     sparse=sparse_loss,

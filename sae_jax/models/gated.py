@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, relu
+from sae_jax.models import dictionary, dictionary_loss, relu
 from sae_jax.models.base import Batch, Key, Parameter, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import product
@@ -57,7 +57,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
     gates, codes = gates_and_codes(params, step.x, s)
-    values, seen = dictionary.shared_loss(params, state, step, s, gates, codes)
+    values, seen = dictionary_loss.shared_loss(params, state, step, s, gates, codes)
     weight = relu.steered(state, s.l1 * step.ramp(s.l1_warmup), s)
     decoder = params if s.auxiliary_decoder else jax.lax.stop_gradient(params)
     rebuilt = dictionary.decode(decoder, gates, s)
@@ -69,9 +69,9 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
 
 def terms(s: Settings) -> dict[str, Term]:
     """The terms of `loss`, in its order."""
-    return dictionary.shared_terms(s) | {
-        "l1": Term("l1 * mean sum_j relu(pi_j)", dictionary.SQUARES),
-        "gates": Term("error of what the gates alone reconstruct", dictionary.SQUARES),
+    return dictionary_loss.shared_terms(s) | {
+        "l1": Term("l1 * mean sum_j relu(pi_j)", dictionary_loss.SQUARES),
+        "gates": Term("error of what the gates alone reconstruct", dictionary_loss.SQUARES),
     }
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, firing, rows
+from sae_jax.models import dictionary, dictionary_loss, firing, rows
 from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
@@ -74,7 +74,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     """The terms of the loss, and what is seen of the codes."""
     z = dictionary.pre_activations(params, step.x, s)
     codes, gates = jump(z, params["threshold"], s.bandwidth, s.input_gradient)
-    values, seen = dictionary.shared_loss(params, state, step, s, z, codes, params["threshold"])
+    values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes, params["threshold"])
     weight = s.l0 * step.ramp(s.l0_warmup)
     if s.penalty == "tanh":
         strength = codes * rows.norms(params["decoder_weight"])[None]
@@ -104,8 +104,8 @@ def _step_penalty(params: Params, gates: Array, weight: Any, step: Step, s: Sett
 
 def terms(s: Settings) -> dict[str, Term]:
     """The terms of `loss`, in its order."""
-    penalty = {"l0": Term(f"penalty on L0 ({s.penalty})", dictionary.SQUARES)}
-    return dictionary.shared_terms(s) | penalty | firing.terms(s)
+    penalty = {"l0": Term(f"penalty on L0 ({s.penalty})", dictionary_loss.SQUARES)}
+    return dictionary_loss.shared_terms(s) | penalty | firing.terms(s)
 
 
 def constrain(params: Params, state: Memory, s: Settings) -> Params:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary
+from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.base import Batch, Key, Model, Params, Step
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.settings import (
@@ -85,7 +85,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     """The terms of the loss, and what is seen of the codes."""
     codes = encode(params, step.x, s)
     along = (step.x - params["decoder_bias"][None]) @ params["decoder_weight"].T
-    return dictionary.shared_loss(params, state, step, s, along, codes)
+    return dictionary_loss.shared_loss(params, state, step, s, along, codes)
 
 
 def check(s: Settings) -> None:
@@ -106,7 +106,7 @@ MATCHING_PURSUIT = Model(
         "name": "matching_pursuit",
         "Settings": Settings,
         "parameters": lambda s: {name: dictionary.PARAMETERS[name] for name in ("decoder_weight", "decoder_bias")},
-        "terms": dictionary.shared_terms,
+        "terms": dictionary_loss.shared_terms,
         "init": init,
         "encode": encode,
         "loss": loss,

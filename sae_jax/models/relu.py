@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, dictionary_memory, rows, steering
+from sae_jax.models import dictionary, dictionary_loss, dictionary_memory, rows, steering
 from sae_jax.models.base import Batch, Model, Params, Scalar, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, Unread, one_of, static, swept
@@ -47,7 +47,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     """The terms of the loss, and what is seen of the codes."""
     z = dictionary.pre_activations(params, step.x, s)
     codes = jax.nn.relu(z)
-    values, seen = dictionary.shared_loss(params, state, step, s, z, codes)
+    values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes)
     weight = steered(state, s.l1 * step.ramp(s.l1_warmup), s)
     return values | {"l1": weight * jnp.mean(jnp.sum(weighed(params, codes, s), axis=1))}, seen
 
@@ -91,7 +91,9 @@ RELU = Model(
     | {
         "name": "relu",
         "Settings": Settings,
-        "terms": lambda s: dictionary.shared_terms(s) | {"l1": Term("l1 * mean sum_j f_j", dictionary.SQUARES)},
+        "terms": lambda s: (
+            dictionary_loss.shared_terms(s) | {"l1": Term("l1 * mean sum_j f_j", dictionary_loss.SQUARES)}
+        ),
         "encode": encode,
         "loss": loss,
         "memory": start_memory,

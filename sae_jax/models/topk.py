@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, rows, sparse
+from sae_jax.models import dictionary, dictionary_loss, rows, sparse
 from sae_jax.models.base import Batch, Codes, Loss, Model, Params, Scalar, Step
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
@@ -86,7 +86,7 @@ def _loss(params: Params, state: Memory | None, step: Step, s: Any, signed: bool
     # Dead units too are chosen by size where signs stay, and rebuild with them.
     z, strength = compared(params, step.x, s, signed)
     codes = _codes(z, strength, count_at(step, s), signed)
-    return dictionary.shared_loss(params, state, step, s, z, codes, strength=strength)
+    return dictionary_loss.shared_loss(params, state, step, s, z, codes, strength=strength)
 
 
 def most_active(s: Any) -> int | None:
@@ -117,7 +117,9 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, step.x, choice, rectify=not signed)
-            return dictionary.sparse_loss(params, state, step, s, codes, lambda: compared(params, step.x, s, signed))
+            return dictionary_loss.sparse_loss(
+                params, state, step, s, codes, lambda: compared(params, step.x, s, signed)
+            )
 
         return sparse.either(choice.complete, few, lambda params: _loss(params, state, step, s, signed), params)
 
@@ -139,7 +141,7 @@ TOPK = Model(
     | {
         "name": "topk",
         "Settings": Settings,
-        "terms": dictionary.shared_terms,
+        "terms": dictionary_loss.shared_terms,
         "encode": encode,
         "loss": loss,
         "sparse": sparse_loss,
