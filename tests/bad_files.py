@@ -203,6 +203,7 @@ def config(**values):
     def change(file):
         for name in values.keys() & file.keys():
             del file[name]
+        del file.attrs["settings"]
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | values)
 
     return stored(change)

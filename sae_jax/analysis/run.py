@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check_type, received, settings_of, unknown
 from sae_jax.storage import results, run_folder
 from sae_jax.storage.description import PARAMETERS_SEED, lane_dims, names_of_kind
-from sae_jax.sweeps.reading import check_results, recorded
+from sae_jax.sweeps.reading import check_kept, check_results, constants_of, recorded
 from sae_jax.training.config import LaneSettings, declared, lane_settings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.truth import MEASURES
@@ -65,9 +64,9 @@ class Run:
         dataset = self.dataset
         places = {dim: np.arange(dataset.sizes[dim]) for dim in self.dims if dim in dataset.dims}
         for name, given in point.items():
-            values = dataset.coords[name] if name in dataset.coords else xr.DataArray(self._config.get(name))
             if name not in dataset.coords and name not in self._config:
                 raise unknown("setting", name, [*self.fields, "seed"])
+            values = dataset.coords[name] if name in dataset.coords else xr.DataArray(self._config[name])
             same = np.flatnonzero([_same(value, given) for value in np.atleast_1d(values.values).tolist()])
             if not same.size:
                 raise UserError(f"{name} must be a value of the sweep: got {received(given)}; use {_listed(values)}")
@@ -154,7 +153,7 @@ class Run:
 
     @property
     def _config(self) -> dict[str, Any]:
-        return dict(json.loads(self.dataset.attrs["config"]))
+        return constants_of(self.dataset, self.fields)
 
     def _along(self, dim: str) -> list[str]:
         """The settings, or the seed, that vary along a dimension of the lanes."""
@@ -257,6 +256,7 @@ def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:
     else:
         folder = folder_of(run)
         dataset = results.load(folder)
+    check_kept(dataset)
     name = recorded(dataset, "config", dict).get("model", "classic")
     return Run(dataset, model_of(name if model is None else model), folder)
 

@@ -7,9 +7,10 @@ Attributes of every data variable: long_name, units and kind, one of
     status      what became of a lane, or what its samples are; over lanes or some of the axes
     task        added by an analysis task
     data        how samples were normalised, over some of the axes and input
-Attributes of the Dataset: format; axes, a JSON list of the dimensions along which settings vary, in order; and config,
-the model and the settings that do not vary. The lanes' dimensions are the axes, then seed; each has a coordinate, and
-so has every dimension of a parameter. Every setting is a coordinate too: along an axis where it varies, else one value.
+Attributes of the Dataset: format; axes, a JSON list of the dimensions along which settings vary, in order; settings,
+the names of all settings; and config, the model. The lanes' dimensions are the axes, then seed; each has a coordinate,
+and so has every dimension of a parameter. Every setting is a coordinate too: along an axis where it varies, else one
+value, so that xarray joins sweeps that differ in values. In earlier versions config held what did not vary, too.
 A lane that nobody trained, in a hole of a union of sweeps, is NaN throughout.
 An attribute parameters_of says that parameters were left out: best, they are over the axes without seed, and the
 variable parameters_seed over the axes says of which seed; none, there are no parameters.
@@ -28,6 +29,7 @@ from sae_jax.storage.record import KEEP
 # One more where a reader of the earlier one would be wrong.
 FORMAT = 2
 
+SETTINGS = "settings"
 PARAMETERS_OF, PARAMETERS_SEED = "parameters_of", "parameters_seed"
 
 KINDS = ("parameter", "curve", "measure", "status", "task", "data")
@@ -68,19 +70,23 @@ def lane_dims(dataset: xr.Dataset) -> list[str]:
 
 
 def with_settings(dataset: xr.Dataset) -> xr.Dataset:
-    """The Dataset with every single value of its attribute config as a coordinate, which earlier versions wrote not."""
+    """The Dataset with every single value of its attribute config, where earlier versions put it, as a coordinate."""
     try:
         config = json.loads(dataset.attrs.get("config", "{}"))
     except (TypeError, ValueError, RecursionError):
         return dataset
     values = config.items() if isinstance(config, dict) else ()
     single = {name: value for name, value in values if isinstance(value, (bool, int, float, str)) and name != "model"}
+    if not single or SETTINGS in dataset.attrs:
+        return dataset
     labelled = {
         name: ((), value, {"long_name": name.replace("_", " "), "units": "1"})
         for name, value in single.items()
         if name not in dataset.variables and name not in dataset.dims
     }
-    return dataset.assign_coords(labelled)
+    left = {name: value for name, value in values if name not in single}
+    moved = {SETTINGS: json.dumps([*labelled])} if labelled else {}
+    return dataset.assign_coords(labelled).assign_attrs({"config": json.dumps(left)} | moved)
 
 
 def parameters_of(dataset: xr.Dataset) -> str:

@@ -14,7 +14,7 @@ from sae_jax.data import Truth
 from sae_jax.data.normalise import STORED, arrays_of
 from sae_jax.models.base import Term
 from sae_jax.storage.arrays import Opener
-from sae_jax.storage.description import FORMAT
+from sae_jax.storage.description import FORMAT, SETTINGS
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.study import Study
@@ -188,7 +188,8 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
     Returns:
         A Dataset whose dimensions are the grid's in their order, then seed, then what the variable itself has: step,
         unit or input. Every setting is a coordinate: along a dimension where it varies, else a single value. Its
-        attributes: axes, the names of the grid's dimensions in order; config, the model and what does not vary.
+        attributes: axes, the names of the grid's dimensions in order; settings, the names of all settings; config, the
+        model.
     """
     grid, points, image = study.grid, study.points, {}
     dims, shape, sizes = tuple(grid.program_dims), tuple(grid.program_dims.values()), sizes_of(points)
@@ -214,9 +215,9 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
 
 
 def attributes(grid: Grid) -> dict[str, Any]:
-    """What a Dataset says of itself that depends on its settings."""
-    config = {"model": grid.model.name} | grid.constant
-    return {"format": FORMAT, "config": json.dumps(config), "axes": json.dumps(list(grid.dims))}
+    """What a Dataset says of itself that is in no coordinate: alike for sweeps that differ in values alone."""
+    declared = {"config": {"model": grid.model.name}, SETTINGS: list(fields_of(grid.model)), "axes": list(grid.dims)}
+    return {"format": FORMAT} | {name: json.dumps(value) for name, value in declared.items()}
 
 
 def _normalisations(study: Study) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.normalise import STORED, Normalisation, from_arrays
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check, check_type, settings_of, unknown
-from sae_jax.storage.description import lane_dims, with_settings
-from sae_jax.sweeps.dataset import SUMMARY, attributes
+from sae_jax.storage.description import SETTINGS, lane_dims
+from sae_jax.sweeps.dataset import SUMMARY, attributes, grid_coordinates
 from sae_jax.sweeps.grid import Grid, along_models, checked, checked_seeds, fields_of
 from sae_jax.training.config import check_given
 
@@ -50,7 +50,7 @@ def arranged(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
-    """The grid whose lanes a Dataset holds, from its coordinates, and of what is none from its attribute config.
+    """The grid whose lanes a Dataset holds, from its coordinates.
 
     Args:
         dataset: of a sweep, or parts of several.
@@ -64,9 +64,7 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
         config.get("model", "classic") if model is None else model
     )  # Before models had names there was one.
     fields, dims = fields_of(model), lane_dims(dataset)
-    for name in config:
-        if name not in fields and name not in ("model", "seeds"):
-            raise unknown("setting", name, fields)
+    constant = constants_of(dataset, fields)
     for dim in recorded(dataset, "axes", list):
         if dim not in dataset.coords:
             raise UserError(f"results must keep the coordinates of what varied: got none of {dim}; select without drop")
@@ -84,12 +82,12 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             axes[name] = tuple(check(field, value) for value in values.values.tolist())
             along[str(values.dims[0])].append(name)
         else:
-            value = config.get(name, field.default) if values is None else values.item()
-            fixed[name] = check(field, value)
+            fixed[name] = check(field, constant.get(name, field.default))  # Earlier versions had fewer settings.
     for dim, names in along.items():
         if not names:
             raise UserError(f"results must name the settings along every dimension: got none along {dim}; add them")
         names.sort(key=dim.__ne__)  # The one that the dimension is named after stands first.
+    check_kept(dataset)
     if "seed" not in dataset.coords:
         raise UserError("results must name the seeds they were trained with: got none; train them again")
     of_data = {name: fixed.pop(name) for name in settings_of(DataConfig) if name in fixed}
@@ -107,6 +105,40 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             "train them again"
         )
     return grid
+
+
+def constants_of(dataset: xr.Dataset, fields: Collection[str]) -> dict[str, Any]:
+    """The model, and every setting that does not vary: coordinates, and what earlier versions put in config alone.
+
+    Args:
+        dataset: of a sweep, or parts of several.
+        fields: the names of all settings that the model knows.
+
+    Raises:
+        UserError: a setting is unknown.
+    """
+    config = recorded(dataset, "config", dict)
+    for name in (*config, *_settings_at_first(dataset)):
+        if name not in fields and name not in ("model", "seeds"):
+            raise unknown("setting", name, fields)
+    single = [name for name in fields if name in dataset.coords and not dataset.coords[name].dims]
+    return config | {name: dataset.coords[name].item() for name in single}
+
+
+def check_kept(dataset: xr.Dataset) -> None:
+    """Refuse a Dataset of which coordinates have been dropped: defaults would be taken for what they were.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for name in _settings_at_first(dataset):
+        if name not in dataset.coords:
+            raise UserError(f"results must keep the coordinates of settings: got none of {name}; select without drop")
+
+
+def _settings_at_first(dataset: xr.Dataset) -> list[str]:
+    """The settings that a Dataset was made with; earlier versions did not say."""
+    return list(map(str, recorded(dataset, SETTINGS, list))) if SETTINGS in dataset.attrs else []
 
 
 def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] | None) -> dict[str, Any]:
@@ -134,9 +166,11 @@ def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] 
 def described(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:
     """The Dataset with its grid's attributes: those of its parts are not, after a selection or a union.
 
-    Settings that an earlier version did not have become coordinates, as they are attributes.
+    Settings that an earlier version did not have become coordinates.
     """
-    return with_settings(dataset.assign_attrs({"title": dataset.attrs.get("title", "")} | attributes(grid)))
+    added = {name: values for name, values in grid_coordinates(grid).items() if name not in dataset.variables}
+    title = {"title": dataset.attrs.get("title", "")}
+    return dataset.assign_coords(added).assign_attrs(title | attributes(grid))
 
 
 def present(dataset: xr.Dataset) -> xr.DataArray | None:
@@ -164,12 +198,24 @@ def summaries(dataset: xr.Dataset, program: int) -> list[Any]:
 
 
 def stored_normalisation(part: xr.Dataset) -> Normalisation | None:
-    """What was done to the samples of a program, from its part of a Dataset; None where that is not stored."""
-    stored = {name: part[name] for name, _, _ in STORED.values() if name in part}
-    if any(set(one.dims) - {"input"} for one in stored.values()):
-        return None
-    width = next((int(one.notnull().sum()) for one in stored.values() if one.dims), 0)
-    return from_arrays({name: one.values for name, one in stored.items()}, width)
+    """What was done to the samples of a program, from its part of a Dataset; None where that is not stored.
+
+    Where sweeps were joined, xarray repeats it along what they were joined along.
+    """
+    stored = {name: _repeated(part[name]) for name, _, _ in STORED.values() if name in part}
+    values = {name: one for name, one in stored.items() if one is not None}
+    width = next((int((~np.isnan(one)).sum()) for one in values.values() if one.ndim), 0)
+    return from_arrays(values, width)
+
+
+def _repeated(values: xr.DataArray) -> np.ndarray | None:
+    """What an array repeats along all dimensions but input, holes aside; None where it does not."""
+    inputs = [dim for dim in values.dims if dim == "input"]
+    rows = values.transpose(..., *inputs).values.reshape(-1, *(values.sizes[dim] for dim in inputs))
+    rows = rows[~np.isnan(rows).reshape(len(rows), -1).all(axis=1)]
+    return (
+        np.asarray(rows[0]) if len(rows) and all(np.array_equal(rows[0], row, equal_nan=True) for row in rows) else None
+    )
 
 
 def alike(summary: list[float | str], expected: Any, exactly: bool = False) -> bool:

@@ -14,7 +14,7 @@ from sae_jax.analysis.report import print_table
 from sae_jax.analysis.tasks import TaskConfig, apply
 from sae_jax.storage import results
 from sae_jax.sweeps.lane_warnings import warnings_of
-from sae_jax.sweeps.reading import grid_of
+from sae_jax.sweeps.reading import grid_of, stored_normalisation
 
 matplotlib.use("Agg")
 DIGITS = DataConfig(dataset="digits", samples=100)
@@ -99,6 +99,54 @@ def test_separate_sweeps_join_by_xarray_alone(whole):
     joined = xr.concat(apart, "rho", data_vars="all")
     assert joined["rho"].values.tolist() == [0.05, 0.1] and grid_of(joined).axes["rho"] == (0.05, 0.1)
     np.testing.assert_allclose(joined["loss"], whole["loss"].sel(rho=[0.05, 0.1]), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("new_defaults", [False, True])
+def test_sweeps_of_one_value_each_are_combined_by_their_coordinates(new_defaults, tmp_path, monkeypatch):
+    settings = {"d_hidden": 4, "beta": 1.0, "seeds": 2, "normalize": "standardize", "output": "linear", **SETTINGS}
+    parts = [sweep(DIGITS, rho=[value], **settings) for value in (0.1, 0.05)]
+    for name, part in zip("ab", parts, strict=True):
+        (tmp_path / name).mkdir()
+        results.save(part, tmp_path / name)
+    expected = sweep(DIGITS, rho=[0.05, 0.1], **settings)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: None)
+    names = ["eval_l0", "loss", "encoder_weight"]
+    with xr.set_options(use_new_combine_kwarg_defaults=new_defaults):
+        for given in (parts, [sae_jax.open(tmp_path / name).dataset for name in "ab"]):
+            joined = xr.combine_by_coords(given)
+            xr.testing.assert_allclose(joined[names], expected[names], rtol=1e-5)
+            assert joined.attrs == expected.attrs and set(joined.coords) == set(expected.coords)
+        # Where each is of a value and no list, xarray is told along what.
+        alone = [sweep(DIGITS, rho=value, **settings).expand_dims("rho") for value in (0.05, 0.1)]
+        told = xr.combine_by_coords(alone)
+    for dataset in (joined, told):
+        assert grid_of(dataset).axes == {"rho": (0.05, 0.1)} and save_all(dataset, tmp_path)
+        results.save(merge(dataset), tmp_path)
+        assert results.load(tmp_path).attrs == expected.attrs
+        measured = apply("denoising", dataset, QUICK)[0]["denoising_psnr"]
+        np.testing.assert_allclose(measured, apply("denoising", expected, QUICK)[0]["denoising_psnr"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("data_vars", ["all", "minimal"])
+def test_joined_sweeps_keep_what_was_done_to_their_samples(data_vars):
+    parts = [sweep(DIGITS, normalize="standardize", output="linear", rho=[rho], **SETTINGS) for rho in (0.05, 0.1)]
+    names = list(parts[0].data_vars) if data_vars == "all" else [n for n, v in parts[0].items() if "rho" in v.dims]
+    with xr.set_options(use_new_combine_kwarg_defaults=True):
+        joined = xr.combine_by_coords(parts, data_vars=names, compat="override")
+    known = stored_normalisation(parts[0])
+    np.testing.assert_array_equal(stored_normalisation(joined).scale, known.scale)
+    other = joined.assign(input_scale=joined["input_scale"] * xr.DataArray([1.0, 2.0], dims="rho"))
+    assert stored_normalisation(other) is None
+
+
+def test_a_setting_whose_coordinate_was_dropped_is_not_taken_for_its_default(whole):
+    for refused in (grid_of, sae_jax.open):
+        with pytest.raises(UserError, match="must keep the coordinates of settings: got none of steps; select without"):
+            refused(whole.drop_vars("steps"))
+    older = whole.drop_vars("steps").drop_attrs(deep=False).assign_attrs(axes=whole.attrs["axes"])
+    older = older.assign_attrs(config='{"model": "classic", "steps": 8}')
+    assert grid_of(older).fixed["steps"] == sae_jax.open(older).lane(rho=0.1, beta=1.0, seed=0).settings.training.steps
 
 
 def test_a_lane_that_two_hold_must_be_the_same(whole):
