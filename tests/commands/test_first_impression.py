@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sae_jax import DataConfig, UserError, load
 from sae_jax.analysis.gabor import gabor_fit
 from sae_jax.commands.sweep import DEFAULT_AXES
 from sae_jax.storage import results
@@ -12,8 +13,18 @@ from tests.commands.test_commands import run
 CORNERS = [word for name, values in DEFAULT_AXES.items() for word in (f"--{name}", str(values[0]), str(values[-1]))]
 
 
-@pytest.mark.parametrize("words", [[], ["--dataset", "digits", "--steps", "5000"]], ids=["patches", "digits"])
+MNIST = ["--dataset", "tfds:mnist", "--steps", "2000"]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--dataset", "digits", "--steps", "5000"], MNIST], ids=["patches", "digits", "mnist"]
+)
 def test_every_corner_of_the_default_sweep_learns(words, tmp_path):
+    if words == MNIST:
+        try:
+            load(DataConfig(dataset="tfds:mnist", samples=1))
+        except UserError as error:
+            pytest.skip(f"{error}; another folder is named in TFDS_DATA_DIR")
     done = run("sweep", *words, *CORNERS, "--seeds", "1", "--name", "first", cwd=tmp_path, optimised=True)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout
