@@ -11,6 +11,7 @@ from sae_jax import data as sources
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.config import DataConfig
 from sae_jax.storage.atomic import write_file, writing
+from sae_jax.training.shapes import check_samples
 
 CODES, LABELS = "codes", "labels"
 ROWS_AT_ONCE = 4096
@@ -47,7 +48,8 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
                 with archive.open(f"{LABELS}.npy", "w") as stream:
                     np.lib.format.write_array(stream, np.concatenate(labels), allow_pickle=False)
 
-    lane.encode(parts[0][:1])  # What cannot be encoded is refused before a file is begun.
+    for part in parts:  # What cannot be encoded is refused before a file is begun.
+        check_samples(part, lane.params, lane.settings)
     with writing(path, "--out", "choose another"):
         write_file(path, write)
     return number
