@@ -17,7 +17,7 @@ import dataclasses
 from sae_jax.analysis.options import TASKS, TaskConfig
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.finished import RUN, load_run, moved, run_folder
+from sae_jax.commands.finished import RUN, load_run, moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import NON_NEGATIVE, TEXT, one_of, setting
@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
         where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
         before = moved(load_run(folder), where.dataset)
         check_finished(folder)
-        measurement = measure(where.task, before, options, devices=where.devices)
+        with moved_files_named(where.dataset):
+            measurement = measure(where.task, before, options, devices=where.devices)
         path = folder / "figures" / f"{where.task}.png"
         with held(folder):
             # Another process may have added to them meanwhile.

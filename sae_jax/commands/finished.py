@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,23 @@ def moved(dataset: xr.Dataset, source: str) -> xr.Dataset:
     from sae_jax.data.config import DataConfig
 
     return dataset.assign_coords(dataset=DataConfig(dataset=source).dataset)
+
+
+@contextlib.contextmanager
+def moved_files_named(source: str) -> Iterator[None]:
+    """Add to the error for a missing file of a run's samples how to say where it lies now.
+
+    Args:
+        source: what was given for that, or empty.
+    """
+    from sae_jax.data.files import MissingFile
+
+    try:
+        yield
+    except MissingFile as error:
+        if source:
+            raise
+        raise UserError(f"{error} (where it was moved, add --dataset {error.kind}:NEW.npy)") from None
 
 
 def several(words: Mapping[str, Sequence[str]], name: str) -> tuple[str, ...]:

@@ -25,6 +25,14 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 LONGEST_HEADER = 1000
 
 
+class MissingFile(UserError):
+    """A file of samples that is not there; kind is the source, such as array, that was to read it."""
+
+    def __init__(self, kind: str, path: str, fix: str) -> None:
+        super().__init__(f"dataset {kind} needs a file that exists: got {path}; {fix}")
+        self.kind = kind
+
+
 def read_images(path: str, config: DataConfig) -> Rows:
     """Patches of a .npy file of images [n, height, width]."""
     grey = "make them grey first, without alpha"
@@ -54,7 +62,8 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
         path, dataset: the file, and the setting that names it.
 
     Raises:
-        UserError: there is no such file, it is not what its name says, or a .npz holds other arrays.
+        MissingFile: there is no such file.
+        UserError: it is not what its name says, or a .npz holds other arrays.
     """
     kind = dataset.partition(":")[0]
     if not path:
@@ -64,7 +73,7 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         if not file.is_file():
             neighbours = [Path(shown(other)) for other in file.parent.glob("*.np[yz]") if other.is_file()]
-            raise UserError(f"dataset {kind} needs a file that exists: got {path}; {nearest(file, neighbours)}")
+            raise MissingFile(kind, path, nearest(file, neighbours))
         with file.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
             stream.seek(0)

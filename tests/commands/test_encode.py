@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 import sae_jax
 from sae_jax import DataConfig
-from sae_jax.commands import evaluate
+from sae_jax.commands import draw, evaluate
 from sae_jax.commands.encode import main
 from sae_jax.storage import results
 
@@ -59,6 +59,7 @@ def test_new_samples_by_the_best_lane_that_is_sparse_enough(folder, tmp_path):
         (["--lane", "rho=.05"], "lane needs a value for seed"),
         (["--lane", "rho=many", "seed=0"], "rho must be a finite number: got 'many'"),
         (["--at", "eval_l0=few"], "--at must be a number for eval_l0: got 'few'"),
+        (["--dataset", "array:narrow.npy"], "got shape [5, 7]; these parameters take no others"),
         (["--dataset", "array:narrow.npy"], "samples must be an array [samples, 64]"),
         (["--dataset", "array:nothing.npy"], "needs a file that exists"),
         (["--out", "no/such/folder.npz"], "--out must name a file that can be written"),
@@ -84,7 +85,16 @@ def test_a_file_of_samples_that_was_moved_is_known_again(tmp_path, monkeypatch, 
     (tmp_path / "x.npy").rename(tmp_path / "y.npy")
     with pytest.raises(SystemExit):
         evaluate.main(["r", "--task", "denoising"])
-    assert "needs a file that exists: got x.npy; did you mean y.npy?" in capsys.readouterr().err
+    said = "error: dataset array needs a file that exists: got x.npy; did you mean y.npy? (where it was moved, add"
+    assert capsys.readouterr().err == f"{said} --dataset array:NEW.npy)\n"
+    with pytest.raises(SystemExit):
+        main(["r"])
+    assert capsys.readouterr().err == f"{said} --dataset array:NEW.npy)\n"
+    draw.main(["r", "--figure", "curves"])
+    for command in (evaluate.main, main):
+        with pytest.raises(SystemExit):
+            command(["r", "--dataset", "array:no.npy"])
+        assert capsys.readouterr().err.endswith("needs a file that exists: got no.npy; did you mean y.npy?\n")
     evaluate.main(["r", "--task", "denoising", "--dataset", "array:y.npy", "--noise", ".1"])
     assert results.load("runs/r")["dataset"].item() == f"array:{tmp_path / 'y.npy'}"
     other = np.load("y.npy")
