@@ -62,9 +62,7 @@ def content_of(
     Returns:
         These, and the versions of the packages that the results depend on, as values of JSON.
     """
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    versions |= {
-        "sae_jax": _source_digest(),
+    versions = package_versions() | {
         "random numbers": jax.config.values["jax_default_prng_impl"],
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", ""),
@@ -84,6 +82,12 @@ def content_of(
         "versions": versions,
     }
     return dict(json.loads(json.dumps(content)))
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of Python, of the packages that results depend on, and of this one."""
+    packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return packages | {"sae_jax": _source_digest()}
 
 
 def merged_content(

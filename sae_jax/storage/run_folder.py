@@ -48,6 +48,12 @@ def is_unfinished(folder: Path) -> bool:
     return started and (os.path.isdir(folder / UNFINISHED) or not os.path.exists(folder / RESULTS_FILE))
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder, which is no link to one, holds a run that has written all of its files."""
+    files = all(os.path.isfile(folder / name) for name in (CONFIG_FILE, RESULTS_FILE))
+    return files and not folder.is_symlink() and not is_unfinished(folder)
+
+
 def check_finished(folder: Path) -> None:
     """Refuse to add to the results of an unfinished run: they are written anew at its end.
 
@@ -174,9 +180,11 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
                 _remove_litter(folder)
             (folder / UNFINISHED).mkdir(exist_ok=True)
         yield before
-        # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
-        with contextlib.suppress(OSError):  # Somebody has removed it.
+        try:  # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
             move_folder(folder / UNFINISHED, folder / REMOVED)
+        except OSError as error:
+            if (folder / UNFINISHED).exists():  # Else somebody has removed it, or it is moved, if not yet on the disk.
+                raise unwritable(folder, error, fix="change its permissions and repeat the command") from None
         shutil.rmtree(folder / REMOVED, ignore_errors=True)
     except BaseException:
         if new_run and not _has_results(folder):

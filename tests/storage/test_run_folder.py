@@ -1,5 +1,6 @@
 """The folder of a run: who may have it, and when it is resumed."""
 
+import errno
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from sae_jax.storage.run_folder import (
     check_claimable,
     claim,
     find_unfinished,
+    is_finished,
     is_unfinished,
     new_folder,
     unfinished_record,
@@ -199,6 +201,25 @@ def test_a_run_that_fails_later_leaves_what_it_has_kept(tmp_path):
         assert before == content()
         raise ValueError
     assert state.exists() and is_unfinished(tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.ENOSPC])
+def test_a_run_whose_checkpoints_cannot_be_moved_away_is_unfinished_and_says_so(error, tmp_path, monkeypatch):
+    def fails(*names):
+        raise OSError(error, os.strerror(error))
+
+    with (
+        pytest.raises(UserError, match=f"must be writable: got .*/run: {os.strerror(error)}; .* repeat the command"),
+        claim(tmp_path / "run", content()),
+    ):
+        (tmp_path / "run" / "results.nc").touch()
+        monkeypatch.setattr("os.replace", fails)
+    monkeypatch.undo()
+    assert is_unfinished(tmp_path / "run")
+    with claim(tmp_path / "run", content()) as before:
+        assert before == content()
+    assert is_finished(tmp_path / "run") and not is_unfinished(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "results.nc"]
 
 
 def test_a_changed_command_is_refused_with_what_has_changed(tmp_path):
