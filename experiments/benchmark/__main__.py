@@ -6,8 +6,8 @@
     python -m experiments.benchmark --table docs/benchmark.json
 
 The contenders of a row run in turn, one round after another, and every number is a median over rounds. A model-step is
-one training step of one autoencoder. PyTorch is asked where it is installed: python -m pip install -r
-requirements-bench.txt. About fifteen minutes on 2 cores, most of which PyTorch takes to compile.
+one training step of one autoencoder. PyTorch and SAELens are asked where they are installed: python -m pip install -r
+requirements-interop.txt. About half an hour on 2 cores, most of which PyTorch takes to compile.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
 from experiments.benchmark.lbfgs import against_scipy
-from experiments.benchmark.measure import CONTROLS, ENGINE, PEERS, machine, measure, product_rate
-from experiments.benchmark.shapes import ACCELERATOR, CPU, QUICK, SQUARE, Shape
+from experiments.benchmark.measure import machine, measure, measure_dictionary, product_rate
+from experiments.benchmark.shapes import ACCELERATOR, CPU, DICTIONARIES, QUICK, QUICK_DICTIONARIES, SQUARE
+from experiments.benchmark.tables import markdown_tables, show
 from sae_jax.commands.environment import check_file, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, options_of, read
@@ -34,8 +33,6 @@ from sae_jax.storage.atomic import read_file
 from sae_jax.sweeps.devices import choose_devices
 
 SECONDS, QUICK_SECONDS = 0.5, 0.01
-MISSING = "not installed"
-COLUMNS = ("model-steps/s", "GFLOP/s", "of products", "compile, s", "memory, MiB")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +59,7 @@ def main(argv: list[str]) -> None:
                 f"--table measures nothing: got it beside {'--json' if output.json else '--quick'}; leave one"
             )
         if output.table:
-            print(markdown_table(saved(Path(output.table))))
+            print(markdown_tables(saved(Path(output.table))))
             return
         target = Path(output.json).absolute()
         if output.json:
@@ -76,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 
 def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All rows, the product rate at 2048 x 2048 and the fits by L-BFGS, for JSON.
+    """All rows, of shapes and of dictionaries, the product rate at 2048 x 2048 and the fits by L-BFGS, for JSON.
 
     Args:
         quick: whether to measure small shapes, shortly.
@@ -86,74 +83,23 @@ def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, 
     devices = choose_devices()
     seconds = QUICK_SECONDS if quick else SECONDS
     shapes = QUICK if quick else CPU if devices[0].platform == "cpu" else ACCELERATOR
-    content: dict[str, Any] = {"machine": machine(devices), "rows": []}
+    content: dict[str, Any] = {"machine": machine(devices), "rows": [], "dictionaries": []}
     content["square_gflops"] = product_rate(shapes[0] if quick else SQUARE, devices, seconds)
-    for shape in shapes:
+    rows: list[tuple[str, Any, Callable[..., Any]]] = [("rows", shape, measure) for shape in shapes]
+    rows += [("dictionaries", row, measure_dictionary) for row in (QUICK_DICTIONARIES if quick else DICTIONARIES)]
+    for part, row, measured in rows:
         try:
-            content["rows"].append(measure(shape, devices, seconds))
+            content[part].append(measured(row, devices, seconds))
         except RuntimeError as error:  # Both JAX's and PyTorch's, where a device has no memory for a contender.
             if "out of memory" not in str(error).lower():
                 raise
-            print(f"left out {shape}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+            print(f"left out {row}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
             continue
         save(content)
-        print(f"measured {shape}", file=sys.stderr, flush=True)
+        print(f"measured {row}", file=sys.stderr, flush=True)
     content["lbfgs"] = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
     save(content)
     return content
-
-
-def header() -> list[str]:
-    """The columns of the table."""
-    return ["shape", *COLUMNS, *(f"over {name}" for name in (*PEERS, *CONTROLS))]
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row's numbers as text, in the order of the columns."""
-    rate = row["model_steps_per_second"][ENGINE]
-    ratios = [f"{row['ratios'][name]:.2f}x" if name in row["ratios"] else MISSING for name in (*PEERS, *CONTROLS)]
-    return [
-        str(Shape(*row["shape"])),
-        f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
-        f"{row['gflops']:.1f}",
-        f"{row['share_of_products']:.0%}",
-        f"{row['compile_seconds']:.1f}",
-        f"{row['memory_mib']:,.0f}",
-        *ratios,
-    ]
-
-
-def lines_of(content: dict[str, Any]) -> tuple[str, str]:
-    """What stands above and below the table."""
-    fit = content["lbfgs"]
-    return (
-        f"{content['machine']}; matrix products at 2048 x 2048: {content['square_gflops']:.0f} GFLOP/s",
-        f"L-BFGS on the UFLDL problem: {fit['seconds']['engine']:.2f} s a fit, {fit['fits']} at once, ending at cost "
-        f"{fit['cost']['engine']:.4f}; SciPy's L-BFGS-B in NumPy, float64: {fit['seconds']['SciPy']:.2f} s, "
-        f"{fit['cost']['SciPy']:.4f}; {fit['ratio']:.1f}x",
-    )
-
-
-def markdown_table(content: dict[str, Any]) -> str:
-    """The saved numbers for the README."""
-    above, below = lines_of(content)
-    rows = [header(), ["---"] * len(header()), *(cells_of(row) for row in content["rows"])]
-    return "\n".join([f"{above}.", "", *(f"| {' | '.join(row)} |" for row in rows), "", f"{below}."])
-
-
-def show(content: dict[str, Any]) -> None:
-    """Print the numbers."""
-    above, below = lines_of(content)
-    table = Table(title=above, title_justify="left")
-    for column in header():
-        table.add_column(column, justify="left" if column == "shape" else "right")
-    for row in content["rows"]:
-        table.add_row(*cells_of(row))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print(below, soft_wrap=True)
-    for row in content["rows"]:
-        console.print(f"{Shape(*row['shape'])}: {row['plan']}", soft_wrap=True)
 
 
 def saved(path: Path) -> dict[str, Any]:
@@ -164,7 +110,7 @@ def saved(path: Path) -> dict[str, Any]:
     """
     try:
         content = dict(json.loads(read_file(path)))
-        markdown_table(content)
+        markdown_tables(content)
     except Exception as error:  # Anything may be in a file.
         raise UserError(f"--table must name a file written by --json: got {path}: {error!r}; write one") from None
     return content

@@ -53,10 +53,19 @@ class Lanes(NamedTuple):
     keys: Array
 
 
-def lanes_of(shape: Shape, data: Data, devices: list[jax.Device]) -> Lanes:
-    """The lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices; one chunk."""
-    cells, devices = shape.cells(), devices[: shape.lanes]
+def lanes_of(shape: Shape, cells: LaneSettings, data: Data, devices: list[jax.Device], by_lists: bool = True) -> Lanes:
+    """The lanes as `sae_jax.sweep` lays them out: blocks of one seed's cells, spread over the devices; one chunk.
+
+    Args:
+        shape: how many lanes of which size.
+        cells: their settings, leaves [cells].
+        data: the samples.
+        devices: as many as there are, at the most.
+        by_lists: whether active codes alone may be multiplied, where the plan says so.
+    """
+    devices = devices[: shape.lanes]
     plan = plan_lanes(cells, data, len(shape.seeds), devices, Engine())
+    plan = plan._replace(sparse=plan.sparse and by_lists)
     mesh = lane_mesh(devices, plan.data_parallel)
     chunk = chunk_at(plan, 0)
     settings = place(lane_at(settings_in_training(cells, plan), np.maximum(chunk.cells, 0)), mesh, split=True)

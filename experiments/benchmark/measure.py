@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.benchmark.contenders import Contender, control, engine, lanes_of, products
-from experiments.benchmark.shapes import Shape, samples
+from experiments.benchmark.shapes import Dictionary, Shape, samples
 from sae_jax.sweeps.devices import cpu_cores
 
 ROUNDS = 5
@@ -20,6 +20,7 @@ ROUNDS = 5
 FEWEST_STEPS = 10
 ENGINE, PRODUCTS = "engine", "products"
 CONTROLS = ("vmap", "lax.map")
+ALL_CODES, SAELENS = "all codes", "SAELens' trainer"
 PEERS = ("PyTorch eager", "PyTorch batched, compiled")
 
 
@@ -36,7 +37,7 @@ def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str
         from them; seconds to compile the engine's program and MiB that it needs.
     """
     data = samples(shape.d_in)
-    lanes = lanes_of(shape, data, devices)
+    lanes = lanes_of(shape, shape.cells(), data, devices)
     in_sweep, cost = engine(lanes)
     contenders: dict[str, tuple[Contender, int]] = {
         ENGINE: (in_sweep, lanes.number),
@@ -47,12 +48,7 @@ def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str
         from experiments.benchmark.torch_peers import peers
 
         contenders |= dict(zip(PEERS, peers(shape, data.train), strict=True))
-    counts = {name: steps_in(advance, seconds) for name, (advance, _) in contenders.items()}
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS):
-        for name, (advance, _) in contenders.items():
-            times[name].append(timed(advance, counts[name]) / counts[name])
-    rates = {name: models / float(np.median(times[name])) for name, (_, models) in contenders.items()}
+    rates = rates_in_turn(contenders, seconds)
     return {
         "shape": list(shape),
         "plan": str(lanes.plan),
@@ -63,6 +59,53 @@ def measure(shape: Shape, devices: list[jax.Device], seconds: float) -> dict[str
         "compile_seconds": cost.seconds,
         "memory_mib": cost.memory / 2**20,
     }
+
+
+def measure_dictionary(row: Dictionary, devices: list[jax.Device], seconds: float) -> dict[str, Any]:
+    """One row of dictionaries; arguments and result as of `measure`.
+
+    Where the engine multiplies active codes alone, the same lanes that multiply all of them run beside it.
+    """
+    data, shape = samples(row.shape.d_in), row.shape
+    lanes = lanes_of(shape, row.cells(), data, devices)
+    in_sweep, cost = engine(lanes)
+    contenders: dict[str, tuple[Contender, int]] = {
+        ENGINE: (in_sweep, lanes.number),
+        PRODUCTS: (products(shape, devices), shape.lanes),
+    }
+    if lanes.plan.sparse:
+        whole = lanes_of(shape, row.cells(), data, devices, by_lists=False)
+        contenders[ALL_CODES] = (engine(whole)[0], whole.number)
+    if importlib.util.find_spec("sae_lens"):
+        from experiments.benchmark.saelens_peer import trainer
+
+        contenders[SAELENS] = (trainer(row, data.train), 1)
+    rates = rates_in_turn(contenders, seconds)
+    return {
+        "preset": row.preset,
+        "shape": list(shape),
+        "active": row.active,
+        "plan": str(lanes.plan),
+        "model_steps_per_second": rates,
+        "ratios": {name: rates[ENGINE] / rate for name, rate in rates.items() if name != ENGINE},
+        "compile_seconds": cost.seconds,
+        "memory_mib": cost.memory / 2**20,
+    }
+
+
+def rates_in_turn(contenders: dict[str, tuple[Contender, int]], seconds: float) -> dict[str, float]:
+    """Model-steps per second of contenders that take turns, the median over rounds.
+
+    Args:
+        contenders: by name, with how many models each trains.
+        seconds: how long each runs in a round.
+    """
+    counts = {name: steps_in(advance, seconds) for name, (advance, _) in contenders.items()}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, (advance, _) in contenders.items():
+            times[name].append(timed(advance, counts[name]) / counts[name])
+    return {name: models / float(np.median(times[name])) for name, (_, models) in contenders.items()}
 
 
 def steps_in(advance: Contender, seconds: float) -> int:

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sae_jax import Data, DataConfig, LaneSettings, as_data
+from sae_jax.models import MODELS
+from sae_jax.models.presets import PRESETS, preset
+from sae_jax.settings import settings_of
 from sae_jax.sweeps.grid import make_grid
 
 SAMPLES = 10_000
@@ -51,6 +54,32 @@ class Shape(NamedTuple):
         return f"{self.d_in}-{self.d_hidden} x {self.batch} x {self.lanes}"
 
 
+class Dictionary(NamedTuple):
+    """One row of dictionaries: a preset, shape and lanes, and the active units of a sample where k is a setting.
+
+    The lanes are those of as many learning rates as there are cells.
+    """
+
+    preset: str
+    shape: Shape
+    active: int
+
+    def cells(self) -> LaneSettings:
+        """Settings of every cell, each leaf [cells]."""
+        model, settings = preset(self.preset)
+        size: dict[str, Any] = {"d_hidden": self.shape.d_hidden, "batch_size": self.shape.batch, "steps": 1_000_000}
+        if "k" in settings_of(MODELS[model].Settings):
+            size["k"] = self.active
+        if model == "matryoshka":
+            size["prefixes"] = PREFIXES
+        rates = np.geomspace(1e-4, 1e-3, self.shape.lanes // len(self.shape.seeds)).tolist()
+        grid = make_grid(model, DataConfig(), self.shape.seeds, {**settings, **size, "learning_rate": rates})
+        return next(cells for _, cells, _ in grid.programs())
+
+    def __str__(self) -> str:
+        return f"{self.preset} {self.shape}, {self.active} active"
+
+
 CPU = (
     *(Shape(64, 25, 256, lanes) for lanes in (1, 16, 256, 1024)),
     *(Shape(64, 256, 1024, lanes) for lanes in (8, 64)),
@@ -64,6 +93,16 @@ ACCELERATOR = (
     Shape(768, 16384, 4096, 1),
 )
 QUICK = (Shape(16, 8, 32, 1), Shape(16, 8, 32, 8))
+PREFIXES = "1/16,1/4"
+# Every architecture of SAELens, and at a size at which most of a step would multiply by zeros, those that choose codes.
+DICTIONARIES = (
+    *(Dictionary(name, Shape(64, 256, 1024, 8), 8) for name in PRESETS if name.startswith("saelens-")),
+    *(
+        Dictionary(name, Shape(768, 6144, 2048, 1), 32)
+        for name in ("saelens-topk", "saelens-batchtopk", "saelens-matryoshka")
+    ),
+)
+QUICK_DICTIONARIES = (Dictionary("saelens-topk", Shape(16, 80, 32, 1), 2), Dictionary("saelens-gated", QUICK[1], 2))
 SQUARE = Shape(2048, 2048, 2048, 1)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from experiments.benchmark.__main__ import main, markdown_table
+from experiments.benchmark.__main__ import main
 from experiments.benchmark.lbfgs import numpy_cost
 from experiments.benchmark.shapes import ACCELERATOR, CPU, Shape, samples
+from experiments.benchmark.tables import markdown_tables
 from experiments.reproduce.ufldl import FULL_BATCH
 from experiments.reproduce.ufldl_patches import BETA, RHO, WEIGHT_DECAY
 from sae_jax import CLASSIC, init_state, keys_of, lane_settings, train_step
@@ -38,8 +39,14 @@ def test_every_row_has_its_rates_and_what_is_missing_is_said(saved):
         assert row["gflops"] == pytest.approx(rates["engine"] * Shape(*row["shape"]).flop / 1e9)
         assert row["ratios"]["vmap"] == pytest.approx(rates["engine"] / rates["vmap"])
         assert row["compile_seconds"] > 0 and row["memory_mib"] > 0
+    lists, products = content["dictionaries"]
+    assert (lists["preset"], products["preset"]) == ("saelens-topk", "saelens-gated")
+    assert set(lists["ratios"]) == {"products", "all codes"} and set(products["ratios"]) == {"products"}
+    assert "by active codes alone" in lists["plan"] and "by active codes alone" not in products["plan"]
+    rates = lists["model_steps_per_second"]
+    assert lists["ratios"]["all codes"] == pytest.approx(rates["engine"] / rates["all codes"])
     assert content["square_gflops"] > 0 and content["lbfgs"]["ratio"] > 0
-    assert markdown_table(content).count("not installed") == 4
+    assert markdown_tables(content).count("not installed") == 4 + 2
 
 
 def test_a_saved_file_is_printed_as_a_table(saved, capsys):

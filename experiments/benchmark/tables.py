@@ -1,0 +1,99 @@
+"""The numbers of a benchmark as tables: for a terminal, and for docs/benchmark.md."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.benchmark.measure import ALL_CODES, CONTROLS, ENGINE, PEERS, PRODUCTS, SAELENS
+from experiments.benchmark.shapes import Shape
+
+MISSING = "not installed"
+COLUMNS = ("model-steps/s", "GFLOP/s", "of products", "compile, s", "memory, MiB")
+
+
+class Content(NamedTuple):
+    """A table: what stands above it, its columns and rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def tables_of(content: dict[str, Any]) -> tuple[Content, Content]:
+    """The table of shapes of the classic model, and that of dictionaries."""
+    shapes = Content(
+        f"{content['machine']}; matrix products at 2048 x 2048: {content['square_gflops']:.0f} GFLOP/s",
+        ["shape", *COLUMNS, *(f"over {name}" for name in (*PEERS, *CONTROLS))],
+        [_shape_cells(row) for row in content["rows"]],
+    )
+    others = (SAELENS, PRODUCTS, ALL_CODES)
+    dictionaries = Content(
+        "Dictionaries, by the presets of a library; model-steps/s of the engine over its trainer's, over those of the "
+        "five products of a step alone, and over those of the engine that multiplies all codes",
+        ["preset", "shape", "active", "model-steps/s", *(f"over {name}" for name in others)],
+        [_dictionary_cells(row, others) for row in content["dictionaries"]],
+    )
+    return shapes, dictionaries
+
+
+def fits_of(content: dict[str, Any]) -> str:
+    """The fits by L-BFGS in words."""
+    fit = content["lbfgs"]
+    return (
+        f"L-BFGS on the UFLDL problem: {fit['seconds']['engine']:.2f} s a fit, {fit['fits']} at once, ending at cost "
+        f"{fit['cost']['engine']:.4f}; SciPy's L-BFGS-B in NumPy, float64: {fit['seconds']['SciPy']:.2f} s, "
+        f"{fit['cost']['SciPy']:.4f}; {fit['ratio']:.1f}x"
+    )
+
+
+def markdown_tables(content: dict[str, Any]) -> str:
+    """The saved numbers for docs/benchmark.md."""
+    lines = []
+    for table in tables_of(content):
+        rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+        lines += [f"{table.title}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join([*lines, f"{fits_of(content)}."])
+
+
+def show(content: dict[str, Any]) -> None:
+    """Print the numbers."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in tables_of(content):
+        shown = Table(title=table.title, title_justify="left")
+        for column in table.columns:
+            shown.add_column(column, justify="left" if column in ("shape", "preset") else "right")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    console.print(fits_of(content), soft_wrap=True)
+    for row in (*content["rows"], *content["dictionaries"]):
+        console.print(f"{row.get('preset', '')} {Shape(*row['shape'])}: {row['plan']}".lstrip(), soft_wrap=True)
+
+
+def _shape_cells(row: dict[str, Any]) -> list[str]:
+    rate = row["model_steps_per_second"][ENGINE]
+    ratios = [f"{row['ratios'][name]:.2f}x" if name in row["ratios"] else MISSING for name in (*PEERS, *CONTROLS)]
+    return [
+        str(Shape(*row["shape"])),
+        _rate(rate),
+        f"{row['gflops']:.1f}",
+        f"{row['share_of_products']:.0%}",
+        f"{row['compile_seconds']:.1f}",
+        f"{row['memory_mib']:,.0f}",
+        *ratios,
+    ]
+
+
+def _dictionary_cells(row: dict[str, Any], others: tuple[str, ...]) -> list[str]:
+    absent = {ALL_CODES: "is that", SAELENS: MISSING}
+    ratios = [f"{row['ratios'][name]:.2f}x" if name in row["ratios"] else absent[name] for name in others]
+    rate = row["model_steps_per_second"][ENGINE]
+    return [row["preset"], str(Shape(*row["shape"])), str(row["active"]), _rate(rate), *ratios]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
