@@ -89,7 +89,7 @@ def _named(name: str) -> Model:
     if name in PRESETS or architecture == OF_PRESETS:
         model, settings = preset(text or name)
         return variant(MODELS[model], name, settings)
-    if architecture in PRESETS:
+    if architecture in PRESETS and architecture not in MODELS:
         raise UserError(
             f"settings stand behind the name of an architecture: got {name}, of preset {architecture}; "
             f"use {preset(architecture)[0]}{SEPARATOR}{text}"

@@ -33,6 +33,12 @@ def test_a_variant_is_an_architecture_with_other_defaults():
     assert jax.tree.structure(lane_settings("topk:k=4")) == jax.tree.structure(lane_settings("topk:k=4", k_warmup=0.2))
 
 
+def test_a_name_of_both_an_architecture_and_a_preset_takes_settings_as_the_architecture():
+    lane = lane_settings("matryoshka:prefixes=1/4,1/2,rows=free")
+    assert (lane.model.prefixes, lane.model.rows) == ("1/4,1/2", "free")
+    assert lane.architecture.loss is MODELS["matryoshka"].loss
+
+
 def test_a_variant_is_what_its_name_says():
     for model in ("topk:frozen=decoder", ["topk", "topk:frozen=decoder"]):
         with pytest.raises(
