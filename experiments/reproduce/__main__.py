@@ -30,6 +30,7 @@ NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
+    "auxk",
 )
 WITH_IMAGES = "ufldl-patches"
 OUTSIDE = 1
@@ -56,9 +57,10 @@ def main(argv: list[str]) -> None:
         name, arguments = _parse(argv)
         out = Path(arguments.out)
         if arguments.list:
+            width = max(map(len, NAMES))
             for known in NAMES:
                 module = _module(known)
-                print(f"{known:16} {(module.__doc__ or '').partition(chr(10))[0]} ({module.SOURCE})")
+                print(f"{known:{width}} {(module.__doc__ or '').partition(chr(10))[0]} ({module.SOURCE})")
             return
         if arguments.table:
             print(markdown_table(out))

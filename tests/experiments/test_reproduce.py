@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import contractive
+from experiments.reproduce import auxk, contractive
 from experiments.reproduce.report import Check, Options, Report, markdown_table
 from tests.tfds_files import write_digits_as_mnist
 
@@ -30,6 +30,19 @@ def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, c
     assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.01
     out = capsys.readouterr().out
     assert content["source"] in out and content["checks"][0]["what"] in out
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(
+    ("module", "name", "value", "row"),
+    [
+        (auxk, "AUX", 0.0, "dead share, AuxK"),
+    ],
+)
+def test_without_what_it_is_about_a_reproduction_fails_its_row(module, name, value, row, monkeypatch):
+    monkeypatch.setattr(module, name, value)
+    failed = [check.what for check in module.run(Options(quick=True)).checks if not check.passed]
+    assert any(row in what for what in failed)
 
 
 def test_the_list_names_all_with_their_sources(capsys):
