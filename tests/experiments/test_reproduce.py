@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import auxk, contractive
+from experiments.reproduce import auxk, contractive, matryoshka_absorption
 from experiments.reproduce.report import Check, Options, Report, markdown_table
 from tests.tfds_files import write_digits_as_mnist
 
@@ -37,6 +37,7 @@ def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, c
     ("module", "name", "value", "row"),
     [
         (auxk, "AUX", 0.0, "dead share, AuxK"),
+        (matryoshka_absorption, "NESTED", "batch_topk:rows=free", "absorption, Matryoshka over BatchTopK"),
     ],
 )
 def test_without_what_it_is_about_a_reproduction_fails_its_row(module, name, value, row, monkeypatch):
