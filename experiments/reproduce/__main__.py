@@ -30,7 +30,7 @@ NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
-    *("auxk", "matryoshka-absorption"),
+    *("auxk", "matryoshka-absorption", "elhage-superposition"),
 )
 WITH_IMAGES = "ufldl-patches"
 OUTSIDE = 1
