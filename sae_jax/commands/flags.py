@@ -156,15 +156,21 @@ def read(
     if asks_for_help(argv):
         print_help(argv, prog, description, groups, first)
     _refuse_repeats(argv)
+    named = {_flag_of(word) for word in argv if word.startswith("--")}
+    # The library takes a millisecond or two for every option, most of which have their defaults.
+    asked = {
+        group: [one for one in options if one[2].metadata or flag(one[0]) in named] for group, options in groups.items()
+    }
     parsed, rest = tyro.cli(
-        options_type(groups),
+        options_type({group: options for group, options in asked.items() if options}),
         args=list(argv),
         prog=prog,
         description=description,
         return_unknown_args=True,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
-    words = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    words = {name: field.default for options in groups.values() for name, _, field in options}
+    words |= {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
     if rest:
         if rest[0].startswith("-"):
             raise unknown("flag", rest[0].partition("=")[0], flags)
