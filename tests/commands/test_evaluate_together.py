@@ -1,16 +1,13 @@
 """Measures of several processes on one run: none is lost that was said to be saved."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from sae_jax.analysis import tasks
 from sae_jax.commands import evaluate, sweep
 from sae_jax.storage import results
-from tests.conftest import CACHE
+from tests import processes
 
 WORDS = ["--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--steps", "5", "--rho", ".1", "--seeds", "2"]
 TASKS = {"denoising": ["--noise", ".1"], "anomaly": [], "retrieval": []}
@@ -35,22 +32,13 @@ def files(run):
 
 def test_the_measures_of_processes_that_work_on_a_run_at_once_are_all_kept(run, tmp_path):
     before = files(run)
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": CACHE}
     running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "experiments.evaluate", str(run), "--task", task, *words],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        processes.start(["-m", "experiments.evaluate", str(run), "--task", task, *words], tmp_path)
         for task, words in TASKS.items()
     ]
     for process in running:
-        with process:
-            _, complaint = process.communicate(timeout=240)
-        assert (process.returncode, complaint) == (0, "")
+        _, complaint, code = processes.ended(process)
+        assert (code, complaint) == (0, "")
     names = set(results.load(run).data_vars)
     assert all(any(name.startswith(f"{task}_") for name in names) for task in TASKS)
     assert files(run) == before | {f"figures/{task}.png" for task in TASKS}

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.conftest import CACHE
+from tests import processes
+from tests.processes import ended
 
 GRID = [
     "--rho",
@@ -35,19 +36,7 @@ FILES = ("results.nc", "params.safetensors")
 
 
 def start(folder, *words, command="sweep"):
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "COLUMNS": "120", "XDG_CACHE_HOME": CACHE}
-    words = [sys.executable, "-m", f"experiments.{command}", *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
-
-
-def ended(process, seconds=120):
-    """(exit code, what it printed, what it complained about) of a process that may not hang."""
-    with process:
-        try:
-            return (*process.communicate(timeout=seconds), process.returncode)
-        finally:
-            process.kill()
+    return processes.start(["-m", f"experiments.{command}", *words], folder)
 
 
 def read_until(process, beginning):
