@@ -1,6 +1,7 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ if jax.__version_info__ < (0, 11):  # Later versions have the newer emitters alo
     QUICK_COMPILER += " --xla_cpu_use_fusion_emitters=false"
 if QUICK_COMPILER not in os.environ.get("XLA_FLAGS", ""):  # Workers have it from the process that starts them.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
+# Tracing makes many small objects and few cycles of them: garbage is looked for where there is much that is new.
+gc.set_threshold(20_000, 20, 20)
 # As many threads for products of matrices as a worker has cores: those that wait for work would take others' time.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 # Everything is compiled once for all workers and their processes, and away from the user's own cache.
@@ -49,6 +52,11 @@ for name, value in SHARED.items():
     os.environ[name.upper()] = str(value)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+    """Keep what is imported out of every search for garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
