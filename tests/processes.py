@@ -65,6 +65,7 @@ class Forked(subprocess.Popen):
         call = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments
         streams = (call["p2cread"], call["c2pwrite"], call["errwrite"])
         given = {number: number if stream < 0 else stream for number, stream in enumerate(streams)}
+        given |= {descriptor: descriptor for descriptor in call["pass_fds"]}
         message = json.dumps([call["args"][1:], os.fspath(call["cwd"]), call["env"], [*given]])
         channel = server(os.getpid())
         socket.send_fds(channel, [message.encode()], [*given.values()])

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from tests.processes import ended, environment, start
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes start anew here")
 SAYS = (
     "import os, sys\n"
     "print(sys.argv, os.getcwd(), os.getppid(), os.environ['COLUMNS'], len(sys.stdin.read()))\n"

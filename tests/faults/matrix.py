@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import errno
+import functools
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,10 +94,14 @@ class Bench:
         command: the command.
         place: an empty folder.
         environment: variables of its processes.
+        popen: what starts them.
     """
 
-    def __init__(self, command: Command, place: Path, environment: dict[str, str]) -> None:
-        self.command, self.place, self.environment = command, place, environment
+    def __init__(
+        self, command: Command, place: Path, environment: dict[str, str], popen: Any = subprocess.Popen
+    ) -> None:
+        self.command, self.place = command, place
+        self.run = functools.partial(run, root=ROOT, environment=environment, popen=popen)
         self.before = place / "before"
         self.before.mkdir()
         for words in command.before:
@@ -111,10 +117,10 @@ class Bench:
         """What comes of a fault at a moment, and of the same command after it."""
         with self._copy() as folder:
             at = _Fault(folder, moment, FAULTS[fault])
-            code, _, err = run(self.command.words, folder, at, ROOT, self.environment)
+            code, _, err = self.run(self.command.words, folder, at)
             outcome, why = self._judged(folder, code, err, at)
             if not why and outcome in ("one line", "killed"):
-                code, _, err = run(self.command.words, folder, lambda call: 0, ROOT, self.environment)
+                code, _, err = self.run(self.command.words, folder, lambda call: 0)
                 why = f"repeated, it ended with {code}: {err}" if code else self._difference(folder)
             return Result(self.command.name, moment, fault, "wrong" if why else outcome, why)
 
@@ -139,7 +145,7 @@ class Bench:
         return _Copy(self.before, self.place)
 
     def _done(self, folder: Path, words: Sequence[str], at: Any, killed: bool = False) -> None:
-        code, out, err = run(words, folder, at, ROOT, self.environment)
+        code, out, err = self.run(words, folder, at)
         if code != (-9 if killed else 0):
             raise RuntimeError(f"{' '.join(words)} ended with {code} before any fault: {out}{err}")
 

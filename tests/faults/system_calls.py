@@ -133,6 +133,7 @@ def run(
     root: Path,
     environment: dict[str, str],
     timeout: float = 120,
+    popen: type[subprocess.Popen[str]] = subprocess.Popen,
 ) -> tuple[int, str, str]:
     """Run a module in a process of which every change to a folder's files is asked for.
 
@@ -143,13 +144,14 @@ def run(
         root: where modules are imported from.
         environment: its variables.
         timeout: seconds after which it is killed.
+        popen: what starts it.
 
     Returns:
         its exit code, stdout and stderr.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        process = subprocess.Popen(
+        process = popen(
             [sys.executable, "-c", CHILD, str(root), str(theirs.fileno()), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from tests.conftest import CACHE
 from tests.faults.__main__ import markdown_table, summary
-from tests.faults.matrix import COMMANDS, FAULTS, REMOVALS, ROOT, Bench, Moment, Result, environment, one_of_each
+from tests.faults.matrix import COMMANDS, FAULTS, REMOVALS, ROOT, Bench, Moment, Result, one_of_each
 from tests.faults.system_calls import Call, run, unavailable
+from tests.processes import Forked, environment
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 PARTS = 8
@@ -25,7 +25,7 @@ os.rename("folder/file", "file")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(COMMANDS[0], tmp_path_factory.mktemp("bench"), environment(CACHE))
+    return Bench(COMMANDS[0], tmp_path_factory.mktemp("bench"), environment(), Forked)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
