@@ -181,6 +181,7 @@ class Model(NamedTuple):
         finish: (parameters, memory, settings) -> parameters of the finished lane.
         gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
         constrain: (parameters, memory, settings) -> parameters, after it.
+        rates: settings -> {name: learning rate of that parameter in units of the others'}.
         renew: (parameters, what was seen, settings) -> (parameters after the step with units that begin anew; by name,
             which of their values are new, so that the optimizer forgets what it knew of them).
         measures: settings -> {name: Measure} beside those that every model has.
@@ -212,6 +213,7 @@ class Model(NamedTuple):
     place: Callable[[Params, Mapping[str, Array], Any], Params] = _unchanged
     gradient: Callable[[Params, Params, Any], Params] = lambda params, gradient, settings: gradient
     constrain: Callable[[Params, Any, Any], Params] = _unchanged
+    rates: Callable[[Any], dict[str, Scalar | Array]] = lambda settings: {}
     renew: Callable[[Params, Any, Any], tuple[Params, dict[str, Array]]] = lambda params, seen, settings: (params, {})
     measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
     ramp: Callable[[Any], Scalar] = lambda settings: 0.0

@@ -26,7 +26,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss, firing, rows
-from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Step, Term
+from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Scalar, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
 from sae_jax.settings import (
@@ -49,7 +49,7 @@ TARGET_WEIGHT_GROWTH = 100.0
 class Settings(firing.Settings):
     """Settings of JumpReLU dictionaries."""
 
-    UNREAD: ClassVar[Unread] = {**firing.Settings.UNREAD, ("target_l0", 0): ("target_weight",)}
+    UNREAD: ClassVar[Unread] = {**firing.Settings.UNREAD, ("target_l0", 0): ("target_weight", "threshold_rate")}
     penalty: str = static("step", one_of(("step", "tanh", "quadratic")), "what holds L0 down: its mode")
     l0: Any = swept(0.05, NON_NEGATIVE, "weight of the penalty")
     l0_warmup: Any = swept(0.05, CLOSED_UNIT, "fraction of the steps over which l0 rises linearly from 0")
@@ -57,6 +57,9 @@ class Settings(firing.Settings):
     bandwidth: Any = swept(0.1, POSITIVE, "width of the kernel through which thresholds learn")
     input_gradient: bool = static(False, TRUE_OR_FALSE, "the kernel leads to the pre-activations too")
     target_l0: Any = swept(0.0, NON_NEGATIVE, "active units per sample to be reached; 0 is none", "unit", off=0.0)
+    threshold_rate: Any = swept(
+        5.0, POSITIVE, "learning rate of the thresholds in units of the others', where there is a target, in mode step"
+    )
     target_weight: Any = swept(0.3, NON_NEGATIVE, "weight of (L0 / target_l0 - 1)^2 at the start, in mode step")
 
 
@@ -116,6 +119,13 @@ def constrain(params: Params, state: Memory, s: Settings) -> Params:
     return dictionary.constrain(params, state, s) | {"threshold": jnp.maximum(params["threshold"], 0)}
 
 
+def rates(s: Settings) -> dict[str, Scalar | Array]:
+    """Thresholds that a target moves do so faster: their way to a low L0 is longer than that of any weight."""
+    if s.target_l0 is None or s.penalty != "step":
+        return {}
+    return {"threshold": jnp.where(s.target_l0 > 0, s.threshold_rate, 1.0)}
+
+
 def check(s: Settings) -> None:
     """Refuse what `dictionary.check` does, and mode quadratic without a target.
 
@@ -141,6 +151,7 @@ JUMPRELU = Model(
         "memory": firing.start_memory,
         "update": firing.update_memory,
         "constrain": constrain,
+        "rates": rates,
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, threshold=s.threshold_start),
         "ramp": lambda s: s.l0_warmup,
         "check": check,
