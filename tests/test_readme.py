@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmark.__main__ import markdown_table as benchmark_table
 from experiments.benchmark.__main__ import saved
+from experiments.benchmark.tables import markdown_tables as benchmark_tables
 from experiments.reproduce.report import markdown_table
 from sae_jax.data import SOURCES
 from tests.conftest import CACHE
@@ -95,4 +95,4 @@ def test_the_table_of_faults_is_the_commands_own():
 
 
 def test_the_table_of_the_benchmark_is_the_commands_own():
-    assert benchmark_table(saved(ROOT / "docs" / "benchmark.json")) in DOCUMENTS["benchmark.md"]
+    assert benchmark_tables(saved(ROOT / "docs" / "benchmark.json")) in DOCUMENTS["benchmark.md"]
