@@ -65,7 +65,7 @@ def lanes_of(shape: Shape, cells: LaneSettings, data: Data, devices: list[jax.De
     """
     devices = devices[: shape.lanes]
     plan = plan_lanes(cells, data, len(shape.seeds), devices, Engine())
-    plan = plan._replace(sparse=plan.sparse and by_lists)
+    plan = plan._replace(lists=plan.lists and by_lists)
     mesh = lane_mesh(devices, plan.data_parallel)
     chunk = chunk_at(plan, 0)
     settings = place(lane_at(settings_in_training(cells, plan), np.maximum(chunk.cells, 0)), mesh, split=True)

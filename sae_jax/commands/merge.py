@@ -91,7 +91,9 @@ def _is_of(folder: Path, names: Sequence[str]) -> bool:
     from sae_jax.storage.run_folder import is_finished
 
     with contextlib.suppress(UserError):
-        return is_finished(folder) and read_record(folder / CONFIG_FILE).get("merged") == list(names)
+        return is_finished(folder) and read_record(folder / CONFIG_FILE).get("merged") == [
+            str(Path(name)) for name in names
+        ]
     return False
 
 

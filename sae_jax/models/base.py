@@ -190,8 +190,9 @@ class Model(NamedTuple):
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
         arrays: settings -> how many arrays of a batch's inputs and codes a step holds beside those of every model.
-        sparse: settings of all lanes, swept leaves [lanes] -> the same loss, which multiplies by active codes alone;
-            None where that would be no faster for a lane that is trained by itself.
+        sparse: (the record's loss, settings of all lanes, swept leaves [lanes]) -> the same loss, which multiplies by
+            active codes alone; None where that would be no faster for a lane that is trained by itself, or where the
+            loss is another than the architecture's, as in a variant of one's own.
         training: (name, value) of the settings of the training that have another default beside this model.
         choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
@@ -221,6 +222,6 @@ class Model(NamedTuple):
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
     arrays: Callable[[Any], int] = lambda settings: 0
-    sparse: Callable[[Any], Any] = lambda settings: None
+    sparse: Callable[[Loss, Any], Any] = lambda loss, settings: None
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()

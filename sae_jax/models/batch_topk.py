@@ -66,9 +66,9 @@ def _least(strength: Array, chosen: Array, step: Step) -> Float[Array, ""]:
     return -step.across.max(jnp.max(jnp.where(chosen, -strength, -jnp.inf)))
 
 
-def sparse_loss(s: Settings) -> Loss | None:
+def sparse_loss(dense: Loss, s: Settings) -> Loss | None:
     """The same loss, whose codes are a list, for lanes of such settings; None where that is not worth while."""
-    most = topk.most_active(s) if s.target_rate is None else None
+    most = topk.most_active(s) if dense is loss and s.target_rate is None else None
     return None if most is None else _sparse_loss(most)
 
 

@@ -105,7 +105,7 @@ def _with_help(
 
         def rebuilt() -> Array:
             z, strength = whole()
-            return s.aux * error(params, z, silent, residual, step.across, strength)
+            return jnp.asarray(s.aux * error(params, z, silent, residual, step.across, strength), reconstruction.dtype)
 
         values["aux"] = jax.lax.cond(jnp.any(silent), rebuilt, lambda: jnp.zeros_like(reconstruction))
     if s.dead_units.startswith("pre_activation"):

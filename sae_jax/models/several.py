@@ -58,12 +58,13 @@ def several(models: tuple[Model, ...]) -> Model:
         model, own = chosen(models, s)
         model.check_data(own, low, high)
 
-    def sparse(s: Any) -> Loss | None:
-        model, own = chosen(models, s)
-        loss = model.sparse(own)
-        return None if loss is None else _loss_of_own(models, loss)
-
     functions = {function: dispatched(function) for function in BY_SETTINGS}
+
+    def sparse(loss: Loss, s: Any) -> Loss | None:
+        model, own = chosen(models, s)
+        of_own = model.sparse(model.loss, own) if loss is functions["loss"] else None
+        return None if of_own is None else _loss_of_own(models, of_own)
+
     trained = [dict(model.training) for model in models]
     shared = tuple(pair for pair in models[0].training if all(pair in one.items() for one in trained))
     return Model(

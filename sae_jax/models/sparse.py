@@ -59,19 +59,24 @@ class SparseCodes(NamedTuple):
     units: Int[Array, " entries"]
 
 
-def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int) -> Choice:
-    """The k largest of every sample; complete where k is at most `most`.
+def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, across: Across) -> Choice:
+    """The k largest of every sample; complete where k is at most `most`, and none is equal to one that is left out.
 
     Args:
         z: pre-activations, [batch, d_hidden].
         strength: what is compared, [batch, d_hidden].
         k: how many, which may be traced.
-        most: entries of a sample.
+        most: entries of a sample, fewer than there are units.
+        across: sums over the devices.
     """
-    units = jax.lax.top_k(strength, most)[1]
+    sizes, units = jax.lax.top_k(strength, most + 1)
+    last = jnp.clip(jnp.asarray(k, jnp.int32), 1, most)
+    tied = (sizes[:, last - 1] == sizes[:, last]) & (sizes[:, last] > 0)
+    complete = (k <= most) & (across.sum(jnp.sum(tied)) == 0)
+    units = units[:, :most]
     samples = jnp.broadcast_to(jnp.arange(len(units))[:, None], units.shape)
     chosen = jnp.broadcast_to(jnp.arange(most)[None] < k, units.shape)
-    return _listed(samples, units, chosen, z, k <= most)
+    return _listed(samples, units, chosen, z, complete)
 
 
 def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int, across: Across) -> Choice:

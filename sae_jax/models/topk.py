@@ -101,9 +101,9 @@ def most_active(s: Any) -> int | None:
     return most if most * sparse.WORTH < s.d_hidden else None
 
 
-def sparse_loss(s: Any, signed: bool = False) -> Loss | None:
+def sparse_loss(dense: Loss, s: Any, signed: bool = False) -> Loss | None:
     """The same loss, whose codes are a list, for lanes of such settings; None where that is not worth while."""
-    most = most_active(s)
+    most = most_active(s) if dense is (_loss_signed if signed else loss) else None
     return None if most is None else _sparse_loss(most, signed)
 
 
@@ -113,7 +113,8 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
 
     def loss(params: Params, state: Memory | None, step: Step, s: Any) -> tuple[dict[str, Array], Seen]:
         k = jnp.round(count_at(step, s))
-        choice = sparse.largest_of_samples(*compared(jax.lax.stop_gradient(params), step.x, s, signed), k, most)
+        z, strength = compared(jax.lax.stop_gradient(params), step.x, s, signed)
+        choice = sparse.largest_of_samples(z, strength, k, most, step.across)
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, step.x, choice, rectify=not signed)
@@ -157,6 +158,10 @@ def _encode_signed(params: Params, x: Batch, s: Settings) -> Float[Array, "batch
     return _codes(*compared(params, x, s, True), count(s), True)
 
 
+def _loss_signed(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
+    return _loss(params, state, step, s, True)
+
+
 def _check_signed(s: Settings) -> None:
     check(s)
     if s.dead_units.startswith("pre_activation"):
@@ -168,7 +173,7 @@ def _check_signed(s: Settings) -> None:
 ABS_TOPK = TOPK._replace(
     name="abs_topk",
     encode=_encode_signed,
-    loss=lambda params, state, step, s: _loss(params, state, step, s, True),
-    sparse=lambda s: sparse_loss(s, True),
+    loss=_loss_signed,
+    sparse=functools.partial(sparse_loss, signed=True),
     check=_check_signed,
 )

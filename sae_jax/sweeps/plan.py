@@ -58,7 +58,7 @@ class Plan(NamedTuple):
         device_bytes: what all lanes of a chunk may use on one device.
         data_bytes: memory of the samples; each accelerator holds a copy.
         state_bytes: of a lane's state in a checkpoint.
-        sparse: of a lane's codes, the active ones alone are multiplied.
+        lists: whether lanes that fill a block alone are trained with lists of their active codes.
     """
 
     cells: int
@@ -73,7 +73,7 @@ class Plan(NamedTuple):
     device_bytes: int
     data_bytes: int = 0
     state_bytes: int = 0
-    sparse: bool = False
+    lists: bool = False
 
     @property
     def lanes(self) -> int:
@@ -86,6 +86,11 @@ class Plan(NamedTuple):
     @property
     def blocks_per_chunk(self) -> int:
         return self.groups * self.blocks_per_group
+
+    @property
+    def sparse(self) -> bool:
+        """Whether active codes alone are multiplied. Batched over cells, both ways would be taken."""
+        return self.lists and self.sequential and self.cells_per_block == 1
 
     def __str__(self) -> str:
         kind = jax.default_backend().upper()

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from sae_jax.data import Data
-from sae_jax.models.base import Batch, Key
+from sae_jax.models.base import Batch, Key, Loss
 from sae_jax.sweeps import processes
 from sae_jax.sweeps.devices import batch_axis, copied_bytes, local_devices, release_programs
 from sae_jax.sweeps.mapping import over_lanes
@@ -179,7 +179,11 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
         engine: what the user has decided.
     """
     release_programs()
-    structure = jax.tree.structure(settings)
+    # What gathers and scatters cost has been measured on processors alone.
+    loss = lists_of(settings) if devices[0].platform == "cpu" else None
+    lists = loss is not None
+    # Lists take more memory than what they spare.
+    structure = jax.tree.structure(settings if loss is None else _with_loss(settings, loss))
     batch_size = settings.training.batch_size // engine.data_parallel
     block = data.feed.block(0, batch_size)
     shapes = jax.tree.structure(block), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(block))
@@ -203,11 +207,19 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     host_bytes = snapshot_bytes(settings, data.heldout.shape[1])
     plan = make_plan(cells, seeds, devices, lane_bytes, budget, engine, widest, worked_bytes, host_bytes)
     data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((block, data.heldout)))
-    # Batched over cells, both branches of the choice between a list of codes and all of them would be taken; what
-    # gathers and scatters cost has been measured on processors alone.
-    by_itself = devices[0].platform == "cpu" and plan.sequential and plan.cells_per_block == 1
-    sparse = by_itself and settings.architecture.sparse(settings.model) is not None
-    return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes, sparse=sparse)
+    return plan._replace(data_bytes=data_bytes, state_bytes=state_bytes, lists=lists)
+
+
+def lists_of(settings: LaneSettings) -> Loss | None:
+    """The loss of lists of active codes with which lanes of such settings are trained, each by itself on a processor.
+
+    Args:
+        settings: of all cells, swept leaves [cells].
+    """
+    model = settings.architecture
+    full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
+    loss: Loss | None = None if full_batch else model.sparse(model.loss, settings.model)
+    return loss
 
 
 def settings_in_training(settings: LaneSettings, plan: Plan) -> LaneSettings:
@@ -217,9 +229,12 @@ def settings_in_training(settings: LaneSettings, plan: Plan) -> LaneSettings:
         settings: of all cells, swept leaves [cells].
         plan: of their lanes.
     """
-    model = settings.architecture
-    loss = model.sparse(settings.model) if plan.sparse else model.loss
-    return dataclasses.replace(settings, architecture=model._replace(loss=loss))
+    loss = lists_of(settings) if plan.sparse else None
+    return settings if loss is None else _with_loss(settings, loss)
+
+
+def _with_loss(settings: LaneSettings, loss: Loss) -> LaneSettings:
+    return dataclasses.replace(settings, architecture=settings.architecture._replace(loss=loss))
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.dataset import SUMMARY, put, variables_of
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import count
-from sae_jax.sweeps.program import Point, Program
+from sae_jax.sweeps.program import Point, Program, lists_of
 from sae_jax.sweeps.reading import alike, arranged, grid_of, present, summaries
 from sae_jax.sweeps.study import Earlier, Study
 from sae_jax.training.config import TrainingSettings
@@ -95,6 +95,10 @@ def sameness(earlier: Earlier, points: Sequence[Point], programs: Sequence[Progr
     alike = {jax.tree.structure(settings) for _, settings, _ in earlier.grid.programs()}
     if not alike <= {jax.tree.structure(point.settings) for point in points}:
         return "the whole equals one training to 1e-5 relative: a term is on that was off before"
+    cells = [settings for _, settings, _ in earlier.grid.programs()]
+    lists = {lists_of(one) for one in (*cells, *(point.settings for point in points), *(p.settings for p in programs))}
+    if now <= {before} and 1 in now and len(lists) > 1:
+        return "the whole equals one training to 1e-5 relative: its lists of active codes would be of another length"
     if now <= {before}:
         return (
             f"the whole equals one training in blocks of {count(before, 'cell')}, as all of its lanes are, to the bit"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import lane_settings
+from sae_jax import init_state, keys_of, lane_settings, train_step
 from sae_jax.models.base import Across, Step
 from sae_jax.models.sparse import largest_of_samples, largest_of_whole
 
@@ -46,7 +46,8 @@ def case(model: str, extra: dict[str, Any]) -> tuple[Any, Any, Any, jax.Array]:
 
 def sparse_of(settings: Any) -> Any:
     """The loss of a lane's codes as a list."""
-    return settings.architecture.sparse(jax.tree.map(lambda leaf: np.asarray(leaf)[None], settings.model))
+    model = settings.architecture
+    return model.sparse(model.loss, jax.tree.map(lambda leaf: np.asarray(leaf)[None], settings.model))
 
 
 def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, number: int = 5) -> Any:
@@ -142,23 +143,48 @@ def test_most_of_all_lanes() -> None:
     """One function serves lanes of several k, whose list has room for the most of them."""
     settings = lane_settings(model="topk", d_hidden=UNITS, k=5, k_warmup=0.0)
     cells = dataclasses.replace(settings.model, k=np.array([2.0, 7.5, 5.0]))
-    shared = settings.architecture.sparse(cells)
-    assert shared is settings.architecture.sparse(dataclasses.replace(cells, k=np.array([8.0])))
+    topk = settings.architecture
+    shared = topk.sparse(topk.loss, cells)
+    assert shared is topk.sparse(topk.loss, dataclasses.replace(cells, k=np.array([8.0])))
     for k in (2.0, 7.5):
         lane, params, memory, x = case("topk", {"k": k})
         dense = computed(lane.architecture.loss, lane, params, memory, x)
         assert_same(dense, computed(shared, lane, params, memory, x))
 
 
+@pytest.mark.parametrize("model", ["topk", "abs_topk", "batch_topk", ["topk", "batch_topk"]])
+def test_a_loss_of_ones_own_is_not_replaced(model: Any) -> None:
+    settings = lane_settings(model=model, d_hidden=UNITS, k=5)
+    assert sparse_of(settings) is not None
+    theirs = settings.architecture._replace(loss=lambda *arguments: settings.architecture.loss(*arguments))
+    assert theirs.sparse(theirs.loss, settings.model) is None
+
+
+def test_equal_units() -> None:
+    """Units of equal rows are chosen together, of which a list has no room for some."""
+    settings, params, memory, x = case("topk", {"k": 4, "rescale": True})
+    for name in ("encoder_weight", "encoder_bias", "decoder_weight"):
+        params[name] = jnp.concatenate([params[name][: UNITS // 4]] * 4)
+    dense = computed(settings.architecture.loss, settings, params, memory, x)
+    assert float(dense[1].l0) == 4
+    assert_same(dense, computed(sparse_of(settings), settings, params, memory, x))
+    settings, params, memory, x = case("topk", {"k": 5})
+    for name in ("encoder_weight", "encoder_bias"):
+        params[name] = jnp.concatenate([params[name][: UNITS // 4]] * 4)
+    dense = computed(settings.architecture.loss, settings, params, memory, x)
+    assert float(dense[1].l0) == 8
+    assert_same(dense, computed(sparse_of(settings), settings, params, memory, x))
+
+
 def test_choice_of_samples() -> None:
     strength = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
-    choice = largest_of_samples(strength * 2, strength, 3, 4)
+    choice = largest_of_samples(strength * 2, strength, 3, 4, Across())
     expected = {(i, int(u)) for i, row in enumerate(strength) for u in np.argsort(-row)[:3]}
     listed = {(int(i), int(u)) for i, u, on in zip(choice.samples, choice.units, choice.chosen, strict=True) if on}
     assert listed == expected and bool(choice.complete)
     assert bool(jnp.all(jnp.diff(choice.units) >= 0))
     np.testing.assert_array_equal(choice.pre_activations, strength[choice.samples, choice.units] * 2)
-    assert not bool(largest_of_samples(strength, strength, 5, 4).complete)
+    assert not bool(largest_of_samples(strength, strength, 5, 4, Across()).complete)
 
 
 def test_choice_of_whole() -> None:
@@ -172,3 +198,17 @@ def test_choice_of_whole() -> None:
     strength[2] = np.arange(80) + 1
     many = largest_of_whole(strength, strength, 80, 14, Across())
     assert not bool(many.complete)
+
+
+@pytest.mark.parametrize("model", ["relu", "topk", "batch_topk"])
+def test_auxk_in_full_with_double_precision_at_hand(model: str) -> None:
+    """Counts of units are then of 64 bits, and the term stays of the parameters' precision."""
+    settings = lane_settings(model=model, d_hidden=20, dead_units="auxk", aux_form="full", dead_after=1)
+    with jax.enable_x64(True):
+        keys = keys_of(jax.random.key(0))
+        state = init_state(keys.init, settings, 4)
+        batch = jax.random.normal(keys.batches, (8, 4), jnp.float32)
+        silence = dataclasses.replace(state.memory.silence, silent=jnp.full(20, 50, jnp.int32))
+        state = dataclasses.replace(state, memory=dataclasses.replace(state.memory, silence=silence))
+        _, curves = train_step(settings, state, batch)
+        assert curves["loss_aux"].dtype == jnp.float32 and float(curves["loss_aux"]) > 0
