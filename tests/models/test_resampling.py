@@ -1,5 +1,7 @@
 """Units that begin anew at samples which are badly rebuilt."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +11,14 @@ from sae_jax import DataConfig, UserError, load
 from sae_jax.models import MODELS, Across, Step, resampling
 from sae_jax.settings import settings_of
 from sae_jax.training.config import lane_settings
-from sae_jax.training.step import init_state
+from sae_jax.training.step import init_state, train_step
 from tests.transforms import STEP
 
 RNG = np.random.default_rng(3)
 RESIDUAL = RNG.normal(size=(12, 5)).astype(np.float32)
 X = RNG.normal(size=(12, 5)).astype(np.float32)
 DEAD = np.isin(np.arange(9), [0, 2, 3, 7])
+CHOOSE = jax.jit(functools.partial(resampling.choose, across=Across()))
 
 
 def chosen_by_hand(residual, x, dead):
@@ -32,7 +35,7 @@ def chosen_by_hand(residual, x, dead):
 
 @pytest.mark.parametrize("dead", [DEAD, np.ones(9, bool), np.zeros(9, bool)], ids=["some", "all", "none"])
 def test_dead_units_take_samples_by_the_square_of_their_error(dead):
-    which, rows = resampling.choose(jnp.asarray(RESIDUAL), jnp.asarray(X), jnp.asarray(dead), Across())
+    which, rows = CHOOSE(RESIDUAL, X, dead)
     expected = chosen_by_hand(RESIDUAL, X, dead)
     np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(which, np.any(expected != 0, axis=1))
@@ -40,7 +43,7 @@ def test_dead_units_take_samples_by_the_square_of_their_error(dead):
 
 def test_a_sample_is_taken_by_one_unit_alone_and_the_others_stay():
     residual = RESIDUAL * np.where(np.arange(12) == 5, 10, 1e-3)[:, None].astype(np.float32)
-    which, rows = resampling.choose(jnp.asarray(residual), jnp.asarray(X), jnp.asarray(DEAD), Across())
+    which, rows = CHOOSE(residual, X, DEAD)
     assert np.flatnonzero(which).tolist() == [0]
     np.testing.assert_allclose(rows[0], X[5] / np.linalg.norm(X[5]), rtol=1e-6)
 
@@ -49,7 +52,7 @@ def test_devices_choose_together_what_one_chooses():
     def choose(residual, x):
         return resampling.choose(residual, x, jnp.asarray(DEAD), Across("split"))
 
-    parts = jax.vmap(choose, axis_name="split")(RESIDUAL.reshape(4, 3, 5), X.reshape(4, 3, 5))
+    parts = jax.jit(jax.vmap(choose, axis_name="split"))(RESIDUAL.reshape(4, 3, 5), X.reshape(4, 3, 5))
     for part in parts[1]:
         np.testing.assert_allclose(part, chosen_by_hand(RESIDUAL, X, DEAD), rtol=1e-6, atol=1e-7)
 
@@ -60,8 +63,8 @@ def test_devices_choose_together_what_one_chooses():
 )
 def test_it_happens_so_many_times_evenly_apart(times, span, steps, expected):
     x = jnp.zeros((1, 1))
-    due = [t for t in range(steps) if resampling.due(Step(x, x, jnp.int32(t), steps), times, span)]
-    assert due == expected
+    due = jax.jit(jax.vmap(lambda t: resampling.due(Step(x, x, t, steps), times, span)))(jnp.arange(steps))
+    assert np.flatnonzero(due).tolist() == expected
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"classic"}))
@@ -103,19 +106,32 @@ def test_a_unit_that_begins_anew_has_a_samples_direction_and_no_history(name, ro
         np.testing.assert_array_equal(after.params[name][3:] if value.shape[0] == 7 else after.params[name], kept)
 
 
+@functools.cache
+def drawn_batches():
+    """The batches of 240 steps from features in superposition, [240, 64, 32]."""
+    feed = load(DataConfig(dataset="superposition", samples=500)).feed
+    draw = jax.jit(jax.vmap(lambda step: feed.draw(feed.block(0, 64), jax.random.key(1), step, 64, None)))
+    return draw(jnp.arange(240))
+
+
+@jax.jit
+def with_every_second_unit_off(settings, batches):
+    """The parameters after a step on each of the batches, from a start with biases that switch units off."""
+    state = init_state(jax.random.key(0), settings, 32)
+    off = jnp.where(jnp.arange(64) % 2 == 0, -100.0, 0.0)
+    state = state.replace(params=state.params | {"encoder_bias": off})
+    state, _ = jax.lax.scan(lambda state, batch: (train_step(settings, state, batch)[0], None), state, batches)
+    return state.params
+
+
 @pytest.mark.parametrize(("name", "own"), [("relu", {"l1": 0.05}), ("topk", {"k": 3.0}), ("jumprelu", {"l0": 0.01})])
 def test_units_that_were_switched_off_fire_again_and_stay_off_without_it(name, own):
-    feed, firing = load(DataConfig(dataset="superposition", samples=500)).feed, {}
+    batches, firing = drawn_batches(), {}
     for help_for_dead in ("none", "resampling"):
         values = {"d_hidden": 64, "batch_size": 64, "steps": 240, "dead_units": help_for_dead, "dead_after": 1000}
         settings = lane_settings(MODELS[name], learning_rate=1e-3, rows="unit", **own, **values)
-        state = init_state(jax.random.key(0), settings, 32)
-        off = jnp.where(jnp.arange(64) % 2 == 0, -100.0, 0.0)
-        state = state.replace(params=state.params | {"encoder_bias": off})
-        for step in range(240):
-            batch = feed.draw(feed.block(0, 64), jax.random.key(1), step, 64, None)
-            state, _ = STEP(settings, state, batch)
-        firing[help_for_dead] = np.any(MODELS[name].encode(state.params, batch, settings.model) != 0, axis=0)
+        params = with_every_second_unit_off(settings, batches)
+        firing[help_for_dead] = np.any(MODELS[name].encode(params, batches[-1], settings.model) != 0, axis=0)
     assert not np.any(firing["none"][::2]) and firing["resampling"][::2].mean() > 0.5
 
 
