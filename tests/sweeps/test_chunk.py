@@ -29,7 +29,7 @@ DICTIONARIES = {
     "steps": 60,
 }
 # Codes as lists, once k has fallen.
-LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 120}
+LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 60}
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
 
 
@@ -52,7 +52,7 @@ def studied(data, engine=ENGINE, **settings):
     every = SETTINGS | (settings or GRID)
     if every.get("optimizer") == "lbfgs":
         del every["batch_size"]
-    return prepare(data, seeds=3, engine=engine, observer=Observer(), **every)
+    return prepare(data, seeds=2, engine=engine, observer=Observer(), **every)
 
 
 def trained(study, folder=None, observer=None, asked=lambda: False):
@@ -60,6 +60,12 @@ def trained(study, folder=None, observer=None, asked=lambda: False):
         return train(study, observer or Observer(), in_memory())
     with saving(folder, every=0.0, asked_to_end=asked) as recovery:
         return train(study, observer or Observer(), in_memory(), recovery)
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    """The study of the defaults, trained in one life."""
+    return trained(studied(data))
 
 
 def interrupted_often(study, folder, most):
@@ -88,15 +94,15 @@ def interrupted_often(study, folder, most):
         ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
         ({"patience": 2, "steps": 300}, Engine(devices=2)),
         ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
-        (DICTIONARIES, Engine(devices=2, lanes_per_chunk=6)),
-        (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=4)),
+        (DICTIONARIES, Engine(devices=2, lanes_per_chunk=4)),
+        (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=2)),
     ],
     ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "dictionaries", "lists"],
 )
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
     study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
     whole = trained(study)
-    resumed, lives = interrupted_often(study, tmp_path, 8 if "estimator" in changes else 60)
+    resumed, lives = interrupted_often(study, tmp_path, 8 if "estimator" in changes else 50)
     assert lives > 3
     xr.testing.assert_identical(resumed, whole)
     assert all(resumed[name].values.tobytes() == whole[name].values.tobytes() for name in whole.data_vars)
@@ -106,14 +112,13 @@ def test_programs_and_lanes_that_diverge_survive_interruptions_too(data, tmp_pat
     study = studied(data, d_hidden=[4, 6], steps=[20, 245], learning_rate=[0.01, 1e38])
     whole = trained(study)
     assert np.all(whole["diverged_at"].sel(learning_rate=1e38) >= 0)
-    resumed, lives = interrupted_often(study, tmp_path, 60)
+    resumed, lives = interrupted_often(study, tmp_path, 50)
     assert lives > 3
     xr.testing.assert_identical(resumed, whole)
 
 
-def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(data, tmp_path):
+def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(whole, data, tmp_path):
     study, calls = studied(data), itertools.count()
-    whole = trained(study)
     # Late enough for two states of the first chunk.
     with pytest.raises(Interrupted):
         trained(study, tmp_path, asked=lambda: next(calls) > 60)
@@ -154,15 +159,19 @@ def out_of_memory(most):
 chunks_train = chunks.train_chunk
 
 
+@pytest.fixture(scope="module")
+def in_one_chunk(data):
+    return trained(studied(data, Engine(devices=2)))
+
+
 @pytest.mark.parametrize("most", [1, 2, 4])
 @pytest.mark.parametrize("in_folder", [False, True])
-def test_without_memory_for_a_chunk_chunks_are_halved(most, in_folder, data, tmp_path, monkeypatch):
+def test_without_memory_for_a_chunk_chunks_are_halved(most, in_folder, in_one_chunk, data, tmp_path, monkeypatch):
     study = studied(data, Engine(devices=2))
-    whole = trained(study)
     monkeypatch.setattr(chunks, "train_chunk", out_of_memory(most))
     heard = Lines()
     found = trained(study, tmp_path if in_folder else None, heard)
-    for name, values in whole.data_vars.items():
+    for name, values in in_one_chunk.data_vars.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
     warnings = [line for line in heard.lines if line.startswith("warning")]
     assert warnings and all(
