@@ -86,7 +86,7 @@ def test_a_lane_depends_neither_on_devices_nor_on_chunks_nor_on_blocks(whole, da
 
 
 def test_lanes_kept_in_files_are_those_kept_in_memory(data, tmp_path):
-    settings = SETTINGS | {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [50, 100], "beta": [0.5, 1.0]}
+    settings = SETTINGS | {"d_hidden": [4, 6], "rho": [0.05, 0.1], "steps": [10, 20], "beta": [0.5, 1.0]}
     engine, quiet = Engine(devices=2, lanes_per_chunk=3), Observer()
     study = prepare(data, "classic", seeds=3, engine=engine, observer=quiet, **settings)
     with in_folder(tmp_path / "unfinished") as opened:
