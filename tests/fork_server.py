@@ -56,6 +56,7 @@ def become(words: list[str], folder: str, environment: dict[str, str], numbers: 
     os.environ.update(environment)
     kind, what, *rest = words
     end_at_once() if kind == "-m" else signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if kind == "-m":
         sys.path[0] = os.getcwd()
         sys.argv = [what, *rest]
@@ -66,7 +67,8 @@ def become(words: list[str], folder: str, environment: dict[str, str], numbers: 
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An interruption of a process that has just been forked waits until it is ready for one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     number = int(sys.argv[1])
     # As while the scripts are looked for.
     sys.argv[:1] = ["-m"]
@@ -75,7 +77,6 @@ if __name__ == "__main__":
         importlib.import_module(name)
     from sae_jax.commands.signals import end_at_once
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Otherwise every process copies, as it ends, all that the libraries have made.
     gc.freeze()
     with socket.socket(fileno=number) as channel:
