@@ -25,9 +25,12 @@ def largest(pre_activations: Codes, k: Scalar | Array) -> Bool[Array, "batch d_h
         k: how many to keep, >= 1; d_hidden and more keep all.
     """
     ordered = _ordered(pre_activations)
+    units = ordered.shape[1]
+    # A vector of a processor holds twice as many narrow counts.
+    counts = jnp.uint16 if units < 2**16 else jnp.uint32
 
     def enough(tried: Array) -> Array:
-        return jnp.sum(ordered >= tried[:, None], axis=1) >= jnp.minimum(k, ordered.shape[1])
+        return jnp.sum(ordered >= tried[:, None], axis=1, dtype=counts) >= jnp.minimum(k, units)
 
     return ordered >= _greatest(enough, ordered.shape[:1])[:, None]
 
