@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import h5netcdf
 import h5py
+import numpy as np
 import psutil
 import xarray as xr
 
@@ -15,6 +17,11 @@ from sae_jax.storage.arrays import PIECE_BYTES, pieces
 
 # More than HDF5 writes about one variable.
 HEADER_BYTES = 2**16
+# What HDF5 and netCDF note of dimensions.
+OF_DIMENSIONS = frozenset(
+    {"REFERENCE_LIST", "CLASS", "DIMENSION_LIST", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties"}
+)
+NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
@@ -62,17 +69,52 @@ def read_netcdf(path: Path) -> xr.Dataset:
     Raises:
         Exception: of whatever kind, it is not what netCDF writes.
     """
-    with h5py.File(path, "r") as file:
-        _check_sums(file)
-        needed = sum(_plain_variable(file, name).nbytes for name in file)
-    available = psutil.virtual_memory().available
-    if needed > available:
-        raise ValueError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
-    with warnings.catch_warnings():
+    with h5py.File(path, "r") as file, warnings.catch_warnings():
         # What xarray only warns of is nothing that it writes itself.
         warnings.simplefilter("error")
-        dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False)
-    return dataset.drop_encoding()  # How it was stored is not how it will be.
+        _check_sums(file)
+        stored = {name: _plain_variable(file, name) for name in file}
+        needed = sum(variable.nbytes for variable in stored.values())
+        available = psutil.virtual_memory().available
+        if needed > available:
+            raise ValueError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
+        variables = {
+            name: _read(variable)
+            for name, variable in stored.items()
+            if not bytes(variable.attrs.get("NAME", b"")).startswith(NO_VARIABLE)
+        }
+        decoded, attributes, coordinates = xr.conventions.decode_cf_variables(
+            variables, _attributes(file), decode_times=False
+        )
+    dataset = xr.Dataset(decoded, attrs=attributes)
+    # How it was stored is not how it will be.
+    return dataset.set_coords([name for name in decoded if name in coordinates]).load().drop_encoding()
+
+
+def _read(variable: h5py.Dataset) -> xr.Variable:
+    """A variable as it is stored; xarray's own reader looks each up anew for everything that it asks of it."""
+    if "DIMENSION_LIST" in variable.attrs:
+        dims = [variable.file[scales[-1]].name.lstrip("/") for scales in variable.attrs["DIMENSION_LIST"]]
+    else:
+        dims = [variable.name.lstrip("/")] * variable.ndim
+    is_text = h5py.check_string_dtype(variable.dtype) is not None and variable.dtype.kind == "O"
+    values = variable.asstr()[()] if is_text else variable[()]
+    return xr.Variable(dims, values, _attributes(variable), {"dtype": str if is_text else variable.dtype})
+
+
+def _attributes(item: h5py.File | h5py.Dataset) -> dict[str, Any]:
+    """What is noted of a file or of a variable: text, a number, or several of either."""
+    return {name: _attribute(item.attrs[name]) for name in item.attrs if name not in OF_DIMENSIONS}
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, h5py.Empty):
+        return "" if value.dtype.kind in "SO" else np.array([], value.dtype)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.flat[0]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
+        return [_attribute(one) for one in value.flat]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _plain_variable(file: h5py.File, name: str) -> h5py.Dataset:
