@@ -60,9 +60,15 @@ def print_help(
 
 def options_type(groups: Mapping[str, list[Any]]) -> type[Any]:
     """The dataclass that the library reads the options of a command line into: one field for each group."""
-    types = [dataclasses.make_dataclass(group, options) for group, options in groups.items()]
-    fields = [(owner.__name__, owner, dataclasses.field(default_factory=owner)) for owner in types]
-    return dataclasses.make_dataclass("options", fields)
+    types = [_sourceless(group, options) for group, options in groups.items()]
+    return _sourceless("options", [(one.__name__, one, dataclasses.field(default_factory=one)) for one in types])
+
+
+def _sourceless(name: str, fields: list[Any]) -> type[Any]:
+    """A dataclass that the library looks for in no file: it would parse a whole one for comments on the fields."""
+    made = dataclasses.make_dataclass(name, fields)
+    made.__module__ = "builtins"
+    return made
 
 
 def _asks_for_all(argv: Sequence[str]) -> bool:
