@@ -155,8 +155,8 @@ def renew(
 
 
 def held(s: Settings) -> int:
-    """Arrays of a batch's codes that nested prefixes hold: those that are drawn are rebuilt from one after another."""
-    return 2 * prefixes.drawn(s.prefixes)
+    """Arrays of a batch's codes that drawn prefixes hold, one after another, and that AuxK does."""
+    return 2 * prefixes.drawn(s.prefixes) + (s.dead_units == "auxk")
 
 
 def finish(params: Params, state: Memory, s: Settings) -> Params:
