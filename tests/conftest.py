@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -33,6 +34,9 @@ if QUICK_COMPILER not in os.environ.get("XLA_FLAGS", ""):  # Workers have it fro
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
 # Tracing makes many small objects and few cycles of them: garbage is looked for where there is much that is new.
 gc.set_threshold(20_000, 20, 20)
+# What a shell runs in the background ignores Ctrl-C, and so would every process that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # As many threads for products of matrices as a worker has cores: those that wait for work would take others' time.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 # Everything is compiled once for all workers and their processes, and away from the user's own cache.
