@@ -69,7 +69,8 @@ def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, 
         most: entries of a sample, fewer than there are units.
         across: sums over the devices.
     """
-    sizes, units = jax.lax.top_k(strength, most + 1)
+    # XLA would sort all units where it sees that some of these are left out.
+    sizes, units = jax.lax.optimization_barrier(jax.lax.top_k(strength, most + 1))
     last = jnp.clip(jnp.asarray(k, jnp.int32), 1, most)
     tied = (sizes[:, last - 1] == sizes[:, last]) & (sizes[:, last] > 0)
     complete = (k <= most) & (across.sum(jnp.sum(tied)) == 0)
