@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.processes import ended, environment, start
+from tests.processes import USUAL, ended, environment, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes start anew here")
 SAYS = (
@@ -19,7 +19,7 @@ SAYS = (
 
 @pytest.mark.parametrize("anew", [False, True], ids=["forked", "anew"])
 def test_a_process_has_words_variables_a_folder_streams_and_an_end_of_its_own(anew, tmp_path):
-    process = start(["-c", SAYS, "one", "two"], tmp_path, environment(COLUMNS="77"), anew)
+    process = start(["-c", SAYS, "one", "two"], tmp_path, USUAL | {"COLUMNS": "77"}, anew)
     said = f"['-c', 'one', 'two'] {tmp_path} {os.getpid()} 77 0\n"
     assert ended(process) == (said, f"{not anew}\n", 3)
 

@@ -69,14 +69,13 @@ def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, 
         most: entries of a sample, fewer than there are units.
         across: sums over the devices.
     """
-    # XLA would sort all units where it sees that some of these are left out.
-    sizes, units = jax.lax.optimization_barrier(jax.lax.top_k(strength, most + 1))
+    # None is sliced off: XLA would sort all units where it sees that.
+    sizes, units = jax.lax.top_k(strength, most + 1)
     last = jnp.clip(jnp.asarray(k, jnp.int32), 1, most)
     tied = (sizes[:, last - 1] == sizes[:, last]) & (sizes[:, last] > 0)
     complete = (k <= most) & (across.sum(jnp.sum(tied)) == 0)
-    units = units[:, :most]
     samples = jnp.broadcast_to(jnp.arange(len(units))[:, None], units.shape)
-    chosen = jnp.broadcast_to(jnp.arange(most)[None] < k, units.shape)
+    chosen = jnp.broadcast_to(jnp.arange(most + 1)[None] < jnp.minimum(k, most), units.shape)
     return _listed(samples, units, chosen, z, complete)
 
 
