@@ -23,8 +23,10 @@ from sae_jax.models.selection import largest_of_batch
 TURN = 256
 # With more units than so many for each active one, a list is faster than products; see docs/performance.md.
 WORTH = 32
-# Of a sample's units, each of so many parts offers as many as a sample has on average, and no fewer than so many.
-PARTS, FEWEST_OFFERED = 4, 16
+# A sample offers so many times as many units as one has on average, and no fewer than so many; of the samples with the
+# strongest offers one in so many offers more: few have many times as many active units as the others.
+OFFERED, FEWEST_OFFERED = 2, 32
+ONE_IN, MORE = 8, 4
 # Where a batch is split, room for the entries of a device above its equal share.
 SLACK = 1.25
 
@@ -82,8 +84,8 @@ def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, 
 def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int, across: Across) -> Choice:
     """The `total` largest of a whole batch that are positive.
 
-    Every part of a sample's units offers its `most` largest. The list is incomplete where all that a part offers are
-    chosen, for there may be more, and where it has no room.
+    Every sample offers its largest, and some of them more. The list is incomplete where all that one offers are chosen,
+    for there may be more, and where it has no room.
 
     Args:
         z: pre-activations, [batch, d_hidden]; this device's share.
@@ -93,21 +95,31 @@ def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int
         across: sums over the devices.
     """
     batch, d_hidden = strength.shape
-    parts = next(parts for parts in (PARTS, 2, 1) if d_hidden % parts == 0)
-    offered = min(max(most, FEWEST_OFFERED), d_hidden // parts)
-    # Unit u belongs to part u mod parts: the first units of nested prefixes are active together.
-    divided = jnp.asarray(strength).reshape(batch, -1, parts).swapaxes(1, 2).reshape(batch * parts, -1)
-    sizes, places = jax.lax.top_k(divided, offered)
-    chosen = largest_of_batch(sizes, total, across) & (sizes > 0)
-    exhausted = jnp.any(chosen[:, -1]) & (offered < d_hidden // parts)
+    offered = min(max(OFFERED * most, FEWEST_OFFERED), d_hidden)
+    sizes, units = jax.lax.top_k(strength, offered)
+    # Not by a slice: XLA would sort all units where it sees one of what `top_k` returns.
+    least = jnp.min(sizes, axis=1)
+    crowded = jax.lax.top_k(least, -(-batch // ONE_IN))[1]
+    more, more_units = jax.lax.top_k(strength[crowded], min(MORE * offered, d_hidden))
+    further = jnp.arange(more.shape[1])[None] >= offered
+    samples = jnp.broadcast_to(jnp.arange(batch)[:, None], units.shape)
+    more_samples = jnp.broadcast_to(crowded[:, None], more.shape)
+    offers = _flat(sizes, jnp.where(further, more, 0))
+    chosen = largest_of_batch(offers[None], total, across)[0] & (offers > 0)
+    last = jnp.min(jnp.where(chosen, offers, jnp.inf))
+    others = jnp.ones(batch, bool).at[crowded].set(False)
+    exhausted = jnp.any(others & (least >= last)) & (offered < d_hidden)
+    exhausted |= jnp.any(jnp.min(more, axis=1) >= last) & (more.shape[1] < d_hidden)
     room = round(most * batch * (1.0 if across.axis is None else SLACK))
-    entries = jnp.nonzero(chosen.reshape(-1), size=min(room, chosen.size), fill_value=chosen.size)[0]
+    entries = jnp.nonzero(chosen, size=min(room, chosen.size), fill_value=chosen.size)[0]
     there = entries < chosen.size
     entries = jnp.minimum(entries, chosen.size - 1)
-    part = entries // offered
-    units = places.reshape(-1)[entries] * parts + part % parts
     missing = across.sum((exhausted | (jnp.sum(chosen) > len(entries))).astype(jnp.float32))
-    return _listed(part // parts, units, there, z, missing == 0)
+    return _listed(_flat(samples, more_samples)[entries], _flat(units, more_units)[entries], there, z, missing == 0)
+
+
+def _flat(first: Array, second: Array) -> Array:
+    return jnp.concatenate([first.reshape(-1), second.reshape(-1)])
 
 
 def _listed(samples: Array, units: Array, chosen: Array, z: Codes, complete: Any) -> Choice:

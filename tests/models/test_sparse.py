@@ -193,11 +193,27 @@ def test_choice_of_whole() -> None:
     expected = set(np.argsort(-strength.reshape(-1))[:12].tolist())
     listed = (choice.samples * 80 + choice.units)[choice.chosen]
     assert sorted(listed.tolist()) == sorted(expected) and bool(choice.complete)
-    # All twelve lie in one sample, whose parts offer fewer.
-    strength[:] = 0
-    strength[2] = np.arange(80) + 1
-    many = largest_of_whole(strength, strength, 80, 14, Across())
-    assert not bool(many.complete)
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "active", "complete"),
+    [
+        pytest.param(6, 14, [80], True, id="one crowded sample of six offers more than 32"),
+        pytest.param(6, 14, [40, 40], False, id="of two only one does"),
+        pytest.param(12, 40, [319, 70], True, id="one fewer than it offers"),
+        pytest.param(12, 40, [320], False, id="as many as it offers"),
+        pytest.param(12, 20, [250], False, id="more than there is room for"),
+    ],
+)
+def test_choice_of_crowded_samples(batch: int, most: int, active: list[int], complete: bool) -> None:
+    strength = np.zeros((batch, 640), np.float32)
+    for i, count in enumerate(active):
+        strength[2 * i, :count] = np.arange(count) + 1
+    choice = largest_of_whole(strength, strength, sum(active), most, Across())
+    assert bool(choice.complete) == complete
+    if complete:
+        listed = (choice.samples * 640 + choice.units)[choice.chosen]
+        assert sorted(listed.tolist()) == np.flatnonzero(strength).tolist()
 
 
 @pytest.mark.parametrize("model", ["relu", "topk", "batch_topk"])
