@@ -46,6 +46,21 @@ def update(state: DeadUnits, fired: Bool[Array, " d_hidden"], samples: Array) ->
     return DeadUnits(jnp.where(fired, 0, jnp.minimum(state.silent + samples, MOST_SILENT)))
 
 
+@jax.custom_batching.custom_vmap
+def any_lane(mask: Array) -> Array:
+    """Whether any unit is in a mask, of any of the lanes that are batched: one answer, on which `lax.cond` is a branch.
+
+    Args:
+        mask: booleans, [d_hidden].
+    """
+    return jnp.any(mask)
+
+
+@any_lane.def_vmap
+def _any_of_batched(lanes: int, batched: list[bool], mask: Array) -> tuple[Array, bool]:
+    return any_lane(mask), False
+
+
 def auxiliary_error(
     params: Params,
     pre_activations: Codes,

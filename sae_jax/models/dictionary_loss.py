@@ -107,7 +107,7 @@ def _with_help(
             z, strength = whole()
             return jnp.asarray(s.aux * error(params, z, silent, residual, step.across, strength), reconstruction.dtype)
 
-        values["aux"] = jax.lax.cond(jnp.any(silent), rebuilt, lambda: jnp.zeros_like(reconstruction))
+        values["aux"] = jax.lax.cond(dead.any_lane(silent), rebuilt, lambda: jnp.zeros_like(reconstruction))
     if s.dead_units.startswith("pre_activation"):
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold

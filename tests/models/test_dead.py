@@ -98,6 +98,27 @@ def test_shortfall_sums_how_far_below_their_thresholds_units_lie(mask):
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+def test_lanes_with_and_without_dead_units_learn_from_auxk_as_each_alone_and_none_pays_for_it_without():
+    own = lane_settings("topk", d_hidden=UNITS, k=2, dead_units="auxk", dead_after=1).model
+    model = MODELS["topk"]
+    params, x = model.init(jax.random.key(0), D_IN, own), jnp.asarray(RESIDUAL)
+
+    def slope(silent):
+        memory = model.memory(own).replace(silence=dead.DeadUnits(silent))
+        return jax.grad(lambda p: sum(model.loss(p, memory, Step(x, x), own)[0].values()))(params)
+
+    silences = jnp.asarray([[0] * UNITS, [0, 1, 0, 3, 0, 0, 0, 0, 0]], jnp.int32)
+    together = jax.jit(jax.vmap(slope))(silences)
+    for i, silent in enumerate(silences):
+        alone = jax.jit(slope)(silent)
+        jax.tree.map(lambda all_, one, i=i: np.testing.assert_allclose(all_[i], one, atol=1e-6), together, alone)
+    assert np.any(np.asarray(together["decoder_weight"][0] != together["decoder_weight"][1]))
+    np.testing.assert_array_equal(jax.vmap(dead.any_lane)(silences > 0), [True, True])
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(dead.any_lane))(jnp.zeros((2, 3, UNITS), bool)), np.zeros((2, 3)))
+    # A branch of its own, where one that depends on the lane would be computed for all.
+    assert "cond[" in str(jax.make_jaxpr(jax.vmap(slope))(silences))
+
+
 def test_silence_counts_samples_from_when_a_unit_last_fired_and_stops():
     state = dead.start(3)
     for fired in ([1, 0, 0], [0, 0, 1], [0, 0, 0]):
