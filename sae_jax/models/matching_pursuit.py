@@ -59,24 +59,28 @@ def init(key: Key, d_in: int, s: Settings) -> Params:
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
     """f: what the rounds have taken out, by unit."""
     weight = params["decoder_weight"]
+    units, samples = jnp.arange(len(weight)), jnp.arange(len(x))
 
     def one_round(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
-        residual, before, done = carry
-        along = residual @ weight.T
-        best = jnp.argmax(along, axis=1)
-        amount = jax.nn.relu(jnp.take_along_axis(along, best[:, None], axis=1))
-        amount = jnp.where(done[:, None], 0, amount)
-        codes = before + amount * jax.nn.one_hot(best, weight.shape[0], dtype=before.dtype)
-        residual = residual - amount * weight[best]
+        residual, codes, done = carry
+        # No gradient passes a choice, so that the one of a round needs no product over all units.
+        along = jax.lax.stop_gradient(residual) @ jax.lax.stop_gradient(weight).T
+        # The first of the largest: XLA's argmax goes through units one by one.
+        first = jnp.min(jnp.where(along == jnp.max(along, axis=1, keepdims=True), units[None], len(weight)), axis=1)
+        best = jnp.minimum(first, len(weight) - 1)
+        row = weight[best]
+        amount = jnp.where(done, 0, jax.nn.relu(jnp.sum(residual * row, axis=1)))
         if s.stop_at_repeat:
-            done |= jnp.all((codes != 0) == (before != 0), axis=1)
+            done |= (amount == 0) | (codes[samples, best] != 0)
+        codes = codes.at[samples, best].add(amount, unique_indices=True)
+        residual = residual - amount[:, None] * row
         if s.residual_threshold is not None:
             squared = jax.lax.stop_gradient(jnp.sum(jnp.square(residual), axis=1))
             done |= squared < jnp.square(s.residual_threshold)
         return (residual, codes, done), None
 
     start = jnp.asarray(x - params["decoder_bias"][None])
-    nothing = jnp.zeros((len(start), weight.shape[0]), start.dtype)
+    nothing = jnp.zeros((len(start), len(weight)), start.dtype)
     (_, codes, _), _ = jax.lax.scan(one_round, (start, nothing, jnp.zeros(len(start), bool)), None, s.k)
     return codes
 
