@@ -77,8 +77,7 @@ def main(argv: list[str]) -> None:
                 print(line)
                 log.line(line)
             if repeated and _holds(folder, dataset):
-                with runs.held(folder):
-                    pass  # What a process has left there that was killed at its end is taken away.
+                runs.tidy(folder)
                 files = [path for path in _files(folder) if path.exists()]
             else:
                 files = _write(dataset, folder, content, log)

@@ -37,8 +37,10 @@ def unfinished_record(folder: Path) -> dict[str, Any]:
     """
     if is_unfinished(folder):
         return read_record(folder / CONFIG_FILE)
-    content = "which holds a finished run" if os.path.isfile(folder / RESULTS_FILE) else "which holds no run"
-    content = content if os.path.exists(folder) else "which does not exist"
+    content = "which holds no run" if os.path.exists(folder) else "which does not exist"
+    tidy(folder)
+    if os.path.isfile(folder / RESULTS_FILE):
+        content = "which holds a finished run"
     raise UserError(f"cannot resume: the run must be unfinished: got {folder}, {content}; see --runs")
 
 
@@ -76,9 +78,10 @@ def check_claimable(folder: Path) -> None:
         )
         unfinished = is_unfinished(folder) and not folder.is_symlink()
     if occupied and not unfinished:
-        finished = (
-            ", which is finished" if all((folder / name).is_file() for name in (CONFIG_FILE, RESULTS_FILE)) else ""
-        )
+        finished = ""
+        if all((folder / name).is_file() for name in (CONFIG_FILE, RESULTS_FILE)):
+            finished = ", which is finished"
+            tidy(folder)
         raise UserError(
             f"the run's folder must be new, empty or of an unfinished run: got {folder}{finished}; "
             "choose another --name"
@@ -221,6 +224,14 @@ def held(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (folder / LOCK_FILE).unlink()
         lock.release()
+
+
+def tidy(folder: Path) -> None:
+    """Take away what a process that was killed at its end has left in a finished run's folder, unless it is in use."""
+    if is_finished(folder) and any((folder / name).exists() for name in (LOCK_FILE, REMOVED)):
+        with contextlib.suppress(Timeout, OSError, UserError), lock_of(folder):
+            _remove_litter(folder)
+            (folder / LOCK_FILE).unlink()
 
 
 def _remove_litter(folder: Path) -> None:
