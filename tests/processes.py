@@ -13,12 +13,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of Linux.
+ONE_AT_A_TIME = threading.Lock()
 # Read after the imports. Whoever has another value of any other variable starts anew.
 LATE = {"COLUMNS", "XDG_CACHE_HOME", "PYTEST_CURRENT_TEST"}
 
@@ -67,10 +69,11 @@ class Forked(subprocess.Popen):
         given = {number: number if stream < 0 else stream for number, stream in enumerate(streams)}
         given |= {descriptor: descriptor for descriptor in call["pass_fds"]}
         message = json.dumps([call["args"][1:], os.fspath(call["cwd"]), call["env"], [*given]])
-        channel = server(os.getpid())
-        socket.send_fds(channel, [message.encode()], [*given.values()])
-        self.pid = int(channel.recv(64))
-        assert channel.recv(64) == b"done"
+        with ONE_AT_A_TIME:
+            channel = server(os.getpid())
+            socket.send_fds(channel, [message.encode()], [*given.values()])
+            self.pid = int(channel.recv(64))
+            assert channel.recv(64) == b"done"
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(call[end] for end in ends))

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from tests.faults.matrix import COMMANDS, FAULTS, OUTCOMES, Bench, Result, environment, one_of_each
+from tests.faults.matrix import COMMANDS, FAULTS, OUTCOMES, Bench, Result, one_of_each
 from tests.faults.system_calls import unavailable
 
 
@@ -55,12 +55,11 @@ def main(argv: list[str]) -> int:
 def matrix(names: Sequence[str], place: Path, every: bool, turns: bool, workers: int) -> list[Result]:
     """The results of all commands, moments and faults; wrong ones are printed as they come."""
     results = []
-    variables = environment(place / "cache")
     for command in COMMANDS:
         if command.name not in names:
             continue
         (place / command.name).mkdir()
-        bench = Bench(command, place / command.name, variables)
+        bench = Bench(command, place / command.name)
         moments = bench.moments if every else list(one_of_each(bench.moments))
         pairs = list(itertools.product(moments, FAULTS))
         if turns:

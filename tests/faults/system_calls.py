@@ -132,7 +132,7 @@ def run(
     at: Callable[[Call], int | str],
     root: Path,
     environment: dict[str, str],
-    timeout: float = 120,
+    timeout: float = 600,
     popen: type[subprocess.Popen[str]] = subprocess.Popen,
 ) -> tuple[int, str, str]:
     """Run a module in a process of which every change to a folder's files is asked for.

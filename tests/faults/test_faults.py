@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from tests.faults.__main__ import markdown_table, summary
-from tests.faults.matrix import COMMANDS, FAULTS, REMOVALS, ROOT, Bench, Moment, Result, one_of_each
+from tests.faults.matrix import COMMANDS, FAULTS, REMOVALS, Bench, Moment, Result, one_of_each
 from tests.faults.system_calls import Call, run, unavailable
-from tests.processes import Forked, environment
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 PARTS = 8
@@ -25,7 +25,7 @@ os.rename("folder/file", "file")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(COMMANDS[0], tmp_path_factory.mktemp("bench"), environment(), Forked)
+    return Bench(COMMANDS[0], tmp_path_factory.mktemp("bench"))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
