@@ -56,15 +56,19 @@ def bytes_of(run):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The files of a run that nothing interrupts."""
+    """The files of a run that nothing interrupts, and the seconds that it took from the plan on."""
     folder = tmp_path_factory.mktemp("whole")
-    out, complaint, code = ended(start(folder, *WORDS, "--name", "run"))
+    process = start(folder, *WORDS, "--name", "run")
+    planned = read_until(process, "plan: ")
+    began = time.monotonic()
+    _, complaint, code = ended(process)
     assert (code, complaint) == (0, ""), complaint
-    assert "3 chunks" in out
-    return bytes_of(folder / "runs" / "run")
+    assert "3 chunks" in planned[-1]
+    return bytes_of(folder / "runs" / "run"), time.monotonic() - began
 
 
 def test_a_run_that_is_killed_twenty_times_finds_the_same_to_the_bit(whole, tmp_path):
+    files, seconds = whole
     rng, longest = random.Random(0), 0.5
     kills, finished = 0, 0
     while kills < 20 or not finished:
@@ -73,14 +77,14 @@ def test_a_run_that_is_killed_twenty_times_finds_the_same_to_the_bit(whole, tmp_
         # At first while it compiles, then ever later, so that it is killed in every phase and yet gets to its end.
         if read_until(process, "plan: "):
             time.sleep(rng.uniform(0.0, longest))
-        longest *= 1.15
+        longest = min(1.15 * longest, seconds)
         process.send_signal(signal.SIGKILL)
         _, complaint, code = ended(process)
         assert code in (0, -signal.SIGKILL), complaint
         kills += code != 0
         run = tmp_path / "runs" / name
         if (run / "results.nc").exists() and not (run / "unfinished").exists():
-            assert bytes_of(run) == whole
+            assert bytes_of(run) == files
             finished += 1
         assert kills < 60
     assert kills >= 20 and finished >= 1
@@ -102,7 +106,7 @@ def test_who_is_asked_to_end_saves_says_how_to_go_on_and_does_so_soon(number, ex
     out, complaint, code = ended(start(tmp_path, *again))
     assert (code, complaint) == (0, "")
     assert f"resuming all/{run.name}: " in out and "training: step 0 of" not in out
-    assert bytes_of(run) == whole
+    assert bytes_of(run) == whole[0]
     assert [one.name for one in (tmp_path / "all").iterdir()] == [run.name]
 
 
@@ -230,7 +234,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_line_and_leaves_it_to_be_gone_
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
         out, complaint, code = ended(start(tmp_path, *WORDS, "--runs", str(disk), "--name", "run"))
         assert (code, complaint) == (0, "") and "training: step 0 of" not in out
-        assert bytes_of(disk / "run") == whole
+        assert bytes_of(disk / "run") == whole[0]
     finally:
         process.kill()
         subprocess.run(["umount", "--lazy", disk], check=True)

@@ -130,7 +130,7 @@ def test_at_a_terminal_a_sweep_from_python_shows_itself_unless_told_not_to(argum
 
 CELL = """
 import sae_jax
-results = sae_jax.sweep(sae_jax.DataConfig(dataset="digits"), steps=2000, d_hidden=9, beta=[0.5, 2.0])
+results = sae_jax.sweep(sae_jax.DataConfig(dataset="digits"), steps=10000, d_hidden=9, beta=[0.5, 2.0])
 print("done")
 """
 
@@ -159,5 +159,5 @@ def test_in_a_notebook_one_line_is_written_over_again_and_again(tmp_path):
     assert kinds.count("display_data") == 1 and kinds.count("update_display_data") == len(shown) - 1 > 3
     assert lines[0].startswith("data: ") and lines[1].startswith("plan: 2 lanes") and lines[-1] == "done"
     assert len(lines) == 3 or "SweepWarning" in "".join(lines[2:-1])
-    assert any(re.fullmatch(r"training [0-9]+/2000, loss .*, explained variance .* left", line) for line in shown)
+    assert any(re.fullmatch(r"training [0-9]+/10000, loss .*, explained variance .* left", line) for line in shown)
     assert shown[-1] == ""
