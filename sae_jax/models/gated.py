@@ -8,6 +8,7 @@ Source: Rajamanoharan et al. 2024a, "Improving dictionary learning with gated sp
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -20,6 +21,9 @@ from sae_jax.models.base import Batch, Key, Parameter, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import product
 from sae_jax.settings import TRUE_OR_FALSE, Unread, one_of, static
+
+# With relu's, gates would be 4% below a target of 6 after the 4,000 steps of the default frontier.
+GAIN = 0.006
 
 
 @struct.dataclass
@@ -97,5 +101,6 @@ GATED = relu.RELU._replace(
     init=init,
     encode=encode,
     loss=loss,
+    update=functools.partial(relu.update_memory, gain=GAIN),
     gradient=gradient,
 )

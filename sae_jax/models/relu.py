@@ -70,14 +70,13 @@ def start_memory(s: Any) -> Memory:
     return shared if s.target_l0 is None else dataclasses.replace(shared, steering=steering.start(s.l1, s.d_hidden / 2))
 
 
-def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
-    """Count silence, and steer the weight."""
+def update_memory(state: Memory, seen: Seen, s: Any, gain: float = steering.GAIN) -> Memory:
+    """Count silence, and steer the weight, by a share of its error at a step."""
     shared = dictionary_memory.update_memory(state, seen, s)
     if s.target_l0 is None:
         return shared
-    return dataclasses.replace(
-        shared, steering=steering.update(state.steering, seen.l0, jnp.maximum(s.target_l0, 1e-3))
-    )
+    moved = steering.update(state.steering, seen.l0, jnp.maximum(s.target_l0, 1e-3), gain)
+    return dataclasses.replace(shared, steering=moved)
 
 
 def check(s: Any) -> None:

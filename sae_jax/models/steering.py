@@ -35,10 +35,10 @@ def coefficient(state: Steering) -> Float[Array, ""]:
     return jnp.exp(state.log_coefficient)
 
 
-def update(state: Steering, l0: Scalar | Array, target: Scalar | Array) -> Steering:
+def update(state: Steering, l0: Scalar | Array, target: Scalar | Array, gain: float = GAIN) -> Steering:
     """Take in one batch: more weight where too many units are active, less where too few.
 
-        log c <- log c + .003 e + (e - e'),  e = log(L0 / target), e' the step before's, L0 a running mean of decay .9
+        log c <- log c + gain e + (e - e'),  e = log(L0 / target), e' the step before's, L0 a running mean of decay .9
 
     The second part takes weight away as soon as L0 falls, so that the coefficient does not run away in the time that
     codes take to follow it.
@@ -47,8 +47,9 @@ def update(state: Steering, l0: Scalar | Array, target: Scalar | Array) -> Steer
         state: before the batch.
         l0: mean number of active units of the whole batch.
         target: asked for, > 0.
+        gain: share of the error by which the logarithm moves at a step.
     """
     mean = DECAY * state.l0 + (1 - DECAY) * l0
     # Codes that are all 0 say only that the coefficient is far too large.
     error, before = (jnp.log(jnp.maximum(value, 1e-3) / target) for value in (mean, state.l0))
-    return Steering(state.log_coefficient + GAIN * error + DAMPING * (error - before), mean)
+    return Steering(state.log_coefficient + gain * error + DAMPING * (error - before), mean)
