@@ -115,6 +115,10 @@ def _with_help(
     if s.dead_units == "resampling":
         silent &= resampling.due(step, s.resample_times, s.resample_span)
         centred = step.target - params["decoder_bias"][None]
-        replaced, replacement = resampling.choose(residual, centred, silent, step.across)
+        replaced, replacement = jax.lax.cond(
+            dead.any_lane(silent),
+            lambda: resampling.choose(residual, centred, silent, step.across),
+            lambda: (silent, jnp.zeros((s.d_hidden, centred.shape[1]), centred.dtype)),
+        )
         saw = saw._replace(replaced=replaced, replacement=replacement)
     return values, saw

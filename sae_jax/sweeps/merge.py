@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
 from sae_jax.settings import UserError, settings_of
 from sae_jax.storage.description import lane_dims
-from sae_jax.sweeps.dataset import SUMMARY, grid_coordinates
+from sae_jax.sweeps.dataset import CONSISTENCY, SUMMARY, grid_coordinates
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.reading import OF_LANES, alike, arranged, described, grid_of, present, recorded, summaries
 
@@ -42,7 +43,8 @@ class Part(NamedTuple):
 def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
     """Sweeps that differ in some settings or seeds as one.
 
-    Lanes that several hold alike are taken once; what none holds is NaN.
+    Lanes that several hold alike are taken once; what none holds is NaN, and so is how alike the seeds of a cell are of
+    which no sweep has all.
 
     Args:
         datasets: of sweeps of one model, on the same samples wherever their settings of the data are the same.
@@ -64,10 +66,13 @@ def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
     grid = _union([part.grid for part in parts])
     parts = [part._replace(places=_places(part, grid)) for part in parts]
     own = _own_coordinates([part.dataset for part in parts], (*grid.dims, "seed"))
-    lanes = {lane for part in parts for lane in zip(*(axis.tolist() for axis in part.places), strict=True)}
+    of_parts = [list(zip(*(axis.tolist() for axis in part.places), strict=True)) for part in parts]
+    lanes = set(itertools.chain(*of_parts))
     full = len(lanes) == math.prod(map(len, grid.labels.values())) * len(grid.seeds)
     names = dict.fromkeys(str(name) for part in parts for name in part.dataset.data_vars)
     variables = {name: _joined(name, parts, grid, own, full) for name in names}
+    if CONSISTENCY in variables:
+        variables[CONSISTENCY] = _of_whole_cells(variables[CONSISTENCY], of_parts)
     summary = _joined(SUMMARY, parts, grid, own, full)
     texts = sorted(set(summary.values.ravel().tolist()) - {""})
     coordinates = {
@@ -203,6 +208,17 @@ def _joined(name: str, parts: Sequence[Part], grid: Grid, own: Mapping[str, xr.V
         values[where] = rows if dims else rows[0]
         taken[where] = True
     return xr.Variable((*dims, *beside), values.astype(str) if dtype.kind in "OU" else values, first.attrs)
+
+
+def _of_whole_cells(variable: xr.Variable, of_parts: Sequence[Sequence[tuple[int, ...]]]) -> xr.Variable:
+    """A comparison of all seeds of a cell, where the lanes of one part are all of them; NaN elsewhere."""
+    seeds = collections.Counter(lane[:-1] for lane in set(itertools.chain(*of_parts)))
+    counts = [collections.Counter(lane[:-1] for lane in lanes) for lanes in of_parts]
+    values = variable.values.copy()
+    for cell, count in seeds.items():
+        if max(of_part[cell] for of_part in counts) < count:
+            values[cell] = np.nan
+    return xr.Variable(variable.dims, values, variable.attrs)
 
 
 def _lane_rows(part: Part, name: str, beside: Sequence[str], own: Mapping[str, xr.Variable]) -> np.ndarray:

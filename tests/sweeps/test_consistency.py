@@ -156,3 +156,16 @@ def test_an_extension_compares_its_cells_and_keeps_what_was_compared(tmp_path, m
     with pytest.raises(SystemExit) as stopped:
         sweep.main(["--extend", "a", "--seeds", "3", "--figures", "False", "--name", "c"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("l1", [0.1, [0.1, 0.2]])
+def test_a_merge_has_none_of_cells_whose_seeds_were_compared_apart(l1):
+    settings = {"model": "relu", "steps": 20, "batch_size": 16, "d_hidden": 6, "snapshots": 2}
+    data = DataConfig(dataset="superposition", samples=500)
+    first, second = (sae_jax.sweep(data, seeds=seeds, l1=l1, **settings) for seeds in ([0, 1], [2, 3]))
+    whole = sae_jax.sweep(data, seeds=[0, 1], l1=[0.1, 0.2, 0.4], **settings)
+    merged = sae_jax.merge(first, second)
+    assert merged["seed_consistency"].isnull().all() and merged["eval_l0"].notnull().all()
+    assert sae_jax.merge(first, whole)["seed_consistency"].notnull().all()
+    apart = sae_jax.merge(second, whole)["seed_consistency"]
+    assert apart.sel(l1=l1).isnull().all() and apart.sel(l1=0.4, seed=[0, 1]).notnull().all()
