@@ -21,7 +21,6 @@ from sae_jax.storage.run_folder import (
     find_unfinished,
     is_finished,
     is_unfinished,
-    lock_of,
     new_folder,
     unfinished_record,
 )
@@ -92,22 +91,6 @@ def test_a_finished_run_is_neither_begun_again_nor_gone_on_with(tmp_path):
         unfinished_record(tmp_path)
     with pytest.raises(UserError, match=r"cannot resume: the run must be unfinished: got .* which does not exist"):
         unfinished_record(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("begin", [check_claimable, unfinished_record])
-def test_a_finished_run_that_is_begun_again_is_rid_of_what_a_killed_process_left(begin, tmp_path):
-    with claim(tmp_path, content()):
-        (tmp_path / "results.nc").touch()
-    (tmp_path / ".removed" / "checkpoints").mkdir(parents=True)
-    (tmp_path / ".lock").touch()
-    (tmp_path / ".results.nc.partial").touch()
-    with lock_of(tmp_path), pytest.raises(UserError):
-        begin(tmp_path)
-    (tmp_path / ".lock").touch()
-    assert (tmp_path / ".removed").exists()
-    with pytest.raises(UserError, match="finished"):
-        begin(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "results.nc"]
 
 
 def test_of_two_that_claim_one_folder_the_second_is_refused_at_once(tmp_path):
