@@ -150,7 +150,8 @@ def _resumed_folder(run: RunConfig) -> Path:
     """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
     path, named = Path(run.resume), Path(run.runs) / run.resume
     # What else has that name here is not meant where a run has it.
-    folder = named if runs.is_unfinished(named) and not runs.is_unfinished(path) else path
+    held = (one for holds in (runs.is_unfinished, runs.is_finished) for one in (path, named) if holds(one))
+    folder = next(held, path)
     return folder.resolve() if os.path.islink(folder) else folder  # A link at the name of a new run is refused.
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.__main__ import markdown_table, summary
+from tests.faults.__main__ import markdown_table, summary, united
 from tests.faults.matrix import COMMANDS, FAULTS, REMOVALS, Bench, Moment, Result, one_of_each
 from tests.faults.system_calls import Call, run, unavailable
 from tests.processes import ROOT
@@ -80,6 +80,14 @@ def test_counts_are_those_of_the_results():
     assert [one["why"] for one in content["wrong"]] == ["files differ"]
     row = "| `sweep` | 2 | 2 one line | 2 one line | 2 one line | 1 killed, 1 wrong |"
     assert markdown_table(content).splitlines()[-1] == row
+
+
+def test_counts_of_a_command_are_put_beside_those_of_others_in_place_of_its_own():
+    moment = Moment("write", "a", 1)
+    both = summary([Result("merge", moment, "kill", "wrong", "files differ"), Result("sweep", moment, "kill", "killed")])
+    now = united(both, summary([Result("merge", moment, "kill", "killed")]))
+    assert list(now["commands"]) == ["sweep", "merge"] and now["wrong"] == []
+    assert now["commands"]["sweep"] == both["commands"]["sweep"] and now["commands"]["merge"]["kill"]["killed"] == 1
 
 
 def test_help_names_every_command():
