@@ -84,7 +84,8 @@ def test_counts_are_those_of_the_results():
 
 def test_counts_of_a_command_are_put_beside_those_of_others_in_place_of_its_own():
     moment = Moment("write", "a", 1)
-    both = summary([Result("merge", moment, "kill", "wrong", "files differ"), Result("sweep", moment, "kill", "killed")])
+    wrong = Result("merge", moment, "kill", "wrong", "files differ")
+    both = summary([wrong, Result("sweep", moment, "kill", "killed")])
     now = united(both, summary([Result("merge", moment, "kill", "killed")]))
     assert list(now["commands"]) == ["sweep", "merge"] and now["wrong"] == []
     assert now["commands"]["sweep"] == both["commands"]["sweep"] and now["commands"]["merge"]["kill"]["killed"] == 1
