@@ -11,7 +11,7 @@ import pytest
 
 from experiments.benchmark.__main__ import saved
 from experiments.benchmark.tables import markdown_tables as benchmark_tables
-from experiments.reproduce.report import markdown_table
+from experiments.reproduce.report import saved_tables
 from sae_jax.data import SOURCES
 from tests.conftest import CACHE
 from tests.faults.__main__ import markdown_table as faults_table
@@ -85,8 +85,8 @@ def test_every_file_that_is_named_is_there(name):
         assert (ROOT / path).is_file(), path
 
 
-def test_the_table_of_reproductions_is_the_commands_own():
-    assert markdown_table(ROOT / "reproductions") in DOCUMENTS["reproductions.md"]
+def test_the_tables_of_reproductions_are_the_commands_own():
+    assert saved_tables(ROOT / "reproductions") in DOCUMENTS["reproductions.md"]
 
 
 def test_the_table_of_faults_is_the_commands_own():

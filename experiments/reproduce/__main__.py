@@ -4,7 +4,7 @@
     python -m experiments.reproduce kl-curve
     python -m experiments.reproduce --all
 
-Prints published | measured | difference, writes reproductions/NAME.json and NAME.png, and ends with exit code 1 where a
+Prints published | measured | tolerance, writes reproductions/NAME.json and NAME.png, and ends with exit code 1 where a
 measured number lies outside its stated tolerance.
 """
 
@@ -20,7 +20,8 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
-from experiments.reproduce.report import COLUMNS, Options, Report, markdown_table
+from experiments.reproduce.checks import COLUMNS, KINDS
+from experiments.reproduce.report import Options, Report, saved_tables
 from sae_jax.commands.environment import check_writable, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
@@ -42,7 +43,7 @@ class Arguments:
 
     list: bool = setting(False, TRUE_OR_FALSE, "name all reproductions and end")
     all: bool = setting(False, TRUE_OR_FALSE, "run them all, one after another")
-    table: bool = setting(False, TRUE_OR_FALSE, "print the README's table of what has been saved, and end")
+    table: bool = setting(False, TRUE_OR_FALSE, "print the tables of what has been saved, and end")
     quick: bool = setting(False, TRUE_OR_FALSE, "a small size with loose tolerances, for tests")
     images: str = setting("", TEXT, f"{WITH_IMAGES}: other images, a .npy of [n, height, width]")
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets that holds mnist")
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
                 print(f"{known:{width}} {(module.__doc__ or '').partition(chr(10))[0]} ({module.SOURCE})")
             return
         if arguments.table:
-            print(markdown_table(out))
+            print(saved_tables(out))
             return
         check_writable(out, "--out")
         options = Options(arguments.quick, arguments.images, arguments.data_dir)
@@ -116,8 +117,12 @@ def _reproduce(name: str, options: Options, out: Path) -> Report:
     table = Table(title=f"{name}: {module.SOURCE}", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "what" else "right")
-    for check in report.checks:
-        table.add_row(*check.row, style="" if check.passed else "red")
+    for kind, title in KINDS.items():
+        of_kind = [check for check in report.checks if check.kind == kind]
+        if of_kind:
+            table.add_row(title, style="italic")
+        for check in of_kind:
+            table.add_row(*check.row, style="" if check.passed else "red")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"{time.monotonic() - began:.0f} s; files: {', '.join(map(str, paths))}")
     return report

@@ -30,12 +30,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.reproduce.report import Check, Options, Report
+from experiments.reproduce.checks import SECONDARY, Source, order
+from experiments.reproduce.report import Options, Report
 from sae_jax import DataConfig, load, sweep
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.gabor import gabor_fit
 
 SOURCE = "Vincent et al. 2008, 2010"
+PATCHES = Source("Vincent et al. 2010, figures 5 and 6", SECONDARY)
+DIGITS = Source("Vincent et al. 2008, figure 3, and 2010, figure 8", SECONDARY)
 SIDE, DIGIT_SIDE = 12, 28
 NOISE = 0.5 / 0.1**0.5
 WEIGHT_DECAY = [0.0, 0.1, 1.0]
@@ -51,13 +54,22 @@ def run(options: Options) -> Report:
     widths = {title: float(np.median(extent(rows, SIDE))) for title, rows in patches.items()}
     growth = float(np.min(extents[1:] / extents[:-1]))
     checks = [
-        Check("patches: median extent, weight decay 1 over plain", "above 1", widths["decay 1"] / widths["plain"], 1.2),
+        order(
+            "patches: median extent, weight decay 1 over plain",
+            "blobs",
+            PATCHES,
+            widths["decay 1"] / widths["plain"],
+            low=1.2,
+            why="larger by more than a pixel's width",
+        ),
         # After 100 steps all filters on digits are blurred digits.
-        Check(
+        order(
             "digits: median extent over that at the masking level before, the least",
-            "above 1",
+            "they grow with it",
+            DIGITS,
             growth,
             low=0.8 if options.quick else 1,
+            why="the order, at every level",
         ),
     ]
     titles = list(patches)
@@ -67,11 +79,31 @@ def run(options: Options) -> Report:
         shares = [float(np.mean(gabor_fit(rows[:FITTED], (SIDE, SIDE)) > 0.8)) for rows in patches.values()]
         ratio = float(extents[-1] / extents[0])
         checks = [
-            Check("patches: share of filters with Gabor R^2 > .8, denoising", "most", shares[-1], low=0.5),
-            Check("the same, weight decay .1 or 1, the larger", "few", max(shares[1:-1]), 0, 0.1),
-            Check("the same, plain", "0", shares[0], 0, 0.1),
+            order(
+                "patches: share of filters with Gabor R^2 > .8, denoising",
+                "Gabor functions",
+                PATCHES,
+                shares[-1],
+                low=0.5,
+                why="most of them",
+            ),
+            order(
+                "the same without noise: plain, weight decay .1, weight decay 1, the largest",
+                "noise or blobs",
+                PATCHES,
+                max(shares[:-1]),
+                high=0.1,
+                why="6 of 60 filters may look like one",
+            ),
             *checks,
-            Check("digits: median extent at masking .5 over that at 0", "above 1", ratio, low=1.2),
+            order(
+                "digits: median extent at masking .5 over that at 0",
+                "strokes instead of points",
+                DIGITS,
+                ratio,
+                low=1.2,
+                why="by a fifth at least",
+            ),
         ]
         titles = [f"{title}: {share:.0%} Gabor" for title, share in zip(titles, shares, strict=True)]
 

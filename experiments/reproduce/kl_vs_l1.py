@@ -25,10 +25,12 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.reproduce.report import Check, Options, Report
+from experiments.reproduce.checks import RECALLED, Check, Source, order, own
+from experiments.reproduce.report import Options, Report
 from sae_jax import DataConfig, load, sweep
 
 SOURCE = "tutorials, on the penalty of Ng, CS294A notes, section 3"
+TUTORIALS = Source("tutorials: the KL penalty is more controllable than L1", RECALLED)
 STRONG, GENTLE = 3.0, 0.1
 WIDE, NARROW = 49, 25
 EXPLAINED = 0.2
@@ -91,8 +93,22 @@ def run(options: Options) -> Report:
         targeted, plain = by_width[NARROW]
         least = float(np.min(plain.over_units) / np.max(targeted[STRONG].over_units))
         checks = [
-            Check("beta 3: |rho_hat - rho| / rho, worst rho", "0", targeted[STRONG].miss, 0, 0.2),
-            Check("beta 3: spread over units, L1's least over KL's greatest", "KL's is less", least, low=1),
+            order(
+                "beta 3: |rho_hat - rho| / rho, worst rho",
+                "rho names the mean activation",
+                TUTORIALS,
+                targeted[STRONG].miss,
+                high=0.2,
+                why="after 300 steps",
+            ),
+            order(
+                "beta 3: spread over units, L1's least over KL's greatest",
+                "KL's is less",
+                TUTORIALS,
+                least,
+                low=1,
+                why="the order",
+            ),
         ]
     else:
         targeted, plain = by_width[WIDE]
@@ -105,11 +121,13 @@ def run(options: Options) -> Report:
         slopes = -np.diff(np.log(plain.activation)) / np.diff(np.log(plain.knob))
         used = slopes[plain.explained[1:] >= EXPLAINED]
         checks.append(
-            Check(
+            order(
                 "L1: fall of log activation with log coefficient, steepest over flattest",
-                "no target",
+                "the coefficient names nothing",
+                TUTORIALS,
                 float(np.max(used) / np.min(used)),
                 low=2,
+                why="where activation were a power of the coefficient this would be 1",
             )
         )
     return Report(checks, _draw(by_width))
@@ -140,11 +158,44 @@ def _compare(name: str, kl: Frontier, l1: Frontier, moved: float) -> list[Check]
     units, seeds = (l1.at(field, errors) / kl.at(field, errors) for field in ("over_units", "over_seeds"))
     price = float(np.median(kl.at("activation", errors) / l1.at("activation", errors)))
     return [
-        Check(f"{name}: spread over units, L1 / KL, least at equal error", "KL's is less", float(units.min()), low=1),
-        Check(f"{name}: spread over seeds, L1 / KL, median", "KL's is less", float(np.median(seeds)), low=1),
-        Check(f"{name}: |rho_hat - rho| / rho, worst rho", "0", kl.miss, 0, 0.1),
-        Check(f"{name}: shift from {WIDE} to {NARROW} units at the same knob, L1 / KL", "KL's is less", moved, low=1),
-        Check(f"{name}: mean activation, KL / L1, median at equal error", "not said", price),
+        order(
+            f"{name}: spread over units, L1 / KL, least at equal error",
+            "KL's is less",
+            TUTORIALS,
+            float(units.min()),
+            low=1,
+            why="the order, at every error",
+        ),
+        order(
+            f"{name}: spread over seeds, L1 / KL, median",
+            "KL's is less",
+            TUTORIALS,
+            float(np.median(seeds)),
+            low=1,
+            why="the order",
+        ),
+        order(
+            f"{name}: |rho_hat - rho| / rho, worst rho",
+            "rho names the mean activation",
+            TUTORIALS,
+            kl.miss,
+            high=0.1,
+            why="a tenth of rho is less than the smallest step between the values that people try",
+        ),
+        order(
+            f"{name}: shift from {WIDE} to {NARROW} units at the same knob, L1 / KL",
+            "KL's is less",
+            TUTORIALS,
+            moved,
+            low=1,
+            why="the order",
+        ),
+        own(
+            f"{name}: mean activation, KL / L1, median at equal error",
+            "not said",
+            price,
+            why="the price of control, of which tutorials say nothing",
+        ),
     ]
 
 

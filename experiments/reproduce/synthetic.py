@@ -29,6 +29,11 @@ def mean_of(run: xr.Dataset, measure: str, **where: Any) -> float:
     return float(run[measure].sel(where).mean())
 
 
+def seeds_of(run: xr.Dataset, measure: str, **where: Any) -> np.ndarray:
+    """A measure of one cell, a value for every seed."""
+    return np.asarray(run[measure].sel(where).transpose("seed").values, float)
+
+
 def against_l0(run: xr.Dataset, measures: Sequence[str]) -> Figure:
     """A panel for every measure against L0: a line for every model, bars of sample standard deviations."""
     figure, panels = plt.subplots(1, len(measures), figsize=(4.2 * len(measures), 3.6), layout="constrained")

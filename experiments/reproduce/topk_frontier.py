@@ -11,12 +11,19 @@ About two minutes on 2 cores: four architectures at an L0 of 2, 3 and 4, five se
 
 from __future__ import annotations
 
-from experiments.reproduce.report import Check, Options, Report
-from experiments.reproduce.synthetic import against_l0, mean_of, trained
+import numpy as np
+
+from experiments.reproduce.checks import RECALLED, Source, order, own
+from experiments.reproduce.report import Options, Report
+from experiments.reproduce.synthetic import against_l0, mean_of, seeds_of, trained
 
 SOURCE = "Gao et al. 2024; Bussmann et al. 2024; Rajamanoharan et al. 2024b"
 L0 = (2.0, 3.0, 4.0)
-PAIRS = (("topk", "relu"), ("batch_topk", "topk"), ("jumprelu", "topk"))
+PAIRS = {
+    ("topk", "relu"): Source("Gao et al. 2024, figure 5", RECALLED),
+    ("batch_topk", "topk"): Source("Bussmann et al. 2024, figure 1", RECALLED),
+    ("jumprelu", "topk"): Source("Rajamanoharan et al. 2024b, figure 2", RECALLED),
+}
 
 
 def run(options: Options) -> Report:
@@ -24,13 +31,30 @@ def run(options: Options) -> Report:
     targets = L0[1:2] if options.quick else L0
     dataset = trained(options, ("relu", "topk", "batch_topk", "jumprelu"), target_l0=targets)
     checks = []
-    for better, worse in PAIRS:
+    for (better, worse), source in PAIRS.items():
         gains = [
-            mean_of(dataset, "eval_explained_variance", model=better, target_l0=l0)
-            - mean_of(dataset, "eval_explained_variance", model=worse, target_l0=l0)
+            seeds_of(dataset, "eval_explained_variance", model=better, target_l0=l0)
+            - seeds_of(dataset, "eval_explained_variance", model=worse, target_l0=l0)
             for l0 in targets
         ]
-        checks.append(Check(f"explained variance, {better} over {worse}, the least of all L0", "> 0", min(gains), 0.01))
+        checks.append(
+            order(
+                f"explained variance, {better} less {worse}, the L0 where it is least",
+                "more",
+                source,
+                min(gains, key=np.mean),
+                low=0.01,
+                why="a hundredth, so that it would be seen in the published figures",
+            )
+        )
     worst = max(abs(mean_of(dataset, "eval_l0", model=name, target_l0=3.0) / 3 - 1) for name in dataset["model"].values)
-    checks.append(Check("L0 over its target of 3, the worst deviation", "0", worst, 0, 0.12 if options.quick else 0.05))
+    checks.append(
+        own(
+            "L0 over its target of 3 less 1, the worst deviation",
+            "0",
+            worst,
+            high=0.12 if options.quick else 0.05,
+            why="what is compared must have about as many codes on a sample",
+        )
+    )
     return Report(checks, against_l0(dataset, ("eval_explained_variance", "truth_mcc", "truth_f1")))

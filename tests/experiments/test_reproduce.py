@@ -3,13 +3,17 @@
 import json
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import auxk, contractive, matryoshka_absorption
-from experiments.reproduce.report import Check, Options, Report, markdown_table
+from experiments.reproduce.checks import KINDS, PRIMARY, RECALLED, Check, Source, number, order, own
+from experiments.reproduce.report import Options, Report, saved_tables
 from tests.tfds_files import write_digits_as_mnist
+
+PAPER = Source("nobody 1900, table 1", PRIMARY)
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +63,72 @@ def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatc
 
         @staticmethod
         def run(options):
-            return Report([Check("|a number|", "1", 2.0, 0.9, 1.1)], Figure())
+            return Report([number("|a number|", "1", PAPER, [1.5, 2.5], 0.9, 1.1, why="w")], Figure())
 
     monkeypatch.setattr(reproduce, "_module", lambda name: Off)
     with pytest.raises(SystemExit) as stopped:
         reproduce.main(["kl-curve", "--out", str(tmp_path)])
     assert stopped.value.code == 1
     assert json.loads((tmp_path / "kl-curve.json").read_text())["passed"] is False
-    assert markdown_table(tmp_path).splitlines()[2] == (
-        r"| `kl-curve`: nobody 1900 | \|a number\| | 1 | 2 | +1 | 0.9 to 1.1 | no |"
+    assert saved_tables(tmp_path).splitlines()[4] == (
+        r"| `kl-curve` | \|a number\| | 1 (nobody 1900, table 1; primary) | 2 +- 0.71 (2 seeds) | 0.9 to 1.1: w | no |"
     )
 
 
 @pytest.mark.parametrize(
     ("check", "row"),
     [
-        (Check("x", "0.5", 0.501, 0.4, 0.6), ("x", "0.5", "0.501", "+0.001", "0.4 to 0.6", "yes")),
-        (Check("x", "large", 3.0, low=4.0), ("x", "large", "3", "", ">= 4", "no")),
-        (Check("x", "small", 3.0, high=4.0), ("x", "small", "3", "", "<= 4", "yes")),
-        (Check("x", "3.5", 3.0), ("x", "3.5", "3", "-0.5", "none", "")),
-        (Check("x", "1", float("nan"), 0, 2), ("x", "1", "nan", "+nan", "0 to 2", "no")),
+        (number("x", "0.50", PAPER, 0.501, 0.4, 0.6, why="w"), ("x", "0.50", "0.501", "0.4 to 0.6", "yes")),
+        (order("x", "large", PAPER, 3.0, low=4.0, why="w"), ("x", "large", "3", ">= 4", "no")),
+        (own("x", "small", 3.0, high=4.0, why="w"), ("x", "small", "3", "<= 4", "yes")),
+        (own("x", "3.5", np.array([3.0]), why="w"), ("x", "3.5", "3", "none", "not asked")),
+        (own("x", "1", [1.0, np.nan], 0, 2, why="w"), ("x", "1", "nan +- nan (2 seeds)", "0 to 2", "no")),
+        (own("x", "1", [0.0, 1.0, 5.0], 0, 1.5, why="w"), ("x", "1", "2 +- 2.6 (3 seeds)", "0 to 1.5", "no")),
     ],
 )
 def test_checks_say_what_they_found(check, row):
     assert check.row == row
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: number("x", "near 1", PAPER, 1.0, why="w"),
+        lambda: number("x", "1", PAPER, 1.0, why=" "),
+        lambda: order("x", "", PAPER, 1.0, why="w"),
+        lambda: order("x", "more", Source("nobody 1900", "sure"), 1.0, why="w"),
+        lambda: order("x", "more", Source("", RECALLED), 1.0, why="w"),
+        lambda: own("", "1", 1.0, why="w"),
+        lambda: own("x", "1", [], why="w"),
+        lambda: Check("own", "x", "1", PAPER, (1.0,), 0, 1, "w"),
+        lambda: Check("order", "x", "1", None, (1.0,), 0, 1, "w"),
+        lambda: Check("guess", "x", "1", None, (1.0,), 0, 1, "w"),
+    ],
+)
+def test_a_check_that_does_not_say_what_it_rests_on_is_refused(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_saved_checks_come_back_as_a_table_for_every_kind(tmp_path):
+    checks = [
+        own("a law", "0", 0.5, high=1, why="the grid"),
+        order("an order", "less", Source("nobody 1900", RECALLED), 0.5, high=1, why="the order"),
+    ]
+    Report(checks, Figure()).save("one", "nobody 1900", Options(), tmp_path)
+    tables = saved_tables(tmp_path)
+    assert [line[4:].lower() for line in tables.splitlines() if line.startswith("### ")] == list(KINDS.values())
+    numbers, orders, laws = tables.split("### ")[1:]
+    assert numbers.count("\n|") == 2 and orders.count("\n|") == laws.count("\n|") == 3
+    assert "| less (nobody 1900; recalled) | 0.5 | <= 1: the order | yes |" in orders
+    assert "| `one` | a law | 0 | 0.5 | <= 1: the grid | yes |" in laws
+    [law, claim] = json.loads((tmp_path / "one.json").read_text())["checks"]
+    assert (law["kind"], law["source"], law["seeds"]) == ("own", "", [0.5])
+    assert (claim["kind"], claim["source"], claim["grade"]) == ("order", "nobody 1900", "recalled")
+
+
 def test_reports_are_saved_with_their_options(tmp_path):
-    report = Report([Check("x", "1", 1.0, 0, 2)], Figure())
+    report = Report([own("x", "1", 1.0, 0, 2, why="w")], Figure())
     report.save("name", "source", Options(images="a.npy"), tmp_path / "new")
     content = json.loads((tmp_path / "new" / "name.json").read_text())
     assert content["options"] == {"quick": False, "images": "a.npy"} and content["passed"] is True
