@@ -4,6 +4,9 @@
     python -m experiments.reproduce kl-curve
     python -m experiments.reproduce --all
 
+--all runs nothing again whose report is there and of the same sources, options and versions (`identity`), so that the
+same command goes on after it was interrupted; a reproduction that is named is always run.
+
 Prints published | measured | tolerance, writes reproductions/NAME.json and NAME.png, and ends with exit code 1 where a
 measured number lies outside its stated tolerance.
 """
@@ -21,10 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.reproduce.checks import COLUMNS, KINDS
+from experiments.reproduce.identity import identity_of, provenance, saved_as
 from experiments.reproduce.report import Options, Report, saved_tables
 from sae_jax.commands.environment import check_writable, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
+from sae_jax.commands.signals import interrupts_of
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
 
 NAMES = (
@@ -42,7 +47,9 @@ class Arguments:
     """The flags of the command line."""
 
     list: bool = setting(False, TRUE_OR_FALSE, "name all reproductions and end")
-    all: bool = setting(False, TRUE_OR_FALSE, "run them all, one after another")
+    all: bool = setting(
+        False, TRUE_OR_FALSE, "run all but those whose report is of the same sources, options and versions"
+    )
     table: bool = setting(False, TRUE_OR_FALSE, "print the tables of what has been saved, and end")
     quick: bool = setting(False, TRUE_OR_FALSE, "a small size with loose tolerances, for tests")
     images: str = setting("", TEXT, f"{WITH_IMAGES}: other images, a .npy of [n, height, width]")
@@ -68,15 +75,23 @@ def main(argv: list[str]) -> None:
             return
         check_writable(out, "--out")
         options = Options(arguments.quick, arguments.images, arguments.data_dir)
-        reports, refused = [], []
-        for chosen in [name] if name else NAMES:
-            try:
-                reports.append(_reproduce(chosen, options, out))
-            except UserError as error:  # One that lacks its data does not keep the others back.
-                refused.append(f"{chosen}: {error}")
+        passed, refused = [], []
+        with interrupts_of("interrupted; nothing was finished") as interrupts:
+            # What is saved is whole at any moment, so there is nothing to wait for.
+            interrupts.patience = 0.0
+            for chosen in [name] if name else NAMES:
+                try:
+                    passed.append(_reproduce(chosen, options, out, again=not arguments.all))
+                except UserError as error:  # One that lacks its data does not keep the others back.
+                    refused.append(f"{chosen}: {error}")
+                if passed and arguments.all:
+                    interrupts.last_words = (
+                        f"interrupted; {len(passed)} of {len(NAMES)} are finished and saved in {out}: "
+                        "the same command goes on from there"
+                    )
         if refused:
             raise UserError("; ".join(refused))
-        if not all(report.passed for report in reports):
+        if not all(passed):
             sys.exit(OUTSIDE)
 
 
@@ -106,14 +121,26 @@ def _parse(argv: list[str]) -> tuple[str, Arguments]:
     return name, arguments
 
 
+def _path(name: str) -> str:
+    return f"experiments.reproduce.{name.replace('-', '_')}"
+
+
 def _module(name: str) -> ModuleType:
-    return import_module(f"experiments.reproduce.{name.replace('-', '_')}")
+    return import_module(_path(name))
 
 
-def _reproduce(name: str, options: Options, out: Path) -> Report:
+def _reproduce(name: str, options: Options, out: Path, again: bool) -> bool:
+    """Run one, unless its saved report is of the same and need not be made again; whether it met its tolerances."""
     began, module = time.monotonic(), _module(name)
+    if name != WITH_IMAGES:
+        options = dataclasses.replace(options, images="")
+    identity = identity_of(_path(name), getattr(module, "PACKAGES", ()))
+    if not again and (saved := saved_as(out, name, options.content, identity)):
+        print(f"{name}: not run again: {out / name}.json is of these sources, options and versions")
+        return bool(saved["passed"])
     report: Report = module.run(options)
-    paths = report.save(name, module.SOURCE, options, out)
+    seconds = time.monotonic() - began
+    paths = report.save(name, module.SOURCE, options, provenance(identity, seconds), out)
     table = Table(title=f"{name}: {module.SOURCE}", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "what" else "right")
@@ -124,8 +151,8 @@ def _reproduce(name: str, options: Options, out: Path) -> Report:
         for check in of_kind:
             table.add_row(*check.row, style="" if check.passed else "red")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    print(f"{time.monotonic() - began:.0f} s; files: {', '.join(map(str, paths))}")
-    return report
+    print(f"{seconds:.0f} s; files: {', '.join(map(str, paths))}")
+    return report.passed
 
 
 if __name__ == "__main__":

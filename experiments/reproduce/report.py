@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -32,6 +34,14 @@ class Options:
     data_dir: str = ""
 
     @property
+    def content(self) -> dict[str, Any]:
+        """Those that change what is measured, as values of JSON; of images the path, and a digest of the file."""
+        digest = ""
+        with contextlib.suppress(OSError):
+            digest = hashlib.sha256(Path(self.images).read_bytes()).hexdigest()[:12] if self.images else ""
+        return {"quick": self.quick, "images": self.images, "images_sha256": digest}
+
+    @property
     def mnist(self) -> DataConfig:
         """Where MNIST is read from."""
         return DataConfig(dataset="tfds:mnist", data_dir=self.data_dir)
@@ -48,8 +58,14 @@ class Report:
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
 
-    def save(self, name: str, source: str, options: Options, folder: Path) -> list[Path]:
-        """Write NAME.json and NAME.png; returns their paths.
+    def save(self, name: str, source: str, options: Options, made: dict[str, Any], folder: Path) -> list[Path]:
+        """Write NAME.png, then NAME.json: the figure of a report that is there is there, too. Returns their paths.
+
+        Args:
+            name, source: of the reproduction.
+            options: what it was told.
+            made: of what, where and how long, from `identity.provenance`.
+            folder: where to.
 
         Raises:
             UserError: they cannot be written.
@@ -57,17 +73,17 @@ class Report:
         content: dict[str, Any] = {
             "name": name,
             "source": source,
-            "options": {"quick": options.quick, "images": options.images},
+            "options": options.content,
+            "made": made,
             "passed": self.passed,
             "checks": [check.content for check in self.checks],
         }
-        paths = [folder / f"{name}.json", folder / f"{name}.png"]
+        paths = [folder / f"{name}.png", folder / f"{name}.json"]
         drawn = io.BytesIO()
         self.figure.savefig(drawn, dpi=120, bbox_inches="tight")
         plt.close(self.figure)
-        for path, written in zip(
-            paths, ((json.dumps(content, indent=2) + "\n").encode(), drawn.getvalue()), strict=True
-        ):
+        text = (json.dumps(content, indent=2) + "\n").encode()
+        for path, written in zip(paths, (drawn.getvalue(), text), strict=True):
             write_whole(path, written, "--out")
         return paths
 

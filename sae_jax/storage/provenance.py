@@ -44,7 +44,7 @@ def session_of(command: str, devices: str, machine: str, processes: int, version
         "host": platform.node(),
         "system": platform.platform(),
         "machine": machine,
-        "processor": _processor(),
+        "processor": processor(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "devices": devices,
         "processes": processes,
@@ -76,7 +76,7 @@ def _git(folder: Path, *words: str) -> str | None:
     return None
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

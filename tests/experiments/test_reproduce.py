@@ -115,7 +115,7 @@ def test_saved_checks_come_back_as_a_table_for_every_kind(tmp_path):
         own("a law", "0", 0.5, high=1, why="the grid"),
         order("an order", "less", Source("nobody 1900", RECALLED), 0.5, high=1, why="the order"),
     ]
-    Report(checks, Figure()).save("one", "nobody 1900", Options(), tmp_path)
+    Report(checks, Figure()).save("one", "nobody 1900", Options(), {}, tmp_path)
     tables = saved_tables(tmp_path)
     assert [line[4:].lower() for line in tables.splitlines() if line.startswith("### ")] == list(KINDS.values())
     numbers, orders, laws = tables.split("### ")[1:]
@@ -129,9 +129,10 @@ def test_saved_checks_come_back_as_a_table_for_every_kind(tmp_path):
 
 def test_reports_are_saved_with_their_options(tmp_path):
     report = Report([own("x", "1", 1.0, 0, 2, why="w")], Figure())
-    report.save("name", "source", Options(images="a.npy"), tmp_path / "new")
+    report.save("name", "source", Options(images="a.npy"), {"seconds": 1.0}, tmp_path / "new")
     content = json.loads((tmp_path / "new" / "name.json").read_text())
-    assert content["options"] == {"quick": False, "images": "a.npy"} and content["passed"] is True
+    assert content["options"] == {"quick": False, "images": "a.npy", "images_sha256": ""}
+    assert content["made"] == {"seconds": 1.0} and content["passed"] is True
 
 
 def test_one_without_its_data_does_not_keep_the_others_back(tmp_path, monkeypatch, capsys):
