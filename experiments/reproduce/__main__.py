@@ -34,7 +34,7 @@ from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
 
 NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
-    *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay"),
+    *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay", "ema-rule"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
     *("auxk", "matryoshka-absorption", "elhage-superposition"),
 )
