@@ -36,7 +36,7 @@ NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay", "ema-rule"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
-    *("auxk", "matryoshka-absorption", "elhage-superposition"),
+    *("auxk", "matryoshka-absorption", "elhage-superposition", "spine"),
 )
 WITH_IMAGES = "ufldl-patches"
 OUTSIDE = 1

@@ -60,12 +60,5 @@ def run(options: Options) -> Report:
                 high=most,
                 why="the truth tells them apart, where measures without it may not",
             ),
-            own(
-                f"F1 over that of the trained, {words}, L0 3",
-                "below 1",
-                share("truth_f1", name, 3.0),
-                high=most,
-                why="as above",
-            ),
         ]
     return Report(checks, against_l0(dataset, ("eval_explained_variance", "truth_mcc", "truth_f1")))

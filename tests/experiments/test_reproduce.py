@@ -1,6 +1,7 @@
 """Reproductions at their quick size, and how they report."""
 
 import json
+from importlib import metadata
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,11 @@ from tests.tfds_files import write_digits_as_mnist
 PAPER = Source("nobody 1900, table 1", PRIMARY)
 
 
+def installed(package):
+    """Whether a package is there, which is not imported for it."""
+    return next((True for found in metadata.distributions(name=package)), False)
+
+
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory):
     """Where tensorflow-datasets finds scikit-learn's digits in the place of MNIST's."""
@@ -27,6 +33,9 @@ def digits_folder(tmp_path_factory):
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", reproduce.NAMES)
 def test_every_reproduction_runs_and_meets_its_quick_tolerance(name, tmp_path, capsys, digits_folder, monkeypatch):
+    for package in getattr(reproduce._module(name), "PACKAGES", ()):
+        if not installed(package):
+            pytest.skip(f"{name} reads {package}, an optional extra that is not installed")
     monkeypatch.setattr(contractive, "SAMPLES_OF_SPECTRUM", 2)  # Each takes as long as a hundred steps.
     reproduce.main([name, "--quick", "--out", str(tmp_path), "--data-dir", digits_folder])
     content = json.loads((tmp_path / f"{name}.json").read_text())
