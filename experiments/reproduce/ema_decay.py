@@ -176,22 +176,10 @@ def _phases(traces: Traces, decays: np.ndarray, recorded: int) -> Phases:
 
 
 def _quick_checks(phases: Phases) -> list[Check]:
+    what, still, swings = "variance of the batch mean over sampling's", *phases.batch_ratio[[0, 2], [0, -1]]
     return [
-        own(
-            "variance of the batch mean over sampling's, least beta",
-            "1",
-            float(phases.batch_ratio[0, 0]),
-            0.7,
-            1.5,
-            why="one seed and 200 steps",
-        ),
-        own(
-            "the same, lambda .99, largest beta",
-            "oscillates",
-            float(phases.batch_ratio[2, -1]),
-            low=TWICE,
-            why="what oscillating means here",
-        ),
+        own(f"{what}, least beta", "1", still, 0.7, 1.5, why="one seed and 200 steps"),
+        own(f"{what}, lambda .99, largest beta", "oscillates", swings, low=TWICE, why="what oscillating means here"),
     ]
 
 

@@ -9,7 +9,15 @@ vectors, stands for that, and is compared with that of the vectors' own dimensio
     python -m pip install --no-deps "wordllama>=0.3.9,<0.5"
     python -m experiments.reproduce spine
 
-NUMBERS
+About 4 minutes on 2 cores, 2 seeds. 10,429 words of three letters or more that are one piece of a language model's
+tokenizer, 256 numbers each. The settings are those of the authors' code: gradient descent at .1, batches of 64, 100
+epochs, both penalties of weight 1, and the noise of .4 that it recommends for GloVe. Vectors are brought to a standard
+deviation of .4, too; that is our own choice, and matters: at .2 hardly anything is learned in as many steps, and at 1
+seven tenths of the codes are 0. Expect 85% of the codes at 0, against 46% without the penalties, .35 of the variance of
+words held out explained, and strongest words three times as alike as those of the vectors' own dimensions. Units
+without the penalties come near that, at 2.4 times. No mean activation is above .15, so what acts is the penalty on
+codes between 0 and 1; the other, which the authors' code takes over the units of a word and the paper over words, does
+not.
 """
 
 from __future__ import annotations
@@ -50,7 +58,7 @@ EPOCHS: dict[str, Any] = {
     "warmup": 0.0,
     "final_learning_rate": 1.0,
 }
-TOP, LISTED, UNITS_LISTED = 5, 7, 14
+TOP, LISTED, UNITS_LISTED = 5, 7, 12
 
 
 def word_vectors() -> tuple[list[str], np.ndarray]:
@@ -165,8 +173,8 @@ def run(options: Options) -> Report:
             "intruders are found three times as often",
             INTRUSION,
             [np.mean(coherence(codes, vectors)) / own_dimensions for codes in sparse],
-            low=2,
-            why="another measure than people's answers: twice at least",
+            low=2.7,
+            why="halfway from 2.4, which units without the penalties reach; people's answers are another measure",
         ),
     ]
     return Report(checks, figure)
