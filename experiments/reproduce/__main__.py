@@ -141,7 +141,8 @@ def _reproduce(name: str, options: Options, out: Path, again: bool) -> bool:
     report: Report = module.run(options)
     seconds = time.monotonic() - began
     paths = report.save(name, module.SOURCE, options, provenance(identity, seconds), out)
-    table = Table(title=f"{name}: {module.SOURCE}", title_justify="left")
+    print(f"{name}: {module.SOURCE}")
+    table = Table()
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "what" else "right")
     for kind, title in KINDS.items():
