@@ -153,7 +153,7 @@ def _checks(rules: Outcome, full: Outcome, sizes: tuple[int, ...], quick: bool) 
             "below 0",
             rules.cost[short, few, falling] - rules.cost[batch, few, falling],
             high=-0.1,
-            why="the bias of the batch mean, which averaging takes away; twice the spread over seeds",
+            why="the bias of the batch mean, which averaging takes away: nearly half of what was gained",
         ),
         own(
             f"B {min(sizes)}, falling rate: excess of |rho_hat - rho| over that with all data, lambda .99 / batch mean",
@@ -177,7 +177,7 @@ def _checks(rules: Outcome, full: Outcome, sizes: tuple[int, ...], quick: bool) 
             why="not noise, which batches of this size hardly have, but ringing",
         ),
         own(
-            "the same, all data / batch mean",
+            f"B {max(sizes)}, constant rate: deviation of rho_hat in time, all data / batch mean",
             "far below 1",
             still / rules.swing[batch, many, constant],
             high=0.2,

@@ -90,7 +90,13 @@ def run(options: Options) -> Report:
     # The quick size's little training brings out the directions only.
     if not options.quick:
         checks += [
-            own("the same, denoising at noise 0", "less", cosines["plain"], high=0.7, why="the control"),
+            own(
+                "cosine with the direction to the curve, trained without noise",
+                "less",
+                cosines["plain"],
+                high=0.7,
+                why="the control",
+            ),
             order(
                 "|dh/dx| across the curve over along it, contractive",
                 "it contracts across the samples' manifold, not along it",
@@ -100,7 +106,7 @@ def run(options: Options) -> Report:
                 why="by a third at least",
             ),
             own(
-                "the same without the penalty",
+                "|dh/dx| across the curve over along it, tied weights without the penalty",
                 "1",
                 across["tied"],
                 0.8,

@@ -148,7 +148,7 @@ def run(options: Options) -> Report:
             why="what the code asks for is a mean activation below .15, and the share is what follows: a twentieth",
         ),
         own(
-            "the same without the two penalties",
+            "share of codes that are 0, without the two penalties",
             "less",
             shares_plain,
             high=0.75,

@@ -76,7 +76,13 @@ def run(options: Options) -> Report:
                 low=0.85,
                 why="three of 25 filters may be between two edges",
             ),
-            own("the same, beta 0", "0", shares[0], high=0.1, why="the control: without the penalty no edges"),
+            own(
+                "share of filters with Gabor R^2 > .8, beta 0",
+                "0",
+                shares[0],
+                high=0.1,
+                why="the control: without the penalty no edges",
+            ),
         ]
     figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     for panel, beta in zip(panels, (0.0, BETA), strict=False):
