@@ -1,14 +1,17 @@
 """UFLDL's exercise "Sparse Autoencoder": oriented edges from 8x8 patches of whitened images.
 
-Ng's UFLDL exercise: 10,000 patches, 25 hidden units, rho .01, beta 3, weight decay 1e-4, L-BFGS for 400 iterations.
-The course's own ten images are not here; with them (`--images FILE.npy`, [10, 512, 512]) the cost ends at .454 to .456.
-On the photographs inside scikit-image and scikit-learn it is another one, so it is compared with SciPy's L-BFGS-B in
-float64 from the same start on the same patches.
+Ng's UFLDL exercise: 10,000 patches, 25 hidden units, rho .01, beta 3, weight decay 1e-4, L-BFGS for 400 iterations, by
+minFunc, which remembers 100 steps. The course's own ten images are not here; with them (`--images FILE.npy`,
+[10, 512, 512]) the cost ends at .454 to .456. On the photographs inside scikit-image and scikit-learn it is another
+one, so it is compared with that of SciPy's L-BFGS-B, which remembers as much, in float64 from the same start on the
+same patches. After 400 iterations costs still fall, and SciPy's own moves where its start does in the seventh digit; by
+how much is a row. Ours is therefore also asked when it comes within 0.01% of SciPy's.
 
     python -m experiments.reproduce ufldl-patches
 
-About 2 minutes on 2 cores. Expect SciPy's cost within 0.3%, gradients right to 1e-9 in float64, and nearly all filters
-well described by Gabor functions, against next to none without the penalty.
+About 3 minutes on 2 cores. Expect SciPy's cost within 0.1% after as many iterations, and within 0.01% after a tenth
+more; gradients right to 1e-9 in float64; and nearly all filters well described by Gabor functions, against next to none
+without the penalty.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from sae_jax.training.stopping import heldout_loss
 SOURCE = "Ng, UFLDL exercise 'Sparse Autoencoder'"
 EXERCISE = Source(SOURCE, PRIMARY)
 RHO, BETA, WEIGHT_DECAY, SIDE = 0.01, 3.0, 1e-4, 8
+# What minFunc, the exercise's optimizer, remembers of the steps before.
+PAIRS = 100
+NEAR, MOVED = 1e-4, 1e-7
 
 
 def run(options: Options) -> Report:
@@ -39,22 +45,39 @@ def run(options: Options) -> Report:
     # The exercise subtracts each patch's own mean; the published cost is that of ports that subtract the global one.
     dataset, mean = (f"images:{options.images}", "global") if options.images else ("patches", "patch")
     data = load(DataConfig(dataset=dataset, subtract_mean=mean, samples=500 if options.quick else 10_000))
-    settings = FULL_BATCH | {"d_hidden": 25, "steps": steps, "rho": RHO, "weight_decay": WEIGHT_DECAY}
-    trained = sweep(data, seeds=seeds, beta=[0.0, BETA], **settings)
+    settings = FULL_BATCH | {"d_hidden": 25, "rho": RHO, "weight_decay": WEIGHT_DECAY, "history_size": PAIRS}
+    trained = sweep(data, seeds=seeds, beta=[0.0, BETA], steps=steps, **settings)
     fits = np.array(
         [[gabor_fit(rows, (SIDE, SIDE)) for rows in cell] for cell in trained["decoder_weight"].values[:, :, :25]]
     )
     shares = np.mean(fits > 0.8, axis=2)
     ours = trained["loss"].sel(beta=BETA).isel(step=-1).values
-    theirs, gradient_error = _scipy(lane_settings(beta=BETA, **settings), data.train, seeds)
+    theirs, moved, gradient_error = _scipy(lane_settings(beta=BETA, steps=steps, **settings), data.train, seeds)
+    longer = sweep(data, seeds=seeds, beta=BETA, steps=2 * steps, **settings)["loss"].transpose("seed", "step")
+    near = longer.values <= (1 + NEAR) * theirs[:, None]
+    arrived = np.where(near.any(axis=1), longer["step"].values[near.argmax(axis=1)], np.inf)
+    loose = 0.1 if options.quick else 1e-3
     checks = [
         own(
-            "cost over SciPy's",
+            "cost over SciPy's, worst seed",
             "1",
-            ours / theirs,
-            0.997,
-            1.1 if options.quick else 1.003,
-            why="two line searches that both reach the minimum's neighbourhood",
+            float(np.max(ours / theirs)),
+            1 - loose,
+            1 + 2 * loose,
+            why="SciPy's own cost moves by .04% where its start moves by 1e-7",
+        ),
+        own(
+            "SciPy's own, where its start moves by 1e-7",
+            "1",
+            1 + float(np.max(np.abs(moved / theirs - 1))),
+            why="how near two runs can be asked to come",
+        ),
+        own(
+            f"iterations until within .01% of SciPy's cost after {steps}, worst seed",
+            f"{steps}",
+            float(np.max(arrived)),
+            high=(2 if options.quick else 1.1) * steps,
+            why="two line searches that take as many steps but for a tenth",
         ),
         order(
             "gradient check in float64, relative",
@@ -98,10 +121,18 @@ def run(options: Options) -> Report:
     return Report(checks, figure)
 
 
-def _scipy(settings: LaneSettings, train: np.ndarray, seeds: int) -> tuple[np.ndarray, float]:
-    """Final costs of SciPy's L-BFGS-B in float64, and the largest relative error of a directional derivative."""
-    iterations = settings.training.steps
-    costs, errors = [], []
+def limits(iterations: int) -> dict[str, float]:
+    """Options with which SciPy's L-BFGS-B takes so many iterations, remembering as much as minFunc does."""
+    return {"maxiter": iterations, "maxfun": 10 * iterations, "maxcor": PAIRS, "ftol": 0.0, "gtol": 0.0}
+
+
+def _scipy(settings: LaneSettings, train: np.ndarray, seeds: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Final costs of SciPy's L-BFGS-B in float64, those from starts a little aside, and the gradient's largest error.
+
+    The error is that of a directional derivative at the start, relative.
+    """
+    options = limits(settings.training.steps)
+    costs, moved, errors = list[float](), list[float](), list[float]()
     for seed in range(seeds):
         start, rebuild = ravel_pytree(CLASSIC.init(keys_of(jax.random.key(seed)).init, train.shape[1], settings.model))
         with jax.enable_x64(True):
@@ -113,15 +144,10 @@ def _scipy(settings: LaneSettings, train: np.ndarray, seeds: int) -> tuple[np.nd
                 return float(value), np.asarray(gradient, np.float64)
 
             initial = np.asarray(start, np.float64)
-            minimum = scipy.optimize.minimize(
-                double,
-                initial,
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": iterations, "maxfun": 10 * iterations},
-            )
-            costs.append(minimum.fun)
             direction = np.random.default_rng(seed).normal(size=initial.size)
+            aside = initial * (1 + MOVED * direction)
+            for begin, into in ((initial, costs), (aside, moved)):
+                into.append(scipy.optimize.minimize(double, begin, jac=True, method="L-BFGS-B", options=options).fun)
             direction /= np.linalg.norm(direction)
             # Fourth-order differences: the error of second-order ones would hide a wrong ninth digit.
             steps = np.array([-2, -1, 1, 2]) * 1e-3
@@ -129,4 +155,4 @@ def _scipy(settings: LaneSettings, train: np.ndarray, seeds: int) -> tuple[np.nd
             numeric = sum(w * double(initial + s * direction)[0] for w, s in zip(weights, steps, strict=True))
             exact = double(initial)[1] @ direction
             errors.append(abs(numeric - exact) / abs(exact))
-    return np.array(costs), float(max(errors))
+    return np.array(costs), np.array(moved), float(max(errors))

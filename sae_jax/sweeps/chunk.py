@@ -98,7 +98,8 @@ def train_within_memory(
         if smaller is None:
             raise UserError(
                 f"a lane per device must fit in memory: got {plan.lane_bytes / 2**20:,.0f} MiB a lane, "
-                f"and {reason}; use a smaller d_hidden or batch_size, or fewer devices"
+                f"and {reason}; use a smaller d_hidden, batch_size or history_size, "
+                "or fewer devices"
             )
         observer.line(f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size")
         observer.line(f"plan: {smaller}")

@@ -20,6 +20,8 @@ from sae_jax.training.config import check_given
 
 OF_LANES = ("parameter", "curve", "measure")
 ENDS = ("diverged_at", "stopped_at")
+# What was done before there was a setting of it, where its default is something else.
+BEFORE = {"history_size": 10}
 
 
 def check_results(dataset: Any) -> None:
@@ -82,7 +84,8 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             axes[name] = tuple(check(field, value) for value in values.values.tolist())
             along[str(values.dims[0])].append(name)
         else:
-            fixed[name] = check(field, constant.get(name, field.default))  # Earlier versions had fewer settings.
+            default = BEFORE.get(name, field.default)  # Earlier versions had fewer settings.
+            fixed[name] = check(field, constant.get(name, default))
     for dim, names in along.items():
         if not names:
             raise UserError(f"results must name the settings along every dimension: got none along {dim}; add them")

@@ -39,7 +39,8 @@ class TrainingSettings:
 
     UNREAD: ClassVar[Unread] = {
         ("corruption", "none"): ("noise",),
-        ("optimizer", "adam"): ("momentum",),
+        ("optimizer", "adam"): ("momentum", "history_size"),
+        ("optimizer", "sgd"): ("history_size",),
         # Its line search sets the size of a step, on all samples.
         ("optimizer", "lbfgs"): (
             *("momentum", "learning_rate", "warmup", "final_learning_rate", "clip_norm", "batch_size"),
@@ -55,6 +56,12 @@ class TrainingSettings:
     optimizer: str = static("adam", one_of(OPTIMIZERS), "Adam, SGD with momentum, or full-batch L-BFGS")
     batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch; lbfgs takes all samples", "sample")
     steps: int = static(20_000, AT_LEAST_ONE, "training steps; left out, lbfgs takes 400 iterations", "step")
+    history_size: int = static(
+        0,
+        Range(0, 1000),
+        "steps that lbfgs remembers; 0 is 100, or as many as 1 GiB holds of a lane's, but at least 10",
+        "step",
+    )
     snapshots: int = static(
         0, Range(0, 200), "moments of the training, evenly apart, at which seeds' decoder rows are compared; 0 is none"
     )

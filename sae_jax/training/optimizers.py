@@ -19,13 +19,13 @@ class Optimizer(NamedTuple):
     """An optimizer of the engine.
 
     Attributes:
-        init: (parameters, f() -> zeros like what the loss returns beside its value) -> state.
+        init: (parameters, training settings, f() -> zeros like what the loss returns beside its value) -> state.
         propose: (loss, parameters, state, training settings, learning rate, f(gradient) -> gradient) -> Proposal.
         full_batch: whether it minimises one fixed loss of all samples, without batches, schedules or several devices.
         steps: how many it takes where their number is not given; None is the setting's own default.
     """
 
-    init: Callable[[Params, Callable[[], Any]], Any]
+    init: Callable[[Params, Any, Callable[[], Any]], Any]
     propose: Callable[[LossAndRest, Params, Any, Any, Scalar, Callable[[Params], Params]], Proposal]
     full_batch: bool = False
     steps: int | None = None
@@ -62,7 +62,7 @@ def _first_order(direction: Callable[[Scalar], optax.GradientTransformation], bo
         limit = jnp.where(clip_norm > 0, clip_norm, jnp.inf)
         return optax.chain(_clip_by_global_norm(limit), direction(momentum), optax.scale_by_learning_rate(rate))
 
-    def init(params: Params, _: Callable[[], Any]) -> Any:
+    def init(params: Params, training: Any, zeros: Callable[[], Any]) -> Any:
         return transformation(0.0, 0.0, 0.0).init(params)
 
     def propose(

@@ -102,7 +102,7 @@ def init_state(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[
         one = jax.ShapeDtypeStruct((1, d_in), jnp.float32)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rest, params, memory, one))
 
-    opt_state = OPTIMIZERS[settings.training.optimizer].init(params, zeros)
+    opt_state = OPTIMIZERS[settings.training.optimizer].init(params, settings.training, zeros)
     return TrainState(params, opt_state, memory, jnp.int32(0), jnp.int32(-1))
 
 

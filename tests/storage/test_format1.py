@@ -18,8 +18,11 @@ from sae_jax.analysis.figures import save_all
 from sae_jax.analysis.lanes import trained
 from sae_jax.analysis.report import print_table
 from sae_jax.analysis.tasks import TaskConfig, apply
+from sae_jax.settings import settings_of
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE, load, save, save_measures
 from sae_jax.sweeps.lane_warnings import warnings_of
+from sae_jax.sweeps.reading import grid_of
+from sae_jax.training.config import TrainingSettings
 
 matplotlib.use("Agg")
 RUN = Path(__file__).parent / "runs" / "format1"
@@ -115,6 +118,10 @@ def test_what_is_absent_is_not_drawn_or_printed(absent, figures, dataset, tmp_pa
     print_table(console, fewer)
     assert ("variance" in console.export_text()) == ("eval_explained_variance" in fewer)
     assert isinstance(warnings_of(fewer), list)
+
+
+def test_what_it_was_trained_with_before_there_was_a_setting_of_it_is_known():
+    assert grid_of(load(RUN)).fixed["history_size"] == 10 != settings_of(TrainingSettings)["history_size"].default
 
 
 def test_its_lanes_are_opened_but_where_their_normalisation_would_be_needed():

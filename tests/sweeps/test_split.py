@@ -24,7 +24,8 @@ TRIED = {
     ("k", 0): {"patience": 2, "k_warmup": [0.1, 0.9]},
     ("average_sparsity", 0): {"partial_sparsity": 0.1, "average_target": [0.01, 0.9]},
     ("corruption", "none"): {"noise": [0.1, 0.3]},
-    ("optimizer", "adam"): {"momentum": [0.1, 0.9]},
+    ("optimizer", "adam"): {"momentum": [0.1, 0.9], "history_size": [2, 5]},
+    ("optimizer", "sgd"): {"history_size": [2, 5]},
     ("optimizer", "lbfgs"): {
         "estimator": "batch",
         "steps": 5,

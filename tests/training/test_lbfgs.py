@@ -8,6 +8,7 @@ import pytest
 from sae_jax.settings import UserError
 from sae_jax.training import lbfgs
 from sae_jax.training.config import lane_settings
+from sae_jax.training.step import init_state
 
 SCALES = jnp.asarray([1.0, 5.0, 30.0])
 START = jnp.asarray([4.0, -3.0, 2.0])
@@ -18,7 +19,7 @@ def value(w):
 
 
 def test_lbfgs_reaches_the_minimum_of_a_quadratic_within_as_many_steps_as_dimensions():
-    optimizer, w = lbfgs.optimizer(), START
+    optimizer, w = lbfgs.optimizer(10), START
     state = optimizer.init(w)
     for _ in range(12):
         loss, gradient = jax.value_and_grad(value)(w)
@@ -32,13 +33,14 @@ def test_an_optimizer_of_lanes_takes_the_same_steps_and_knows_the_rest_of_the_lo
         return value(params["w"]), {"double": 2 * value(params["w"])}
 
     params, plain = {"w": START}, START
-    optimizer = lbfgs.optimizer()
+    training = lane_settings(optimizer="lbfgs", estimator="batch", history_size=2).training
+    optimizer = lbfgs.optimizer(2)
     plain_state = optimizer.init(plain)
-    state = lbfgs.init(params, lambda: {"double": jnp.float32(0)})
+    state = lbfgs.init(params, training, lambda: {"double": jnp.float32(0)})
     for _ in range(6):
         before, gradient = jax.value_and_grad(value)(plain)
         step, plain_state = optimizer.update(gradient, plain_state, plain, value=before, grad=gradient, value_fn=value)
-        proposal = lbfgs.propose(loss, params, state, None, 0.0, lambda gradients: gradients)
+        proposal = lbfgs.propose(loss, params, state, training, 0.0, lambda gradients: gradients)
         updates, state = proposal.update()
         np.testing.assert_allclose(proposal.loss, before, rtol=1e-5, atol=1e-9)
         np.testing.assert_allclose(proposal.rest["double"], 2 * before, rtol=1e-5, atol=1e-9)
@@ -52,6 +54,39 @@ def test_minimize_ends_at_the_minimum_or_after_its_steps():
     np.testing.assert_allclose(minimum["w"], 1, atol=1e-5)
     early = lbfgs.minimize(lambda tree: value(tree["w"]), {"w": START}, steps=1)
     assert 1e-3 < float(value(early["w"])) < float(value(START))
+
+
+def test_more_remembered_steps_come_nearer_to_the_minimum_of_a_long_valley():
+    scales = jnp.geomspace(1, 1e4, 60)
+
+    def excess(pairs):
+        optimizer, w = lbfgs.optimizer(pairs), jnp.ones(60)
+        value = jax.jit(lambda w: 0.5 * jnp.sum(scales * jnp.square(w)))
+        state = optimizer.init(w)
+        for _ in range(60):
+            loss, gradient = jax.value_and_grad(value)(w)
+            updates, state = optimizer.update(gradient, state, w, value=loss, grad=gradient, value_fn=value)
+            w = w + updates
+        return float(value(w))
+
+    assert excess(60) < 0.3 * excess(5)
+
+
+@pytest.mark.parametrize(
+    ("history_size", "numbers", "pairs"),
+    [(0, 3_289, 100), (0, 2**30 // 8 // 50, 50), (0, 2**40, 10), (7, 3_289, 7), (1000, 2**40, 1000)],
+)
+def test_as_many_steps_are_remembered_as_the_setting_says_or_memory_holds(history_size, numbers, pairs):
+    assert lbfgs.pairs_of(history_size, numbers) == pairs
+
+
+def test_the_state_of_a_lane_holds_that_many_steps():
+    def held(**settings):
+        chosen = lane_settings(optimizer="lbfgs", estimator="batch", d_hidden=3, **settings)
+        state = init_state(jax.random.key(0), chosen, 4).opt_state
+        return {leaf.shape[0] for leaf in jax.tree.leaves(state) if leaf.ndim == 2}
+
+    assert held() == {100} and held(history_size=6) == {6}
 
 
 @pytest.mark.parametrize(
