@@ -1,7 +1,7 @@
 """Rows, wherever they come from: data sources behind one function, `load`.
 
 config        DataConfig, the settings
-samples       Rows, Data, and the way from one to the other; checks: of arrays
+samples       Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
 normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs

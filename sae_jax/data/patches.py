@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,13 @@ DEFAULT_PATCHES = 10_000
 # Patches in double precision: of each image, together, and in random order.
 DRAWING_BYTES = 3 * 8
 CUTOFF = 0.4  # cycles per pixel: Olshausen and Field's 200 cycles over pictures of 512 pixels
+# Rings of the spectrum over which its slope is measured, cycles per pixel: below the filter's cutoff, and away from the
+# lowest frequencies, of which an image has few.
+RINGS = np.geomspace(1 / 32, 1 / 4, 9)
+# A window of a smaller image mixes its lowest frequencies with its mean.
+SMALLEST_SIDE = 64
+# Above this slope an image is white already. Photographs have -.9 to -1.7, whitening adds 1, noise has 0.
+WHITE_SLOPE = -0.65
 
 
 def read(argument: str, config: DataConfig) -> Rows:
@@ -66,6 +74,51 @@ def whiten(image: np.ndarray) -> np.ndarray:
     return whitened / whitened.std() if whitened.std() > 1e-9 * np.abs(image).max() else np.zeros_like(whitened)
 
 
+def spectral_slope(image: np.ndarray) -> float:
+    """The power of frequency with which the amplitudes of an image grow: about -1 of photographs, 0 of white ones.
+
+        slope of log sqrt(mean |F|^2) on log |f|, over rings from 1/32 to 1/4 cycles per pixel
+
+    F is the spectrum of the image, less its mean, under a Hann window.
+
+    Args:
+        image: [height, width].
+
+    Returns:
+        NaN for an image that is constant, or with a side below 64 pixels.
+
+    Source: Field 1987, "Relations between the statistics of natural images and the response properties of cortical
+    cells", figure 7 (amplitudes of natural images fall as 1/f).
+    """
+    if min(image.shape) < SMALLEST_SIDE:
+        return math.nan
+    window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
+    power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
+    rows, columns = np.fft.fftfreq(image.shape[0]), np.fft.fftfreq(image.shape[1])
+    frequency = np.hypot(rows[:, None], columns[None, :])
+    ring = np.digitize(frequency, RINGS) - 1
+    inside = (ring >= 0) & (ring < len(RINGS) - 1)
+    counts = np.bincount(ring[inside], minlength=len(RINGS) - 1)
+    sums = np.bincount(ring[inside], power[inside], minlength=len(RINGS) - 1)
+    if not np.all(sums):
+        return math.nan
+    return float(np.polyfit(np.log(np.sqrt(RINGS[1:] * RINGS[:-1])), np.log(sums / counts) / 2, 1)[0])
+
+
+def white_already(images: list[np.ndarray]) -> str:
+    """What to say of images that are to be whitened and are white already, or noise; "" of others."""
+    with np.errstate(all="ignore"):
+        slopes = [spectral_slope(image.astype(float)) for image in images]
+    known = [slope for slope in slopes if not math.isnan(slope)]
+    slope = float(np.median(known)) if known else math.nan
+    if not slope > WHITE_SLOPE:
+        return ""
+    return (
+        f"the images are white already: their amplitudes grow with frequency to the power {slope:.2f}, those of "
+        "photographs to about -1; whitening takes their low frequencies away, so try whiten False"
+    )
+
+
 def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows:
     """Draw patches from images: every image alike often, held-out patches from strips that no training patch touches.
 
@@ -98,7 +151,8 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
     label = f"{name}{', whitened' if config.whiten else ''}"
-    return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side))
+    warning = white_already(images) if config.whiten else ""
+    return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side), warning=warning)
 
 
 def draw(image: np.ndarray, side: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sae_jax.data.checks import as_array, check_fits, check_image_shape, checked, class_numbers, trainable
+from sae_jax.data.classes import of_classes
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
 from sae_jax.data.normalise import Normalisation, fit
@@ -36,6 +36,7 @@ class Data:
         truth: the features that the samples are sums of, where they were made.
         normalisation: what was done to the samples; None where nothing is known of it.
         digest: of the file that they come from, where it is one of the user's.
+        warning: one line about what should be done otherwise with the samples; "" where nothing should.
 
     Raises:
         UserError: samples are not finite or too large, or arrays, labels and the image's sides do not fit together.
@@ -54,6 +55,7 @@ class Data:
     truth: Truth | None = None
     normalisation: Normalisation | None = None
     digest: str | None = None
+    warning: str = ""
 
     def __post_init__(self) -> None:
         check_type("config", self.config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
@@ -106,6 +108,7 @@ class Rows(NamedTuple):
         digest: of the file that they were read from, where it is one of the user's.
         stream: where training batches come from, where that is not `samples`, which are then an excerpt of them.
         truth: the features that the samples are sums of, where they were made.
+        warning: one line about what should be done otherwise with them; "" where nothing should.
     """
 
     samples: np.ndarray
@@ -118,6 +121,7 @@ class Rows(NamedTuple):
     digest: str | None = None
     stream: Feed | None = None
     truth: Truth | None = None
+    warning: str = ""
 
 
 def as_data(
@@ -187,7 +191,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
     train, heldout = _split(rows, config)
     chosen = np.ones(len(train.places), bool), np.ones(len(heldout.places), bool)
     if config.classes:
-        chosen = _of_classes(config.classes, train.classes, heldout.classes, rows.name)
+        chosen = of_classes(config.classes, train.classes, heldout.classes, rows.name)
     train = train.where(chosen[0]).where(slice(config.samples or None))
     rule = rows.normalize if config.normalize == "auto" else config.normalize
     subtract_sample_mean = config.subtract_mean == "patch" or (
@@ -229,6 +233,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
         truth=rows.truth,
         normalisation=normalisation,
         digest=rows.digest,
+        warning=rows.warning,
     )
 
 
@@ -272,29 +277,3 @@ def _normalised(part: Split, normalisation: Normalisation) -> Float[np.ndarray, 
         to = target[index[0] if isinstance(index, tuple) else slice(None)]
         result[to[to >= 0]] = normalisation.applied(piece[to >= 0])
     return result
-
-
-def _of_classes(
-    text: str, train: np.ndarray | None, heldout: np.ndarray | None, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which training and held-out samples belong to the classes that `text` names."""
-    if train is None or heldout is None:
-        raise UserError(f"classes needs labelled samples: got {text!r}, and {name} has none; leave classes empty")
-    available = np.intersect1d(train, heldout)
-    if not len(available):
-        raise UserError(f"classes needs a class with training and held-out samples: {name} has none; use more samples")
-    chosen: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
-        if not match:
-            raise UserError(
-                f"classes must be whole numbers and ranges of them, such as 0-4,7: got {text!r}; leave it empty for all"
-            )
-        first, last = int(match[1]), int(match[2] or match[1])
-        if first > last or not {first, last} <= set(available.tolist()):
-            raise UserError(
-                f"classes must be among those of {name}, {available.min()} to {available.max()}, in rising order: "
-                f"got {text!r}; leave it empty for all"
-            )
-        chosen += available[(available >= first) & (available <= last)].tolist()
-    return np.isin(train, chosen), np.isin(heldout, chosen)

@@ -156,6 +156,8 @@ def _loaded(
                 normalisation = normalisation_of(origin, numbers[points_of(grid) == number], config)
             loaded[config] = load(config, normalisation)
             observer.line(f"data: {loaded[config].description}")
+            if loaded[config].warning:
+                observer.line(f"warning: {loaded[config].warning}")
         samples = loaded[config]
         processes.agree("load the data", "samples", samples.summary)
         check_data(settings, samples)

@@ -106,6 +106,9 @@ def sweep(
             study = prepare(
                 data, model, seeds=seeds, zip=zip, engine=engine, observer=observer, origin=origin, **settings
             )
+            for line in dict.fromkeys(point.data.warning for point in study.points if not display):
+                if line:
+                    warnings.warn(line, SweepWarning, stacklevel=2)
             watched = any(processes.gather("train", lambda: bool(everyone)))
             dataset = train(study, observer, in_memory(), watched=watched)
         finally:
