@@ -7,6 +7,7 @@ REPRODUCE = [
     (["../kl-curve"], "unknown reproduction ../kl-curve", "did you mean kl-curve?"),
     (["kl-curve", "pca"], "unknown reproduction kl-curve pca", "did you mean kl-curve?"),
     (["kl-curve", "--all"], "got --all, kl-curve", "known are kl-curve"),
+    (["ufldl-patches", "--white"], "--white says something of --images: got it without them", "leave it out"),
     (["--list", "--table"], "got --list, --table", "known are kl-curve"),
     (["--quick", "kl-curve"], "quick must be True or False: got 'kl-curve'", "the default is False"),
     (["kl-curve", "--quik"], "unknown flag --quik", "did you mean --quick?"),

@@ -53,6 +53,7 @@ class Arguments:
     table: bool = setting(False, TRUE_OR_FALSE, "print the tables of what has been saved, and end")
     quick: bool = setting(False, TRUE_OR_FALSE, "a small size with loose tolerances, for tests")
     images: str = setting("", TEXT, f"{WITH_IMAGES}: other images, a .npy of [n, height, width]")
+    white: bool = setting(False, TRUE_OR_FALSE, "the images of --images are white already, as the course's own are")
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets that holds mnist")
     out: str = setting("reproductions", TEXT, "folder of the reports")
 
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> None:
             print(saved_tables(out))
             return
         check_writable(out, "--out")
-        options = Options(arguments.quick, arguments.images, arguments.data_dir)
+        options = Options(arguments.quick, arguments.images, arguments.white, arguments.data_dir)
         passed, refused = [], []
         with interrupts_of("interrupted; nothing was finished") as interrupts:
             # What is saved is whole at any moment, so there is nothing to wait for.
@@ -118,6 +119,8 @@ def _parse(argv: list[str]) -> tuple[str, Arguments]:
         raise unknown("reproduction", name, NAMES)
     if arguments.images and name not in ("", WITH_IMAGES):
         raise UserError(f"--images is read by {WITH_IMAGES} alone: got it beside {name}; leave it out")
+    if arguments.white and not arguments.images:
+        raise UserError("--white says something of --images: got it without them; leave it out")
     return name, arguments
 
 

@@ -26,11 +26,13 @@ class Options:
     Attributes:
         quick: a small size, for tests: the same code, looser numbers.
         images: a .npy file of images to use instead of the photographs; empty for those.
+        white: whether those images are white already, so that they are not whitened again.
         data_dir: folder of prepared tensorflow-datasets, for those that need MNIST; empty is TFDS's own default.
     """
 
     quick: bool = False
     images: str = ""
+    white: bool = False
     data_dir: str = ""
 
     @property
@@ -39,7 +41,7 @@ class Options:
         digest = ""
         with contextlib.suppress(OSError):
             digest = hashlib.sha256(Path(self.images).read_bytes()).hexdigest()[:12] if self.images else ""
-        return {"quick": self.quick, "images": self.images, "images_sha256": digest}
+        return {"quick": self.quick, "images": self.images, "white": self.white, "images_sha256": digest}
 
     @property
     def mnist(self) -> DataConfig:

@@ -1,5 +1,6 @@
 """Reproductions at their quick size, and how they report."""
 
+import contextlib
 import json
 from importlib import metadata
 
@@ -57,6 +58,17 @@ def test_without_what_it_is_about_a_reproduction_fails_its_row(module, name, val
     monkeypatch.setattr(module, name, value)
     failed = [check.what for check in module.run(Options(quick=True)).checks if not check.passed]
     assert any(row in what for what in failed)
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(("words", "warned"), [([], True), (["--white"], False)])
+def test_images_that_are_white_already_are_whitened_again_only_with_a_warning(words, warned, tmp_path, capsys):
+    np.save(tmp_path / "white.npy", np.random.default_rng(0).normal(size=(3, 80, 80)))
+    with contextlib.suppress(SystemExit):  # Noise has no edges to find.
+        reproduce.main(
+            ["ufldl-patches", "--quick", "--images", str(tmp_path / "white.npy"), *words, "--out", str(tmp_path)]
+        )
+    assert ("white already" in capsys.readouterr().out) == warned
 
 
 def test_the_list_names_all_with_their_sources(capsys):
