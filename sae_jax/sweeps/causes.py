@@ -7,12 +7,19 @@ from collections.abc import Hashable
 import numpy as np
 import xarray as xr
 
+from sae_jax.sweeps.dataset import GAMMA
 from sae_jax.sweeps.reading import present
 
 # A lane that explains less variance than this has learned next to nothing.
 LEARNED = 0.05
 # An error has changed, or risen, where it has by more than this share of what it was.
 CHANGED, ROSE = 0.02, 0.1
+# Samples whose mean is longer than this, in units of their spread, are not centred; an output that is bounded reaches
+# them all the same.
+UNCENTRED, UNBOUNDED = 1.0, "linear"
+# A unit says the same of all samples where its largest activity is no further above its mean than this share of it, and
+# meets the penalty where its mean is at most this many times rho.
+SAME, MET = 0.5, 3.0
 # The setting that weighs each term of the loss which can silence units.
 WEIGHTS = {"loss_kl": "beta", "loss_weight_decay": "weight_decay", "loss_l1": "l1", "loss_contractive": "contractive"}
 
@@ -48,16 +55,51 @@ def _causes(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> dict[str, tuple[
     gentler = ["a larger rho"] if "beta" in weights else []
     gentler += [f"a lower {weight}" for weight in weights]
     rose, falling, still = _shapes(dataset, dims)
+    constant = _constant(dataset, dims)
     silent = np.zeros_like(rose)
     if "eval_dead_fraction" in dataset and weights:
         silent = dataset["eval_dead_fraction"].transpose(*dims).values > 0.5
     return {
+        f", less than their mean does, from which they are far: ||mean|| is {_farthest(dataset):.2g} times ||std||": (
+            uncentred(dataset),
+            "normalize standardize",
+        ),
         ", and their error rose": (rose, "a lower learning_rate"),
+        ", and most of their units are as active on every sample, which meets the penalty and says nothing": (
+            constant,
+            "a lower beta or a larger rho",
+        ),
         ", and most of their units are active on no sample": (silent, _listed([*gentler, "more steps"])),
         ", and their error was still falling at the end": (falling, "more steps"),
         ", and their error hardly moved": (still, "a larger learning_rate, or more steps"),
         "": (np.ones_like(rose), _listed(["more steps", *gentler])),
     }
+
+
+def uncentred(dataset: xr.Dataset) -> np.ndarray:
+    """Where a lane has not even come to the mean of samples far from 0, over the explained variance's dimensions."""
+    explained = dataset["eval_explained_variance"]
+    if GAMMA not in dataset:
+        return np.zeros(explained.shape, bool)
+    far = dataset[GAMMA] > UNCENTRED
+    if "output" in dataset.coords:
+        far &= dataset["output"] == UNBOUNDED
+    return (far & (explained < -LEARNED)).broadcast_like(explained).transpose(*explained.dims).values
+
+
+def _farthest(dataset: xr.Dataset) -> float:
+    return float(np.nanmax(dataset[GAMMA])) if GAMMA in dataset else 0.0
+
+
+def _constant(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> np.ndarray:
+    """Where the KL penalty is on and most units are about as active on every sample, [lanes]."""
+    lanes = dataset["eval_explained_variance"]
+    if not {"rho", "beta", "eval_max_activation", "eval_mean_activation"} <= set(dataset.variables):
+        return np.zeros(lanes.shape, bool)
+    mean, largest = dataset["eval_mean_activation"], dataset["eval_max_activation"]
+    same = ((largest - mean <= SAME * mean) & (mean <= MET * dataset["rho"])).where(mean.notnull())
+    constant = (same.mean("unit") > 0.5) & (dataset["beta"] > 0)
+    return constant.broadcast_like(lanes).transpose(*dims).values
 
 
 def _shapes(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from sae_jax.data import Truth
 from sae_jax.data.normalise import STORED, arrays_of
+from sae_jax.data.statistics import offset
 from sae_jax.models.base import Term
 from sae_jax.storage.arrays import Opener
 from sae_jax.storage.description import FORMAT, SETTINGS
@@ -27,6 +28,9 @@ from sae_jax.training.step import curves_of
 # The coordinate that holds, as JSON, the numbers by which a program's samples are known again.
 SUMMARY = "data_summary"
 CONSISTENCY = "seed_consistency"
+# The variable that says how far the samples of a program lie from 0.
+GAMMA = "input_gamma"
+OF_DATA = {"kind": "data"}
 
 
 class Variable(NamedTuple):
@@ -198,6 +202,8 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
         image[name] = (dims, sides.reshape(shape), labels(text, "pixel") | {"kind": "status"})
     image |= _normalisations(study)
+    gammas = np.asarray([offset(point.data.train) for point in points]).reshape(shape)
+    image[GAMMA] = (dims, gammas, labels("gamma, ||mean|| / ||std|| of the samples trained on", "1") | OF_DATA)
     lanes = {
         name: ((*grid.dims, "seed", *variable.dims), array_of(study, opened, name, variable), variable.attributes)
         for name, variable in variables_of_all(points).items()
@@ -229,7 +235,7 @@ def _normalisations(study: Study) -> dict[str, Any]:
     arrays = arrays_of(every, sizes["input"])
     for name, own, label in STORED.values():
         values = arrays[name].reshape((*dims.values(), *(sizes[dim] for dim in own)))
-        variables[name] = ((*dims, *own), values, labels(label, "1") | {"kind": "data"})
+        variables[name] = ((*dims, *own), values, labels(label, "1") | OF_DATA)
     return variables
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from sae_jax.sweeps.causes import unlearned
+from sae_jax.sweeps.causes import uncentred, unlearned
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.reading import arranged, present
 
@@ -76,4 +76,9 @@ def _stuck_lanes(dataset: xr.Dataset) -> int:
     units = mean.notnull().sum("unit")
     low = (mean < STUCK * rho).sum("unit")
     high = ((1 - mean < STUCK * (1 - rho)) & bounded).sum("unit")
-    return int((low + high > units / 2).sum())
+    stuck = low + high > units / 2
+    if "eval_explained_variance" in dataset:
+        explained = dataset["eval_explained_variance"]
+        # The samples are to blame, and it has been said.
+        stuck &= ~explained.copy(data=uncentred(dataset))
+    return int(stuck.sum())

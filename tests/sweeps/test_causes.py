@@ -1,9 +1,13 @@
 """What is said of lanes that learned nothing, and of lanes that stopped early."""
 
+import warnings
+
 import numpy as np
 import pytest
 
+import sae_jax
 from sae_jax import sweep
+from sae_jax.settings import SweepWarning
 from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 
 SMALL = {
@@ -44,6 +48,52 @@ def test_the_likely_cause_of_learning_nothing_is_named(samples, settings, said):
     [line] = [line for line in warnings_of(made) if "next to nothing" in line]
     assert line.startswith("warning: 1 of 1 lanes explain less than 5% of the held-out variance, next to nothing, ")
     assert said in line
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Samples as pictures of faces are: large, positive, far from 0, and of few causes."""
+    rng = np.random.default_rng(0)
+    u, v = np.meshgrid(np.linspace(-1, 1, 8), np.linspace(-1, 1, 8))
+    places = rng.uniform(-1, 1, size=(6, 2, 1, 1))
+    parts = np.exp(-((u - places[:, 0]) ** 2 + (v - places[:, 1]) ** 2) / 0.1).reshape(6, -1)
+    mean = 120 + 60 * np.exp(-(u**2) - v**2).ravel()
+    return mean + 25 * rng.normal(size=(400, 6)) @ parts + 3 * rng.normal(size=(400, 64))
+
+
+OF_FACES = {"d_hidden": 10, "output": "linear", "batch_size": 32, "steps": 1000, "rho": 0.1, "beta": 1.0}
+
+
+def test_on_samples_far_from_0_the_hint_mends_it(faces):
+    with pytest.warns(SweepWarning, match="less than their mean does, from which they are far") as caught:
+        made = sweep(faces, **OF_FACES)
+    [line] = [str(one.message) for one in caught]
+    assert line.endswith("||mean|| is 14 times ||std||; try normalize standardize")
+    assert made["eval_explained_variance"].item() < -1 and made["input_gamma"].item() == pytest.approx(14, abs=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SweepWarning)
+        mended = sweep(faces, **OF_FACES, normalize="standardize")
+    assert mended["eval_explained_variance"].item() > 0.4
+    lane = sae_jax.open(mended).best()
+    restored = lane.reconstruct(faces)  # As the samples were: large, and far from 0.
+    assert 1 - np.sum((restored - faces) ** 2) / np.sum((faces - faces.mean(0)) ** 2) > 0.4
+
+
+@pytest.mark.parametrize("changes", [{"beta": 10.0}, {"rho": 0.2}], ids=["a lower beta", "a larger rho"])
+def test_where_beta_is_too_strong_for_rho_either_hint_mends_it(faces, changes):
+    strong = OF_FACES | {"normalize": "standardize", "rho": 0.02, "beta": 1000.0}
+    with pytest.warns(SweepWarning, match="try a lower beta or a larger rho") as caught:
+        sweep(faces, **strong)
+    assert ", and most of their units are as active on every sample, which meets the penalty and" in str(caught[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SweepWarning)
+        assert sweep(faces, **strong | changes)["eval_explained_variance"].item() > 0.3
+
+
+def test_an_output_that_is_bounded_reaches_samples_far_from_0(samples):
+    far = 0.9 + 0.1 * samples / np.abs(samples).max()
+    lines = warnings_of(sweep(far, **SMALL | {"learning_rate": 1e-6}))
+    assert lines and not any("far" in line for line in lines)
 
 
 def test_lanes_that_learned_and_lanes_that_diverged_are_not_among_them(samples):

@@ -30,7 +30,7 @@ def test_every_variable_has_a_label_units_and_a_kind(dataset):
         "measure": {f"eval_{name}" for name in [*measures, "mean_activation", "max_activation"]},
         "status": {"diverged_at", "stopped_at", "image_height", "image_width"},
         "parameter": {"encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"},
-        "data": {name for name, _, _ in STORED.values()},
+        "data": {"input_gamma", *(name for name, _, _ in STORED.values())},
     }
     for coordinate in dataset.coords.values():
         assert all(coordinate.attrs[key] and isinstance(coordinate.attrs[key], str) for key in DESCRIPTION[:2])
