@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sae_jax.models.base import Codes, Params
+from sae_jax.models.base import Codes, Params, Scalar
 from sae_jax.training.lbfgs import minimize
 
 DECAY, STEPS = 1e-4, 200
@@ -19,7 +19,7 @@ def probe_logits(probe: Params, codes: Codes) -> Float[Array, "batch classes"]:
 
 
 def probe_loss(
-    probe: Params, codes: Codes, labels: Int[Array | np.ndarray, " batch"], decay: float
+    probe: Params, codes: Codes, labels: Int[Array | np.ndarray, " batch"], decay: Scalar | Array
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats and (decay / 2) ||W||^2, the bias exempt.
 

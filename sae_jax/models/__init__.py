@@ -1,7 +1,7 @@
 """What a lane is: one file an architecture, and the parts that they share.
 
 base          Model, the record of functions that the engine trains, and the types that these pass
-classic       the classic family
+classic       the classic family; classic_settings: its settings
 relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one file an architecture
 several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library

@@ -6,28 +6,26 @@
            + partial_sparsity mean_ij h_ij (1 - h_ij) + average_sparsity mean_j max(0, mean_i h_ij - target)^2
 
 with rho_hat a running average (`SparsityState`) or the batch's own mean; with `k` only the k largest pre-activations of
-a sample are kept; with `tied` Wd is We.
+a sample are kept; in training with `lifetime` only a share of a unit's pre-activations on a batch, the largest; with
+`tied` Wd is We.
 
-Source: Ng, CS294A notes, "Sparse autoencoder"; Makhzani and Frey 2013 (k); Rifai et al. 2011 (contractive);
-Subramanian et al. 2018, "SPINE" (the last two).
+Source: Ng, CS294A notes, "Sparse autoencoder"; Makhzani and Frey 2013 (k), 2015 (lifetime); Rifai et al. 2011
+(contractive); Subramanian et al. 2018, "SPINE" (the last two).
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import base, memory, spine
+from sae_jax.models import memory, spine
 from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Evaluated, Key, Measure, Model, Parameter, Params, Scalar, Step, Term
-from sae_jax.models.kl import EPSILON, kl_penalty
-from sae_jax.models.linear import TWO_LAYERS, decoder_product, encoder_product, uniform_weights
+from sae_jax.models.classic_settings import Settings, check, check_data
+from sae_jax.models.kl import kl_penalty
+from sae_jax.models.linear import TWO_LAYERS, decoder_product, encoder_product, normal_weights, uniform_weights
 from sae_jax.models.memory import SparsityState
-from sae_jax.models.selection import dropped, largest, units_at
+from sae_jax.models.selection import dropped, largest, largest_of_units, samples_kept, units_at
 from sae_jax.models.terms import (
     RECONSTRUCTION_LOSSES,
     contractive_penalty,
@@ -35,57 +33,6 @@ from sae_jax.models.terms import (
     reconstruction_loss,
     weight_decay,
 )
-from sae_jax.settings import (
-    CLOSED_UNIT,
-    HALF_OPEN_UNIT,
-    NON_NEGATIVE,
-    TRUE_OR_FALSE,
-    Range,
-    Unread,
-    UserError,
-    one_of,
-    static,
-    swept,
-)
-
-
-@struct.dataclass
-class Settings(base.Settings):
-    """Settings of the classic family."""
-
-    UNREAD: ClassVar[Unread] = {
-        ("beta", 0): ("rho", "beta_warmup", "ema_decay", "ema_start", "estimator"),
-        ("estimator", "batch"): ("ema_decay", "ema_start"),
-        ("k", 0): ("k_warmup",),
-        ("average_sparsity", 0): ("average_target",),
-    }
-    rho: Any = swept(0.02, Range(EPSILON, 1 - EPSILON), "target mean activation of a hidden unit")
-    beta: Any = swept(1.0, NON_NEGATIVE, "weight of the KL penalty, beta * sum_j KL(rho || rho_hat_j)")
-    beta_warmup: Any = swept(0.2, CLOSED_UNIT, "fraction of the steps over which beta rises linearly from 0")
-    ema_decay: Any = swept(0.5, HALF_OPEN_UNIT, "decay per step of the running mean activation (estimator ema)")
-    weight_decay: Any = swept(7e-5, NON_NEGATIVE, "weight decay wd inside the loss, (wd/2) * ||W||^2, biases exempt")
-    l1: Any = swept(0.0, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units", off=0.0)
-    contractive: Any = swept(0.0, NON_NEGATIVE, "weight of the squared norm of the encoder's Jacobian", off=0.0)
-    partial_sparsity: Any = swept(0.0, NON_NEGATIVE, "weight of the mean of h (1 - h), of codes in [0, 1]", off=0.0)
-    average_sparsity: Any = swept(0.0, NON_NEGATIVE, "weight of mean activations' squared excess", off=0.0)
-    average_target: Any = swept(0.15, CLOSED_UNIT, "mean activation above which it counts")
-    k: Any = swept(
-        0, NON_NEGATIVE, "units kept on each sample, those of largest pre-activation; 0 is all", "unit", off=0.0
-    )
-    k_warmup: Any = swept(0.5, CLOSED_UNIT, "fraction of the steps over which k falls linearly from all units")
-    activation: str = static("sigmoid", one_of(ACTIVATIONS), "activation of the codes")
-    output: str = static("sigmoid", one_of(OUTPUTS), "activation of the reconstruction")
-    tied: bool = static(False, TRUE_OR_FALSE, "the decoder weight is the encoder's")
-    reconstruction_loss: str = static("squared_error", one_of(RECONSTRUCTION_LOSSES), "reconstruction loss")
-    estimator: str = static(
-        "ema", one_of(("ema", "batch")), "rho_hat in the penalty: the running mean, or this batch's own mean"
-    )
-    ema_start: str = static(
-        "rho", one_of(("rho", "zero")), "the running mean starts at rho, or at 0 and is corrected for it"
-    )
-    products: str = static(
-        "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
-    )
 
 
 def parameters(s: Settings) -> dict[str, Parameter]:
@@ -109,8 +56,12 @@ def terms(s: Settings) -> dict[str, Term]:
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
-    """Uniform weights and zero biases; no decoder_weight where the weights are tied."""
-    return uniform_weights(key, d_in, s.d_hidden, s.tied)
+    """Uniform weights, or normal ones of `start_std`, and zero biases; no decoder_weight where the weights are tied."""
+    uniform = uniform_weights(key, d_in, s.d_hidden, s.tied)
+    if s.start_std is None:
+        return uniform
+    normal = normal_weights(key, d_in, s.d_hidden, s.start_std, s.tied)
+    return {name: jnp.where(s.start_std > 0, normal[name], uniform[name]) for name in uniform}
 
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
@@ -119,7 +70,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
     Args:
         params: encoder_weight and encoder_bias are read.
         x: samples, [batch, d_in].
-        s: activation, products and k, where 0 and None keep all, are read.
+        s: activation, products and k, where 0 and None keep all, are read; k_factor k are kept.
 
     Returns:
         Codes, [batch, d_hidden].
@@ -127,17 +78,38 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
     Encoding and decoding state their own gradients, so they are differentiated in reverse (`jax.grad`, `jax.vjp`,
     `jax.jacrev`), not forward.
 
-    Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2.
+    Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 2 (k_factor is its alpha).
     """
-    return _codes_by_unit(params, x, s, s.k).T
+    by_unit, pre_activations = _all_by_unit(params, x, s)
+    if s.k is not None:
+        k = s.k if s.k_factor is None else jnp.maximum(1, jnp.round(s.k * s.k_factor))
+        by_unit = _among_largest(by_unit, pre_activations, jnp.where(s.k > 0, k, s.d_hidden))
+    return by_unit.T
 
 
-def _codes_by_unit(params: Params, x: Batch, s: Settings, k: Scalar | Array | None) -> Float[Array, "d_hidden batch"]:
+def _all_by_unit(params: Params, x: Batch, s: Settings) -> tuple[Array, Array]:
+    """Codes before any choice and what they are chosen by, each [d_hidden, batch]."""
     pre_activations = encoder_product(params["encoder_weight"], x, s.products) + params["encoder_bias"][:, None]
-    codes = ACTIVATIONS[s.activation].apply(pre_activations)
-    if k is None:
-        return codes
-    return jnp.where(largest(pre_activations.T, jnp.where(k > 0, k, len(codes))).T, codes, 0)
+    return ACTIVATIONS[s.activation].apply(pre_activations), pre_activations
+
+
+def _among_largest(by_unit: Array, pre_activations: Array, k: Scalar | Array) -> Array:
+    return jnp.where(largest(pre_activations.T, k).T, by_unit, 0)
+
+
+def _trained_by_unit(params: Params, step: Step, s: Settings) -> Float[Array, "d_hidden batch"]:
+    """Codes of a batch as a step of the training sees them, unit by unit."""
+    by_unit, pre_activations = _all_by_unit(params, step.x, s)
+    if s.k is not None:
+        by_unit = _among_largest(by_unit, pre_activations, units_at(step, s))
+    if s.lifetime is not None:
+        by_unit = jnp.where(largest_of_units(pre_activations, samples_kept(step, s), step.across), by_unit, 0)
+    return by_unit
+
+
+def _chooses(s: Settings) -> bool:
+    """Whether some codes are left out, and are 0."""
+    return s.k is not None or s.lifetime is not None
 
 
 def decode(params: Params, codes: Codes, s: Settings) -> Float[Array, "batch d_in"]:
@@ -153,16 +125,16 @@ def _logits(params: Params, by_unit: Float[Array, "d_hidden batch"], s: Settings
 def activity(codes: Codes, s: Settings) -> Codes:
     """Codes on the penalty's scale, [0, 1] where they are bounded.
 
-    0 where only the k largest are kept and this is none of them, which is not what 0 stands for on every scale.
+    0 where only the largest are kept and this is none of them, which is not what 0 stands for on every scale.
     """
     values = ACTIVATIONS[s.activation].activity(codes)
-    return values if s.k is None else jnp.where(dropped(codes), 0, values)
+    return jnp.where(dropped(codes), 0, values) if _chooses(s) else values
 
 
 def active(codes: Codes, s: Settings) -> Array:
-    """Which codes count as active, by `active_rule`; none that the choice of the k largest left out."""
+    """Which codes count as active, by `active_rule`; none that a choice of the largest left out."""
     exceeds = ACTIVATIONS[s.activation].is_active(codes)
-    return exceeds if s.k is None else exceeds & ~dropped(codes)
+    return exceeds & ~dropped(codes) if _chooses(s) else exceeds
 
 
 def active_rule(s: Settings) -> str:
@@ -182,8 +154,7 @@ def loss(params: Params, state: SparsityState | None, step: Step, s: Settings) -
     Returns:
         ({name: value} of the terms, this device's; mean activity of each unit over the whole batch, [d_hidden]).
     """
-    k = None if s.k is None else units_at(step, s)
-    by_unit = _codes_by_unit(params, step.x, s, k)
+    by_unit = _trained_by_unit(params, step, s)
     codes = by_unit.T
     scaled = activity(codes, s)
     batch_mean = step.across.mean(jnp.mean(scaled, axis=0))
@@ -200,7 +171,7 @@ def loss(params: Params, state: SparsityState | None, step: Step, s: Settings) -
     if s.l1 is not None:
         values["l1"] = s.l1 * l1_penalty(codes)
     if s.contractive is not None:
-        values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, s.k is not None)
+        values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, _chooses(s))
     if s.partial_sparsity is not None:
         values["partial_sparsity"] = s.partial_sparsity * spine.partial_sparsity(scaled)
     if s.average_sparsity is not None:
@@ -249,32 +220,6 @@ def longest_ramp(s: Settings) -> Scalar | Array:
     """Until when the loss changes by schedules: the warm-ups of beta and, where codes are chosen, of k."""
     of_penalty = jnp.where(s.beta > 0, s.beta_warmup, 0)
     return of_penalty if s.k is None else jnp.maximum(of_penalty, jnp.where(s.k > 0, s.k_warmup, 0))
-
-
-def check(s: Settings) -> None:
-    """Refuse settings that do not go together.
-
-    Raises:
-        UserError: the Bernoulli loss without probabilities, or a k above the number of units.
-    """
-    if s.reconstruction_loss == "bernoulli" and s.output != "sigmoid":
-        raise UserError(f"reconstruction_loss bernoulli needs probabilities: got output {s.output}; use output sigmoid")
-    highest = 0 if s.k is None else float(np.max(s.k))
-    if highest > s.d_hidden:
-        raise UserError(f"k must be at most d_hidden: got {highest:g} of {s.d_hidden}; use a smaller k, or 0 for all")
-
-
-def check_data(s: Settings, low: float, high: float) -> None:
-    """Refuse data that a sigmoid output cannot reach.
-
-    Raises:
-        UserError: there are values outside [0, 1].
-    """
-    if s.output == "sigmoid" and (low < 0 or high > 1):
-        raise UserError(
-            f"output sigmoid needs data in [0, 1]: got values from {low:.3g} to {high:.3g}; "
-            "use output linear, or normalize ufldl"
-        )
 
 
 CLASSIC = Model(

@@ -6,12 +6,13 @@ The plain forms stand beside them in the tests: x W^T, h W and what differentiat
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sae_jax.models.base import Batch, Key, Parameter, Params
+from sae_jax.models.base import Batch, Key, Parameter, Params, Scalar
 
 TWO_LAYERS = {
     "encoder_weight": Parameter(("unit", "input"), "encoder rows We"),
@@ -36,11 +37,27 @@ def uniform_weights(key: Key, d_in: int, d_hidden: int, tied: bool = False) -> P
     Source: Ng, UFLDL exercise "Sparse Autoencoder", step 1.
     """
     limit = (6.0 / (d_in + d_hidden + 1)) ** 0.5
-    encoder_key, decoder_key = jax.random.split(key)
 
     def drawn(key: Key, *shape: int) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, minval=-limit, maxval=limit)
 
+    return _two_layers(key, d_in, d_hidden, drawn, tied)
+
+
+def normal_weights(key: Key, d_in: int, d_hidden: int, std: Scalar | Array, tied: bool = False) -> Params:
+    """Draw initial parameters: weights ~ N(0, std^2), biases 0; arguments and what is returned as `uniform_weights`.
+
+    Source: Makhzani and Frey 2013, "k-sparse autoencoders", section 4.2 (std .01).
+    """
+
+    def drawn(key: Key, *shape: int) -> Array:
+        return std * jax.random.normal(key, shape, jnp.float32)
+
+    return _two_layers(key, d_in, d_hidden, drawn, tied)
+
+
+def _two_layers(key: Key, d_in: int, d_hidden: int, drawn: Callable[..., Array], tied: bool) -> Params:
+    encoder_key, decoder_key = jax.random.split(key)
     params = {
         "encoder_weight": drawn(encoder_key, d_in, d_hidden).T,
         "encoder_bias": jnp.zeros(d_hidden, jnp.float32),

@@ -1,7 +1,8 @@
 """Settings by the name of a paper or of a library: what was published, in the terms of sae_jax.
 
 A preset states what its source does otherwise than the defaults: the form of the loss, where parameters start, and the
-schedules, not the sizes that depend on the data (units, weights of penalties, active units).
+schedules, not the sizes that depend on the data (units, weights of penalties, active units); a schedule of k alone
+comes with k and the units.
 What has no counterpart here is named beside it.
 """
 
@@ -38,6 +39,17 @@ _BATCH_TOPK: dict[str, Any] = {**_TOPK, "threshold_decay": 0.99, "threshold_bias
 _AUXK: dict[str, Any] = {"dead_units": "auxk", "aux": 1 / 32, "dead_after": 10_000_000}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    # Makhzani and Frey 2013, "k-sparse autoencoders", on MNIST: k falls from 100 to 25, and a trained lane keeps thrice
+    # as many units. Batches, start and optimizer are those of the authors' code.
+    "makhzani": (
+        "classic",
+        {
+            **{"d_hidden": 1000, "k": 25, "k_start": 100, "k_warmup": 0.5, "k_factor": 3.0},
+            **{"activation": "linear", "output": "linear", "tied": True, "start_std": 0.01},
+            **{"reconstruction_loss": "half_squared_error", "beta": 0.0, "weight_decay": 0.0, "batch_size": 128},
+            **{"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01, "warmup": 0.0, "final_learning_rate": 1.0},
+        },
+    ),
     # Bricken et al. 2023, "Towards monosemanticity": beside rows of norm 1, L1 is plain. Units are dead after 12,500
     # steps of 8192 samples, and begin anew four times, from the samples of one batch here.
     "bricken": (

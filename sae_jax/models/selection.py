@@ -1,4 +1,4 @@
-"""The k largest pre-activations of every sample, which codes that choice left out, and the schedule of k."""
+"""The largest pre-activations of a sample, a unit or a batch, which codes a choice left out, and the schedule of k."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ def largest_of_batch(values: Codes, count: Scalar | Array, across: Across) -> Bo
     return ordered >= _greatest(enough, ())
 
 
+def largest_of_units(
+    by_unit: Float[Array, "d_hidden batch"], count: Scalar | Array, across: Across
+) -> Bool[Array, "d_hidden batch"]:
+    """Which values are among the `count` largest of their unit on the whole batch, over however many devices.
+
+    Args:
+        by_unit: this device's share, [d_hidden, batch].
+        count: how many samples to keep of every unit, >= 1; the whole batch and more keep all.
+        across: sums over the devices: 32 numbers of every unit are exchanged.
+
+    Source: Makhzani and Frey 2015, "Winner-take-all autoencoders", section 2 (lifetime sparsity).
+    """
+    ordered = _ordered(by_unit)
+    most = jnp.minimum(count, across.sum(jnp.int32(ordered.shape[1])))
+
+    def enough(tried: Array) -> Array:
+        return across.sum(jnp.sum(ordered >= tried[:, None], axis=1, dtype=jnp.int32)) >= most
+
+    return ordered >= _greatest(enough, ordered.shape[:1])[:, None]
+
+
 def _ordered(values: Codes) -> Array:
     """Floats as unsigned numbers of the same order: the sign bit is flipped, and all others of negative ones."""
     bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
@@ -78,14 +99,23 @@ def dropped(codes: Codes) -> Bool[Array, "batch d_hidden"]:
 
 
 def units_at(step: Step, s: Any) -> Float[Array, ""]:
-    """Units kept at a step: all n at first, falling linearly to k, n + (k - n) min(1, (t + 1) / (w T)), rounded.
+    """Units kept at a step: from the start b falling linearly to k, b + (k - b) min(1, (t + 1) / (w T)), rounded.
 
-    From the first step on, a small k would leave alive only the units that happened to start large.
+    From the first step on, a small k would leave alive only the units that happened to start large. Nor is a large b
+    without harm: a linear autoencoder with most of its units settles in the principal subspace, and units that it has
+    no use for there are not chosen again as k falls.
 
     Args:
         step: its ramp is read.
-        s: d_hidden n, k, where 0 is n, and k_warmup w are read.
+        s: d_hidden n, k, k_start b, of which 0 is n, and k_warmup w are read.
 
     Source: Makhzani and Frey 2013, section 4.2.1 ("scheduling of the sparsity level").
     """
-    return jnp.round(s.d_hidden + jnp.where(s.k > 0, s.k - s.d_hidden, 0) * step.ramp(s.k_warmup))
+    begin = jnp.where(s.k_start > 0, s.k_start, s.d_hidden)
+    return jnp.round(jnp.where(s.k > 0, begin + (s.k - begin) * step.ramp(s.k_warmup), s.d_hidden))
+
+
+def samples_kept(step: Step, s: Any) -> Float[Array, ""]:
+    """Samples of a whole batch of B on which a unit is kept, the rounded share of `lifetime` of B; B where it is 0."""
+    batch = step.across.sum(jnp.float32(len(step.x)))
+    return jnp.where(s.lifetime > 0, jnp.maximum(1, jnp.round(s.lifetime * batch)), batch)

@@ -218,3 +218,52 @@ def test_k_falls_linearly_and_stays():
     np.testing.assert_array_equal(kept[:20], np.round(100 - 4.5 * np.arange(1, 21)))
     assert set(kept[19:]) == {10}
     assert units(30, dataclasses.replace(s, k=0)) == 100
+    started = [units(t, dataclasses.replace(s, k_start=40)) for t in range(40)]
+    np.testing.assert_array_equal(started[:20], np.round(40 - 1.5 * np.arange(1, 21)))
+    assert set(started[19:]) == {10}
+
+
+def test_a_trained_lane_keeps_a_multiple_of_k_and_training_keeps_k(samples):
+    values = {"k": 2, "activation": "linear", "output": "linear", "beta": 0.0, "weight_decay": 0.0}
+    plain, wide = settings(**values), settings(k_factor=1.5, **values)
+    params = init(jax.random.key(0), 16, plain)
+    kept = [np.sum(np.asarray(encode(params, samples[:9], s)) != 0, axis=1) for s in (plain, wide)]
+    assert set(kept[0]) == {2} and set(kept[1]) == {3}
+    assert set(np.sum(np.asarray(encode(params, samples[:9], settings(k_factor=0.1, k=2))) != 0, axis=1)) == {1}
+    losses = [float(objective(params, samples[:9], s)[0]) for s in (plain, wide)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_normal_weights_have_the_deviation_that_was_asked_for(tied):
+    s = settings(d_hidden=100, tied=tied)
+
+    def drawn(std):
+        return init(jax.random.key(0), 64, dataclasses.replace(s, start_std=std))
+
+    lanes, uniform = jax.vmap(drawn)(jnp.asarray([0.0, 0.01])), drawn(None)
+    assert ("decoder_weight" in lanes) is not tied
+    for name, (without, normal) in lanes.items():
+        np.testing.assert_array_equal(without, uniform[name])
+        if name.endswith("weight"):
+            assert np.std(normal) == pytest.approx(0.01, rel=0.05) and np.max(np.abs(normal)) > 0.03
+        else:
+            assert not np.any(normal)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_in_training_a_unit_keeps_its_largest_codes_of_the_batch(samples, activation):
+    values = {"activation": activation, "output": "linear", "weight_decay": 0.0, "beta": 0.0}
+    s = settings(lifetime=0.2, l1=1.0, **values)
+    params = init(jax.random.key(0), 16, s)
+    params["encoder_bias"] = jnp.linspace(-1.0, 1.0, 7)
+    x = samples[:20]
+    codes = np.asarray(encode(params, x, settings(**values)))
+    np.testing.assert_array_equal(encode(params, x, s), codes)
+    expected = np.where(codes >= np.sort(codes, axis=0)[-4], codes, 0)
+    _, (terms, _) = objective(params, x, s)
+    assert float(terms["l1"]) == pytest.approx(np.mean(np.sum(np.abs(expected), axis=1)), rel=1e-5)
+    rebuilt = expected @ np.asarray(params["decoder_weight"])
+    assert float(terms["reconstruction"]) == pytest.approx(np.mean(np.sum((rebuilt - x) ** 2, axis=1)), rel=1e-5)
+    whole, off = (float(objective(params, x, settings(lifetime=share, l1=1.0, **values))[0]) for share in (1.0, 0.0))
+    assert whole == pytest.approx(off, rel=1e-6)

@@ -1,11 +1,12 @@
-"""The k largest pre-activations of every sample, and the codes that they leave out."""
+"""The largest pre-activations of every sample and of every unit, and the codes that they leave out."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.models.selection import dropped, largest
+from sae_jax.models.base import Across
+from sae_jax.models.selection import dropped, largest, largest_of_units
 
 RNG = np.random.default_rng(0)
 SPECIAL = np.array([[0.0, -1e-38, 3e38, -3e38, 1e-40, -2.5, np.inf, -np.inf]], np.float32)
@@ -25,6 +26,17 @@ def test_equal_values_are_kept_together_and_a_large_k_keeps_all():
     values = jnp.asarray([[1.0, 2.0, 2.0, 0.0]])
     np.testing.assert_array_equal(largest(values, 1), [[False, True, True, False]])
     assert np.all(largest(values, 9))
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 50])
+def test_the_largest_of_units_are_those_of_a_sort_of_the_whole_batch(count):
+    values = RNG.normal(size=(7, 20)).astype(np.float32)
+    expected = values >= np.sort(values, axis=1)[:, -min(count, 20)][:, None]
+    np.testing.assert_array_equal(largest_of_units(jnp.asarray(values), count, Across()), expected)
+    # The same batch over four devices, [device, unit, sample].
+    parts = values.reshape(7, 4, 5).swapaxes(0, 1)
+    kept = jax.vmap(lambda part: largest_of_units(part, count, Across("batch")), axis_name="batch")(parts)
+    np.testing.assert_array_equal(kept.swapaxes(0, 1).reshape(7, 20), expected)
 
 
 def test_dropped_codes_are_those_that_are_exactly_zero():

@@ -21,6 +21,7 @@ VARIANTS = {
         CLASSIC,
         KL | {"activation": "capped_relu", "partial_sparsity": 0.5, "average_sparsity": 2.0, "average_target": 0.01},
     ),
+    "classic, winner-take-all": (CLASSIC, KL | {"activation": "relu", "output": "linear", "lifetime": 0.1}),
     "example": (EXAMPLE, {"sparsity": 0.3}),
 }
 AUXK = {"dead_units": "auxk", "dead_after": 40}
