@@ -37,7 +37,7 @@ NAMES = (
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay", "ema-rule"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
     *("auxk", "matryoshka-absorption", "elhage-superposition", "spine"),
-    *("hinton-salakhutdinov",),
+    *("winner-take-all", "hinton-salakhutdinov"),
 )
 WITH_IMAGES = "ufldl-patches"
 OUTSIDE = 1
