@@ -9,6 +9,7 @@ from sae_jax import storage as storage
 from sae_jax import sweeps as sweeps
 from sae_jax import training as training
 from sae_jax.analysis import figures as figures
+from sae_jax.analysis import interop as interop
 from sae_jax.analysis import tasks as tasks
 from sae_jax.analysis.run import Run as Run
 from sae_jax.analysis.run import open as open

@@ -4,7 +4,7 @@ cells         walking through a Dataset cell by cell, and what is said of severa
 summary       a row for every lane, and for every cell; formats: CSV, Markdown, LaTeX; report: the terminal's table
 figures       the figures by name; lines, heatmaps, filters and cosines draw them
 channels      which axis is shown by what; style: how figures look
-lanes         trained lanes, ready to be put to use
+lanes         trained lanes, ready to be put to use; interop: as the files of other libraries, and read from them
 options       the tasks by name, and their settings; tasks: one file a task
 probes        softmax layers on codes; stacked: further layers; gabor: fits of Gabor functions
 """

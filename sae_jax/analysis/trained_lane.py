@@ -66,11 +66,11 @@ class TrainedLane:
         return max(1, PIECE_BYTES // (4 * (self.d_in + self.d_hidden)))
 
     def __repr__(self) -> str:
-        place = ", ".join(f"{name}={value}" for name, value in self.point.items())
+        place = [f"{name}={value}" for name, value in self.point.items()]
         ends = [f"diverged at step {self.diverged_at}"] if self.diverged_at >= 0 else []
         ends += [f"stopped early at step {self.stopped_at}"] if self.stopped_at >= 0 else []
-        sizes = f"{self.d_in}-{self.d_hidden}"
-        return f"<{self.settings.architecture.name} autoencoder {sizes}: {', '.join([place, *ends])}>"
+        about = f"{self.settings.architecture.name} autoencoder {self.d_in}-{self.d_hidden}"
+        return f"<{': '.join(filter(None, [about, ', '.join(place + ends)]))}>"
 
     def encode(self, x: np.ndarray) -> Float[np.ndarray, "samples d_hidden"]:
         """Codes of samples as they were before normalisation, [samples, d_in], however many.

@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": "Put finished runs that differ in some settings or seeds together as one.",
     "evaluate": "Put every lane of a finished run to a task, add what it measures to the run's results, and draw it.",
     "encode": "Encode samples with a lane of a finished run, and write the codes into a file.",
+    "export": "Write lanes of a finished run for SAELens or PyTorch.",
     "table": "Print the table of a finished run as Markdown, CSV or LaTeX.",
     "draw": "Draw figures of a finished run again, as images or vectors, for a screen or a paper.",
     "runs": "List the runs in a folder, show one of them, or remove those that were abandoned before they had results.",

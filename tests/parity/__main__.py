@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from tests.parity.cases import CASES, FIXTURES
-from tests.parity.saelens import batches, defaults, results
+from tests.parity.saelens import batches, defaults, results, write_folders
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     (folder / "defaults.json").write_text(json.dumps(defaults(), indent=1) + "\n")
     for case in CASES:
         save_file(results(case), folder / f"{case.name}.safetensors", metadata=written_by)
+        write_folders(case, folder / "folders")
         print(f"wrote {case.name}")
 
 

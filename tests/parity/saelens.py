@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,14 @@ def _state(sae: Any) -> Arrays:
         # It bounds them at the start of a step, and so not after the last one.
         state["threshold"] = np.maximum(state["threshold"], 0)
     return state
+
+
+def write_folders(case: Case, place: Path) -> None:
+    """Write the trained model of a case as the library writes it for inference, and as one that is trained on."""
+    sae = _trained(case)
+    with torch.no_grad():
+        sae.save_model(place / f"{case.name}-training")
+        sae.save_inference_model(place / case.name)
 
 
 def _inference(sae: Any) -> Arrays:

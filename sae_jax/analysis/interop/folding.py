@@ -1,0 +1,99 @@
+"""A lane's normalisation and the norms of its decoder rows, as part of its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from sae_jax.data.normalise import Normalisation
+from sae_jax.settings import UserError
+
+Arrays = dict[str, np.ndarray]
+# Scales of features are one where they differ by no more than rounding.
+SAME = 1e-9
+
+
+def without_normalisation(params: Mapping[str, np.ndarray], normalisation: Normalisation, centred: bool) -> Arrays:
+    """Parameters that act on samples as they are, and give reconstructions on their scale.
+
+        y = a x + b:  We <- We a,  Wd <- Wd / a,  bd <- (bd - b) / a,  and be <- be + We b unless bd is subtracted of y
+
+    Args:
+        params: encoder_weight and encoder_bias, where there is an encoder, decoder_weight [units, d_in], decoder_bias.
+        normalisation: y of x.
+        centred: whether the encoder sees y - bd; else it sees y.
+
+    Returns:
+        The same names, float64; what is of units alone as it was.
+
+    Raises:
+        UserError: the normalisation clips, or subtracts each sample's own mean: no weights do that.
+    """
+    gain, offset = _affine(normalisation)
+    folded = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    if "encoder_weight" in folded:
+        if not centred:
+            folded["encoder_bias"] = folded["encoder_bias"] + folded["encoder_weight"] @ offset
+        folded["encoder_weight"] = folded["encoder_weight"] * gain
+    folded["decoder_weight"] = folded["decoder_weight"] / gain
+    folded["decoder_bias"] = (folded["decoder_bias"] - offset) / gain
+    return folded
+
+
+def greedy_without_normalisation(
+    params: Mapping[str, np.ndarray], normalisation: Normalisation
+) -> tuple[Arrays, float]:
+    """Parameters of matching pursuit, whose rows are the encoder's and the decoder's, on samples as they are.
+
+        y = a x + b:  bd <- (bd - b) / a;  the rows stay, and codes are f / a
+
+    Args:
+        params: decoder_weight [units, d_in] and decoder_bias.
+        normalisation: y of x.
+
+    Returns:
+        (the same names, float64; a).
+
+    Raises:
+        UserError: the normalisation is not affine, or scales features apart, which changes what lies along a row.
+    """
+    gain, offset = _affine(normalisation)
+    if np.ptp(gain) > SAME * np.max(gain):
+        raise UserError(
+            "matching pursuit's rows encode and decode, and can take in one scale of all features: got one for each; "
+            "train with --normalize length, centre or none"
+        )
+    scale = float(np.mean(gain))
+    folded = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    return folded | {"decoder_bias": (folded["decoder_bias"] - offset) / scale}, scale
+
+
+def _affine(normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray]:
+    """(a, b) of y = a x + b, each [d_in]."""
+    if normalisation.limit < math.inf or normalisation.subtract_sample_mean:
+        rule = "clips samples" if normalisation.limit < math.inf else "subtracts each sample's own mean"
+        raise UserError(
+            f"the run's normalisation must be affine to become part of the weights: got one that {rule}; "
+            "train with --normalize standardize, centre, length or none"
+        )
+    gain = normalisation.gain / normalisation.scale
+    return gain, normalisation.offset - gain * normalisation.centre
+
+
+def without_norms(params: Mapping[str, np.ndarray]) -> Arrays:
+    """Parameters of the same reconstruction whose decoder rows have norm 1, and whose codes are f n.
+
+        We <- n We,  be <- n be,  Wd <- Wd / n,  n = ||Wd||; a row of norm 0 stays
+
+    Args:
+        params: encoder_weight, encoder_bias and decoder_weight; a threshold of f n stays as it is.
+    """
+    norms = np.linalg.norm(params["decoder_weight"], axis=1)
+    norms = np.where(norms > 0, norms, 1.0)
+    return dict(params) | {
+        "encoder_weight": params["encoder_weight"] * norms[:, None],
+        "encoder_bias": params["encoder_bias"] * norms,
+        "decoder_weight": params["decoder_weight"] / norms[:, None],
+    }

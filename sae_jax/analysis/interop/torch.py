@@ -1,0 +1,134 @@
+"""A lane as a state dict in safetensors, and the lines of PyTorch that encode and decode with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+from sae_jax.analysis.trained_lane import TrainedLane
+from sae_jax.data.normalise import arrays_of
+from sae_jax.models.topk import count
+from sae_jax.settings import UserError
+from sae_jax.storage.atomic import write_file, writing
+
+CENTRED = "(x - p['decoder_bias']) @ p['encoder_weight'].T"
+ACTIVATIONS = {
+    "sigmoid": "{}.sigmoid()",
+    "tanh": "{}.tanh()",
+    "relu": "{}.relu()",
+    "capped_relu": "{}.clamp(0, 1)",
+    "linear": "{}",
+}
+TOPK = "torch.zeros_like(z).scatter(1, (i := {strength}.topk({k}).indices), z.gather(1, i){rectified})"
+
+
+def save(lane: TrainedLane, path: str | Path) -> str:
+    """Write a lane's parameters, and its normalisation where it has one, into a safetensors file.
+
+    Args:
+        lane: what is written.
+        path: of the file.
+
+    Returns:
+        Lines of Python that read the file, and define encode and decode on samples before normalisation.
+
+    Raises:
+        UserError: there are no such lines for the model, or the file cannot be written.
+    """
+    lines = loader(lane, Path(path).name)
+    arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
+    if not lane.normalisation.is_identity:
+        stored = arrays_of([lane.normalisation], lane.d_in)
+        arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
+    with writing(Path(path).parent, fix="choose another"):
+        write_file(Path(path), safetensors.save(arrays))
+    return lines
+
+
+def loader(lane: TrainedLane, file: str) -> str:
+    """The lines of Python that encode and decode with what `save` writes.
+
+    Args:
+        lane: what is written.
+        file: the file's name, as the lines are to open it.
+
+    Raises:
+        UserError: the model is none of sae_jax's own.
+    """
+    name, s, normalised = lane.settings.architecture.name, lane.settings.model, not lane.normalisation.is_identity
+    output = ACTIVATIONS[s.output] if name == "classic" else "{}"
+    decoded = output.format("(f @ p['decoder_weight'] + p['decoder_bias'])")
+    lines = ["import torch", "from safetensors.torch import load_file", "", f"p = load_file({file!r})", ""]
+    if normalised:
+        lines += [
+            "def means(x):",
+            "    return x.mean(1, keepdim=True) * p['input_subtract_sample_mean']",
+            "",
+            "def normalise(x):",
+            "    y = (x - means(x) - p['input_centre']) / p['input_scale']",
+            "    return y.clamp(-p['input_limit'], p['input_limit']) * p['input_gain'] + p['input_offset']",
+            "",
+        ]
+    lines += ["def encode(x):", *(["    x = normalise(x)"] if normalised else [])]
+    lines += [f"    {line}" for line in _encoder(name, s)]
+    lines += ["", "def decode(f, means=0):"]
+    if normalised:
+        decoded = f"({decoded} - p['input_offset']) / p['input_gain'] * p['input_scale'] + p['input_centre'] + means"
+    return "\n".join([*lines, f"    return {decoded}"])
+
+
+def _encoder(name: str, s: Any) -> list[str]:
+    """The body of encode, which returns f."""
+    if name == "classic":
+        lines = ["z = x @ p['encoder_weight'].T + p['encoder_bias']"]
+        codes = ACTIVATIONS[s.activation].format("z")
+        if s.k is None or not float(s.k):
+            return [*lines, f"return {codes}"]
+        return [*lines, f"kept = z >= z.topk({round(float(s.k))}).values[:, -1:]", f"return {codes} * kept"]
+    if name == "matching_pursuit":
+        return _greedy(s)
+    if name == "gated":
+        return [
+            f"z = {CENTRED}",
+            "magnitudes = (p['log_magnitude'].exp() * z + p['encoder_bias']).relu()",
+            "return magnitudes * (z + p['gate_bias'] > 0)",
+        ]
+    lines = [f"z = {CENTRED} + p['encoder_bias']"]
+    size = "z.abs()" if name == "abs_topk" else "z"
+    strength = f"({size} * p['decoder_weight'].norm(dim=1))" if getattr(s, "rescale", False) else size
+    rectified = "" if name == "abs_topk" else ".relu()"
+    thresholded = f"z.relu() * ({strength} >= p['threshold'])"
+    of_k = (
+        TOPK.format(strength=strength, k=round(float(count(s))), rectified=rectified) if hasattr(s, "rescale") else ""
+    )
+    every = {
+        "relu": "z.relu()",
+        "jumprelu": "z * (z > p['threshold'])",
+        "batch_topk": thresholded,
+        "matryoshka": thresholded,
+        "topk": of_k,
+        "abs_topk": of_k,
+    }
+    if name not in every:
+        raise UserError(f"lines of PyTorch are there for models of sae_jax alone: got {name}; use lane.params")
+    return [*lines, f"return {every[name]}"]
+
+
+def _greedy(s: Any) -> list[str]:
+    threshold = 0.0 if s.residual_threshold is None else float(s.residual_threshold)
+    lines = [
+        "r, w = x - p['decoder_bias'], p['decoder_weight']",
+        "f, left = r.new_zeros(len(r), len(w)), torch.ones(len(r), 1)",
+        f"for _ in range({int(s.k)}):",
+        "    a, i = (r @ w.T).max(1, keepdim=True)",
+        "    a = a.relu() * left",
+    ]
+    if s.stop_at_repeat:
+        lines.append("    left = left * (a > 0) * (f.gather(1, i) == 0)")
+    lines += ["    f, r = f.scatter_add(1, i, a), r - a * w[i[:, 0]]"]
+    if threshold:
+        lines.append(f"    left = left * (r.norm(dim=1, keepdim=True) >= {threshold})")
+    return [*lines, "return f"]

@@ -1,0 +1,133 @@
+"""Write lanes of a finished run as files of another library.
+
+    python -m experiments.sweep --model topk --k 4 8 --d-hidden 64 --steps 200 --dataset digits --name shared
+    python -m experiments.export runs/shared --to saelens --lane k=4 seed=0 --out runs/shared-saelens
+    python -m experiments.export runs/shared --to torch --best eval_explained_variance --out runs/shared-torch
+
+A folder of SAELens holds cfg.json and sae_weights.safetensors: sae_lens.SAE.load_from_disk reads it, and so does
+sae_jax.interop.load. The normalisation of the run's samples becomes part of the weights. A file of PyTorch holds the
+parameters, and loader.py beside it the lines that encode and decode with them. With --all each lane has its folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_jax.commands.environment import call, set_up
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.commands.finished import RUN, run_folder
+from sae_jax.commands.flags import checked_settings, options_of, read
+from sae_jax.commands.lanes import AT, BEST, LANE, chosen_lane
+from sae_jax.commands.signals import end_in_order
+from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, one_of, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sae_jax.analysis.run import Run
+    from sae_jax.analysis.trained_lane import TrainedLane
+
+SAELENS, TORCH = "saelens", "torch"
+WEIGHTS_FILE, LOADER_FILE = "lane.safetensors", "loader.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Which lanes, and where to."""
+
+    to: str = setting(SAELENS, one_of((SAELENS, TORCH)), "whose files are written")
+    lane: tuple[str, ...] = LANE
+    best: str = BEST
+    at: tuple[str, ...] = AT
+    all: bool = setting(False, TRUE_OR_FALSE, "every lane of the run, each in a folder of its own inside --out")
+    out: str = setting("exported", TEXT, "the folder that is written to; a new or an empty one")
+    hook_name: str = setting("", TEXT, "which activations were encoded, such as blocks.8.hook_resid_post, for SAELens")
+    model_name: str = setting("", TEXT, "of which model, for SAELens")
+
+
+def main(argv: list[str]) -> None:
+    """Parse, open, write."""
+    with one_line_errors():
+        words = read(
+            argv, call("export"), (__doc__ or "").partition("\n")[0], {"export": [RUN, *options_of(ExportConfig)]}
+        )
+        folder = run_folder(words, "export")
+        options = checked_settings(ExportConfig, words)
+        if options.all and any(options.lane):
+            raise UserError(f"--all is every lane: got it beside --lane {' '.join(options.lane)}; leave one out")
+        # Help need not wait for all that reads.
+        from sae_jax.analysis.run import open as open_run
+
+        set_up()
+        end_in_order()
+        out = Path(options.out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"--out must be a new or an empty folder: got {out}, which holds something; choose another")
+        run = open_run(folder)
+        if options.all:
+            lanes = {out / _name(lane): lane for lane in _every(run)}
+        else:
+            lanes = {out: chosen_lane(run, options.lane, options.best, options.at)}
+        written = [file for place, lane in lanes.items() for file in _write(run, lane, place, options)]
+        for place, lane in lanes.items():
+            print(f"{lane!r}: {place}")
+        print("\n".join(["files:", *(f"  {file}" for file in written)]))
+
+
+def _write(run: Run, lane: TrainedLane, place: Path, options: ExportConfig) -> list[Path]:
+    from sae_jax.analysis.interop import saelens, torch
+    from sae_jax.storage.atomic import write_file, writing
+
+    if options.to == SAELENS:
+        return saelens.save(lane, place, options.hook_name, options.model_name, _measured(run, lane))
+    files = [place / WEIGHTS_FILE, place / LOADER_FILE]
+    with writing(place, "--out", "choose another"):
+        place.mkdir(parents=True, exist_ok=True)
+        lines = torch.save(lane, files[0])
+        write_file(files[1], f"{lines}\n".encode())
+    print(lines)
+    return files
+
+
+def _every(run: Run) -> Iterator[TrainedLane]:
+    """All lanes of a run, the seeds fastest.
+
+    Raises:
+        UserError: parameters of one are not there.
+    """
+    import numpy as np
+
+    dims = [dim for dim in run.dims if dim in run.dataset.dims]
+    for place in np.ndindex(*(run.dataset.sizes[dim] for dim in dims)):
+        one = run.dataset.isel(dict(zip(dims, place, strict=True)))
+        names = [name for name in (*run.fields, "seed") if name in one.coords and name in run.dataset.coords]
+        varying = [name for name in names if run.dataset.coords[name].dims]
+        yield run.lane(
+            **{name: one.coords[name].item() for name in varying if set(run.dataset[name].dims) <= set(dims)}
+        )
+
+
+def _name(lane: TrainedLane) -> str:
+    """A folder's name for a lane: its place in the sweep."""
+    return "_".join(f"{name}={value}" for name, value in lane.point.items()).replace("/", "-")
+
+
+def _measured(run: Run, lane: TrainedLane) -> dict[str, Any]:
+    """What the run measured of a lane, by the names that SAELens' metadata use."""
+    import numpy as np
+
+    dataset = run.dataset
+    for name, value in lane.point.items():
+        if name in dataset.coords and dataset.coords[name].dims:
+            dataset = dataset.isel({dataset[name].dims[0]: np.flatnonzero(dataset[name].values == value)})
+    dataset = dataset.isel({dim: 0 for dim in run.dims if dim in dataset.dims})
+    notes = {}
+    if "eval_l0" in dataset:
+        notes["l0"] = float(dataset["eval_l0"])
+    if "eval_explained_variance" in dataset:
+        notes["explained_variance"] = float(dataset["eval_explained_variance"])
+    if "eval_dead_fraction" in dataset:
+        notes["num_dead_features"] = round(float(dataset["eval_dead_fraction"]) * lane.d_hidden)
+    return notes
