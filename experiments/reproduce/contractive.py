@@ -11,6 +11,9 @@ these: the encoder under a softmax layer, by Adam.
 
 Each kind has one coefficient, of two that are tried with one seed: that of least error on the last 10,000 training
 digits after fine-tuning on the others. Then two more seeds are trained.
+
+About half an hour of a processor's time. After 6,000 steps the squared norm was 8.1e-4 without a penalty, growing, and
+1.2e-4, .56e-4 and .25e-4 at a penalty of .1, .3 and 1, falling.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ The linear autoencoder and the logistic one (linear codes, a logistic output, cr
 epochs. The deep one's layers are trained one after another as autoencoders, not as Boltzmann machines, with logistic
 codes but for the last layer's linear ones; then all layers are fine-tuned together on the cross-entropy of the
 reconstruction, by Adam on minibatches instead of conjugate gradients.
+
+About 12 minutes of a processor's time. Expect 13.87, 13.87 and 8.00. After 1,000 steps of each layer and 6,000 of all,
+a fifth of the whole, the deep one's error is 4.5.
 """
 
 from __future__ import annotations

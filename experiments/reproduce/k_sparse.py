@@ -9,6 +9,10 @@ logistic regression, as often quoted: 7.20% on pixels; 2.10%, 1.35% and 1.54% at
 The preset makhzani with Adam at 1e-3 instead of thousands of epochs of SGD. Alpha and the weight decay of the softmax
 layer are chosen on the last 10,000 training digits; then the layer is fitted anew on all of them. k that falls from all
 1000 units instead leaves half of them dead.
+
+About 4 minutes of a processor's time. Expect 1.7% at k = 25, with a share of .19 of its units dead, and 1.9% at 10 and
+at 40, whose difference is within a standard error of .13: with an alpha of 6, ten codes become sixty. Where alpha is at
+most 4, errors are a tenth or two of a percent larger.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ vector machine on them: 98.8%; a rerun by others reached 98.6%.
 
 The C of the support vector machine (scikit-learn's LinearSVC) is chosen on the last 10,000 training digits; then it is
 fitted anew on all of them.
+
+About 8 minutes of a processor's time. Expect 98.5% after a fifth of the steps, at a C of .003.
 """
 
 from __future__ import annotations
