@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sae_jax.analysis.trained_lane import TrainedLane
 
 SAELENS, TORCH = "saelens", "torch"
+LONGEST_NAME = 255
 WEIGHTS_FILE, LOADER_FILE = "lane.safetensors", "loader.py"
 
 
@@ -55,8 +56,7 @@ def main(argv: list[str]) -> None:
         )
         folder = run_folder(words, "export")
         options = checked_settings(ExportConfig, words)
-        if options.all and any(options.lane):
-            raise UserError(f"--all is every lane: got it beside --lane {' '.join(options.lane)}; leave one out")
+        _check(options)
         # Help need not wait for all that reads.
         from sae_jax.analysis.run import open as open_run
 
@@ -67,13 +67,25 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--out must be a new or an empty folder: got {out}, which holds something; choose another")
         run = open_run(folder)
         if options.all:
-            lanes = {out / _name(lane): lane for lane in _every(run)}
+            lanes = _named(out, list(_every(run)))
         else:
             lanes = {out: chosen_lane(run, options.lane, options.best, options.at)}
         written = [file for place, lane in lanes.items() for file in _write(run, lane, place, options)]
         for place, lane in lanes.items():
             print(f"{lane!r}: {place}")
         print("\n".join(["files:", *(f"  {file}" for file in written)]))
+
+
+def _check(options: ExportConfig) -> None:
+    """Refuse flags that would be passed over beside others."""
+    default = ExportConfig()
+    for name in ("lane", "at", "best"):
+        if options.all and (given := getattr(options, name)) != getattr(default, name):
+            shown = given if isinstance(given, str) else " ".join(given)
+            raise UserError(f"--all is every lane: got it beside --{name} {shown}; leave one out")
+    for name in ("hook_name", "model_name"):
+        if options.to != SAELENS and (given := getattr(options, name)):
+            raise UserError(f"--{name.replace('_', '-')} is written for {SAELENS} alone: got {given}; leave it out")
 
 
 def _write(run: Run, lane: TrainedLane, place: Path, options: ExportConfig) -> list[Path]:
@@ -92,26 +104,33 @@ def _write(run: Run, lane: TrainedLane, place: Path, options: ExportConfig) -> l
 
 
 def _every(run: Run) -> Iterator[TrainedLane]:
-    """All lanes of a run, the seeds fastest.
+    """All lanes that a run holds, the seeds fastest; a merged grid may have holes.
 
     Raises:
         UserError: parameters of one are not there.
     """
     import numpy as np
 
+    from sae_jax.sweeps.reading import present
+
+    there = present(run.dataset)
     dims = [dim for dim in run.dims if dim in run.dataset.dims]
     for place in np.ndindex(*(run.dataset.sizes[dim] for dim in dims)):
-        one = run.dataset.isel(dict(zip(dims, place, strict=True)))
-        names = [name for name in (*run.fields, "seed") if name in one.coords and name in run.dataset.coords]
-        varying = [name for name in names if run.dataset.coords[name].dims]
-        yield run.lane(
-            **{name: one.coords[name].item() for name in varying if set(run.dataset[name].dims) <= set(dims)}
-        )
+        index = dict(zip(dims, place, strict=True))
+        if there is not None and not bool(there.isel(index)):
+            continue
+        one = run.dataset.isel(index)
+        names = [name for name in (*run.fields, "seed") if name in one.coords and run.dataset.coords[name].dims]
+        yield run.lane(**{name: one.coords[name].item() for name in names if set(run.dataset[name].dims) <= set(dims)})
 
 
-def _name(lane: TrainedLane) -> str:
-    """A folder's name for a lane: its place in the sweep."""
-    return "_".join(f"{name}={value}" for name, value in lane.point.items()).replace("/", "-")
+def _named(out: Path, lanes: list[TrainedLane]) -> dict[Path, TrainedLane]:
+    """Lanes by folders that say their places in the sweep; numbers where those are no names or no different ones."""
+    places = ["_".join(f"{name}={value}" for name, value in lane.point.items()) for lane in lanes]
+    names = [place.replace("/", "-") for place in places]
+    if len(set(names)) < len(names) or max(len(name.encode()) for name in names) > LONGEST_NAME:
+        names = [f"lane-{number:04d}" for number in range(len(lanes))]
+    return {out / name: lane for name, lane in zip(names, lanes, strict=True)}
 
 
 def _measured(run: Run, lane: TrainedLane) -> dict[str, Any]:

@@ -82,9 +82,16 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
     """
     by_unit, pre_activations = _all_by_unit(params, x, s)
     if s.k is not None:
-        k = s.k if s.k_factor is None else jnp.maximum(1, jnp.round(s.k * s.k_factor))
-        by_unit = _among_largest(by_unit, pre_activations, jnp.where(s.k > 0, k, s.d_hidden))
+        by_unit = _among_largest(by_unit, pre_activations, units_encoded(s))
     return by_unit.T
+
+
+def units_encoded(s: Settings) -> Scalar | Array:
+    """How many units `encode` keeps on each sample: all, k, or round(k_factor k)."""
+    if s.k is None:
+        return s.d_hidden
+    k = s.k if s.k_factor is None else jnp.maximum(1, jnp.round(s.k * s.k_factor))
+    return jnp.where(s.k > 0, jnp.minimum(k, s.d_hidden), s.d_hidden)
 
 
 def _all_by_unit(params: Params, x: Batch, s: Settings) -> tuple[Array, Array]:

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import flax
 from safetensors.numpy import load_file, save_file
 
 import sae_jax
@@ -33,6 +35,10 @@ LANES = [
     ("matching_pursuit", {"k": 3, "residual_threshold": 0.5}, "length"),
     ("classic", LINEAR, "standardize"),
     ("classic", LINEAR | {"k": 3}, "centre"),
+    ("classic", LINEAR | {"k": 3, "k_factor": 2.0}, "standardize"),
+    ("classic", LINEAR | {"k": 20, "k_factor": 3.0}, "none"),
+    ("saelens-batchtopk", {"k": 3}, "standardize"),
+    ("topk:frozen=decoder", {"k": 3}, "none"),
 ]
 every_lane = pytest.mark.parametrize(
     ("model", "settings", "normalize"), LANES, ids=lambda value: "" if isinstance(value, dict) else value
@@ -112,15 +118,29 @@ def test_an_encoder_that_sees_samples_without_the_bias_subtracted(tmp_path):
         close(after.encode(x), before.encode(x + before.params["decoder_bias"]), 1e-5)
 
 
-def test_half_precision_is_read(tmp_path):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read(dtype, tmp_path):
     folder = shutil.copytree(FIXTURES / "folders" / "standard", tmp_path / "half")
     file = folder / "sae_weights.safetensors"
-    save_file({name: value.astype(np.float16) for name, value in load_file(file).items()}, file)
-    close(
-        interop.load(folder).encode(batches()[0]),
-        interop.load(FIXTURES / "folders" / "standard").encode(batches()[0]),
-        3e-3,
-    )
+    flax.save_file({name: jnp.asarray(value, dtype) for name, value in load_file(file).items()}, file)
+    whole = interop.load(FIXTURES / "folders" / "standard")
+    close(interop.load(folder).encode(batches()[0]), whole.encode(batches()[0]), 3e-3 if dtype == "float16" else 3e-2)
+
+
+def test_a_dead_row_is_never_among_the_chosen(tmp_path):
+    lane = lane_of("topk", {"k": 3, "rescale": True}, "none", tmp_path)
+    lane.params["decoder_weight"][:8] = 0
+    lane.params["encoder_bias"][:8] = 5
+    interop.save(lane, tmp_path / "folder")
+    close(interop.load(tmp_path / "folder").reconstruct(X), lane.reconstruct(X), 1e-6)
+
+
+def test_a_record_of_ones_own_is_not_taken_for_the_librarys(tmp_path):
+    own = sae_jax.MODELS["relu"]._replace(encode=lambda params, x, s: sae_jax.MODELS["relu"].encode(params, 2 * x, s))
+    small = {"d_hidden": 8, "steps": 5, "batch_size": 32, "seeds": 1, "normalize": "none", "progress": False}
+    run = sae_jax.sweep(X, model=own, **small)
+    with pytest.raises(UserError, match="know architectures of sae_jax alone: got relu, a record of your own"):
+        interop.save(sae_jax.open(run, own).lane(), tmp_path / "folder")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +196,8 @@ HARM = {
         lambda folder: (folder / "sae_weights.safetensors").unlink(),
         "must be a folder that SAELens 6 wrote",
     ),
+    "another width": (functools.partial(changed, d_sae=5), r"must be as d_in and d_sae say, \[5"),
+    "another input": (functools.partial(changed, d_in=5), r"must be as d_in and d_sae say, \["),
     "a missing tensor": (
         lambda folder: replaced(folder, lambda old: {n: v for n, v in old.items() if n != "b_enc"}),
         "standard holds decoder_bias, decoder_weight, encoder_bias, encoder_weight: got",

@@ -4,7 +4,6 @@ import importlib.util
 
 import pytest
 
-from sae_jax import UserError
 from sae_jax.analysis.interop import torch as exported
 from tests.analysis.test_interop_saelens import LANES, LINEAR, X, lane_of
 from tests.parity.test_parity import close
@@ -44,11 +43,3 @@ def test_they_encode_and_decode_as_the_lane_does(model, settings, normalize, tmp
     rebuilt = names["decode"](codes, names["means"](x)) if "means" in names else names["decode"](codes)
     close(codes.numpy(), lane.encode(X), 1e-5)
     close(rebuilt.numpy(), lane.reconstruct(X), 1e-5)
-
-
-def test_a_model_of_ones_own_has_no_lines(tmp_path):
-    lane = lane_of("relu", {}, "none", tmp_path)
-    own = lane.settings.architecture._replace(name="own")
-    object.__setattr__(lane.settings, "architecture", own)
-    with pytest.raises(UserError, match="for models of sae_jax alone: got own"):
-        exported.loader(lane, "lane.safetensors")

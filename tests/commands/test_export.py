@@ -67,6 +67,26 @@ def test_every_lane_has_a_folder_of_its_own(folder, tmp_path):
         np.testing.assert_allclose(back.params["decoder_weight"], lane.params["decoder_weight"], atol=1e-6)
 
 
+def test_lanes_whose_places_make_no_names_are_numbered_and_holes_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    x = np.random.default_rng(0).uniform(size=(100, 6))
+    for file in ("d/a.npy", "d-a.npy"):
+        np.save(file, x)
+    settings = {"model": "relu", "d_hidden": 4, "steps": 5, "batch_size": 16, "seeds": 1}
+    several = sae_jax.sweep(DataConfig(normalize="none"), dataset=["array:d/a.npy", "array:d-a.npy"], **settings)
+    (tmp_path / "several").mkdir()
+    results.save(several, tmp_path / "several")
+    main(["several", "--all", "--out", "out"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lane-0000", "lane-0001"]
+    values = ((0.1, 1e-3), (0.2, 1e-2))
+    parts = [sae_jax.sweep(DataConfig(dataset="digits"), **settings, l1=l1, learning_rate=rate) for l1, rate in values]
+    (tmp_path / "merged").mkdir()
+    results.save(sae_jax.merge(*parts), tmp_path / "merged")
+    main(["merged", "--all", "--out", "parts"])
+    assert len(list((tmp_path / "parts").iterdir())) == 2
+
+
 def test_the_best_lane_for_pytorch_with_its_lines(folder, tmp_path, capsys):
     main([str(folder), "--to", "torch", "--at", "eval_l0=3", "--out", str(tmp_path / "out")])
     lines = (tmp_path / "out" / "loader.py").read_text()
@@ -90,6 +110,9 @@ def test_a_run_that_kept_the_best_seeds_alone_exports_no_other(tmp_path, monkeyp
     [
         (["--to", "onnx"], "to must be one of saelens, torch: got 'onnx'"),
         (["--all", "--lane", "seed=0"], "--all is every lane: got it beside --lane seed=0; leave one out"),
+        (["--all", "--at", "eval_l0=3"], "--all is every lane: got it beside --at eval_l0=3; leave one out"),
+        (["--all", "--best", "eval_l0"], "--all is every lane: got it beside --best eval_l0; leave one out"),
+        (["--to", "torch", "--hook-name", "a"], "--hook-name is written for saelens alone: got a; leave it out"),
         (["--lane", "seed=0"], "lane needs a value for model"),
         (["--out", "{full}"], "--out must be a new or an empty folder: got {full}, which holds something"),
         (["--out", "{file}"], "--out must be a new or an empty folder: got {file}"),

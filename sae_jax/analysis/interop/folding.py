@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import Normalisation
+from sae_jax.models import MODELS, classic, topk
 from sae_jax.settings import UserError
 
 Arrays = dict[str, np.ndarray]
 # Scales of features are one where they differ by no more than rounding.
 SAME = 1e-9
+
+
+def architecture_of(lane: TrainedLane) -> str:
+    """The name of the architecture whose codes and reconstructions a lane's are, that of a variant too.
+
+    Raises:
+        UserError: it is a record of one's own.
+    """
+    model = lane.settings.architecture
+    for name, known in MODELS.items():
+        if (known.encode, known.decode) == (model.encode, model.decode):
+            return name
+    raise UserError(
+        f"other libraries know architectures of sae_jax alone: got {model.name}, a record of your own; use lane.params"
+    )
+
+
+def units_encoded(s: Any) -> int:
+    """How many units a lane of the classic model or of a top-k one keeps on each sample; all where it chooses none.
+
+    Args:
+        s: settings of the model, of one lane.
+    """
+    if isinstance(s, topk.Settings):
+        return int(np.round(float(topk.count(s))))
+    # So many values at least are as large as the last one that is kept.
+    return math.ceil(float(classic.units_encoded(s)))
 
 
 def without_normalisation(params: Mapping[str, np.ndarray], normalisation: Normalisation, centred: bool) -> Arrays:
@@ -85,15 +115,14 @@ def _affine(normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray]:
 def without_norms(params: Mapping[str, np.ndarray]) -> Arrays:
     """Parameters of the same reconstruction whose decoder rows have norm 1, and whose codes are f n.
 
-        We <- n We,  be <- n be,  Wd <- Wd / n,  n = ||Wd||; a row of norm 0 stays
+        We <- n We,  be <- n be,  Wd <- Wd / n,  n = ||Wd||; a row of norm 0 stays 0
 
     Args:
         params: encoder_weight, encoder_bias and decoder_weight; a threshold of f n stays as it is.
     """
     norms = np.linalg.norm(params["decoder_weight"], axis=1)
-    norms = np.where(norms > 0, norms, 1.0)
     return dict(params) | {
         "encoder_weight": params["encoder_weight"] * norms[:, None],
         "encoder_bias": params["encoder_bias"] * norms,
-        "decoder_weight": params["decoder_weight"] / norms[:, None],
+        "decoder_weight": params["decoder_weight"] / np.where(norms > 0, norms, 1.0)[:, None],
     }

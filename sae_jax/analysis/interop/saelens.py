@@ -17,10 +17,16 @@ import numpy as np
 from safetensors import numpy as safetensors
 from safetensors import safe_open
 
-from sae_jax.analysis.interop.folding import Arrays, greedy_without_normalisation, without_normalisation, without_norms
+from sae_jax.analysis.interop.folding import (
+    Arrays,
+    architecture_of,
+    greedy_without_normalisation,
+    units_encoded,
+    without_normalisation,
+    without_norms,
+)
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import identity
-from sae_jax.models.topk import count
 from sae_jax.settings import UserError, check_type, received
 from sae_jax.storage.atomic import check_regular, reason_of, write_file, writing
 from sae_jax.training.config import lane_settings
@@ -58,7 +64,7 @@ class Form(NamedTuple):
 
 def _of_k(s: Any) -> dict[str, Any]:
     # Norms have become part of the weights where units were chosen by them.
-    return {"k": round(float(count(s))), "rescale_acts_by_decoder_norm": False}
+    return {"k": units_encoded(s), "rescale_acts_by_decoder_norm": False}
 
 
 def _of_rounds(s: Any) -> dict[str, Any]:
@@ -82,7 +88,7 @@ FORMS = {
     "classic": Form("standard", centred=False),
 }
 # Architectures that are read, and our model of each; training folders have names of their own.
-MODELS = {
+READ = {
     "standard": "relu",
     "topk": "topk",
     "abstopk": "abs_topk",
@@ -119,8 +125,10 @@ def save(
     config, tensors = contents(lane, hook_name, model_name, notes)
     folder = Path(path)
     files = [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
-    with writing(folder, fix="choose another"):
+    with writing(folder, "the folder", "choose another"):
         folder.mkdir(parents=True, exist_ok=True)
+        # Of one that is written over, no weights may stand under the settings of others.
+        files[0].unlink(missing_ok=True)
         write_file(files[1], safetensors.save(tensors))
         write_file(files[0], (json.dumps(config, indent=2) + "\n").encode())
     return files
@@ -130,7 +138,7 @@ def contents(
     lane: TrainedLane, hook_name: str = "", model_name: str = "", notes: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], Arrays]:
     """(cfg.json, tensors by the library's names) of a lane; arguments and errors as of `save`."""
-    name, s = lane.settings.architecture.name, lane.settings.model
+    name, s = architecture_of(lane), lane.settings.model
     form = _form(name, s)
     params: Mapping[str, np.ndarray] = {key: value for key, value in lane.params.items() if key in form.tensors}
     options = form.options(s)
@@ -147,7 +155,11 @@ def contents(
         params["threshold"] = np.maximum(params["threshold"], 0)
     tensors = {form.tensors[key]: value.T if key == "encoder_weight" else value for key, value in params.items()}
     tensors = {key: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}
-    training = {"training_architecture": name, "seed": lane.point.get("seed"), **dict(notes or {})}
+    training = {
+        "training_architecture": lane.settings.architecture.name,
+        "seed": lane.point.get("seed"),
+        **dict(notes or {}),
+    }
     place = {key: value for key, value in {"hook_name": hook_name, "model_name": model_name}.items() if value}
     config = {
         "architecture": form.architecture,
@@ -165,16 +177,14 @@ def contents(
 
 
 def _form(name: str, s: Any) -> Form:
-    if name not in FORMS:
-        raise UserError(f"a SAELens folder holds models it has a form for: got {name}; use {', '.join(FORMS)}")
-    if name == "classic" and (s.activation, s.output) != ("relu", "linear"):
+    if name != "classic":
+        return FORMS[name]
+    if (s.activation, s.output) != ("relu", "linear"):
         raise UserError(
             "a SAELens folder holds classic autoencoders of relu codes and linear outputs alone: "
             f"got activation {s.activation}, output {s.output}; train with --activation relu --output linear"
         )
-    if name != "classic" or s.k is None or not float(s.k):
-        return FORMS[name]
-    return Form("topk", lambda s: {"k": round(float(s.k)), "rescale_acts_by_decoder_norm": False}, centred=False)
+    return FORMS[name] if units_encoded(s) == s.d_hidden else Form("topk", _of_k, centred=False)
 
 
 def load(path: str | Path) -> TrainedLane:
@@ -206,14 +216,14 @@ def load(path: str | Path) -> TrainedLane:
 
 def _lane_of(config: dict[str, Any], tensors: Arrays) -> TrainedLane:
     architecture = config.get("architecture")
-    if architecture not in MODELS:
-        raise UserError(f"architecture must be one of {', '.join(MODELS)}: got {received(architecture)}; use another")
+    if architecture not in READ:
+        raise UserError(f"architecture must be one of {', '.join(READ)}: got {received(architecture)}; use another")
     _check_version(config)
     for name in ("normalize_activations", "reshape_activations"):
         # The library itself passes over an average that a folder names.
         if (asked := config.get(name, "none")) not in ("none", "expected_average_only_in"):
             raise UserError(f"{name} must be none: got {received(asked)}; fold it into the weights first")
-    model = MODELS[architecture]
+    model = READ[architecture]
     names = GATED_TENSORS if model == "gated" else TENSORS
     params = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
     if "encoder_weight" in params:
@@ -243,6 +253,11 @@ def _lane_of(config: dict[str, Any], tensors: Arrays) -> TrainedLane:
     if set(params) != set(declared):
         raise UserError(f"{architecture} holds {', '.join(sorted(declared))}: got {', '.join(sorted(params))}")
     params = {name: np.ascontiguousarray(value, np.float32) for name, value in params.items()}
+    sizes = {"unit": int(config["d_sae"]), "input": int(config["d_in"])}
+    for name, value in params.items():
+        expected = [sizes[dim] for dim in declared[name].dims]
+        if list(value.shape) != expected:
+            raise UserError(f"{name} must be as d_in and d_sae say, {expected}: got {list(value.shape)}")
     return TrainedLane(params, settings, identity(int(config["d_in"])), {})
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
+from sae_jax.analysis.interop.folding import architecture_of, units_encoded
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import arrays_of
-from sae_jax.models.topk import count
-from sae_jax.settings import UserError
 from sae_jax.storage.atomic import write_file, writing
 
 CENTRED = "(x - p['decoder_bias']) @ p['encoder_weight'].T"
@@ -36,14 +35,14 @@ def save(lane: TrainedLane, path: str | Path) -> str:
         Lines of Python that read the file, and define encode and decode on samples before normalisation.
 
     Raises:
-        UserError: there are no such lines for the model, or the file cannot be written.
+        UserError: the model is a record of one's own, or the file cannot be written.
     """
     lines = loader(lane, Path(path).name)
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
     if not lane.normalisation.is_identity:
         stored = arrays_of([lane.normalisation], lane.d_in)
         arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
-    with writing(Path(path).parent, fix="choose another"):
+    with writing(Path(path), "the file", "choose another"):
         write_file(Path(path), safetensors.save(arrays))
     return lines
 
@@ -56,9 +55,9 @@ def loader(lane: TrainedLane, file: str) -> str:
         file: the file's name, as the lines are to open it.
 
     Raises:
-        UserError: the model is none of sae_jax's own.
+        UserError: the model is a record of one's own.
     """
-    name, s, normalised = lane.settings.architecture.name, lane.settings.model, not lane.normalisation.is_identity
+    name, s, normalised = architecture_of(lane), lane.settings.model, not lane.normalisation.is_identity
     output = ACTIVATIONS[s.output] if name == "classic" else "{}"
     decoded = output.format("(f @ p['decoder_weight'] + p['decoder_bias'])")
     lines = ["import torch", "from safetensors.torch import load_file", "", f"p = load_file({file!r})", ""]
@@ -85,9 +84,9 @@ def _encoder(name: str, s: Any) -> list[str]:
     if name == "classic":
         lines = ["z = x @ p['encoder_weight'].T + p['encoder_bias']"]
         codes = ACTIVATIONS[s.activation].format("z")
-        if s.k is None or not float(s.k):
+        if (k := units_encoded(s)) == s.d_hidden:
             return [*lines, f"return {codes}"]
-        return [*lines, f"kept = z >= z.topk({round(float(s.k))}).values[:, -1:]", f"return {codes} * kept"]
+        return [*lines, f"kept = z >= z.topk({k}).values[:, -1:]", f"return {codes} * kept"]
     if name == "matching_pursuit":
         return _greedy(s)
     if name == "gated":
@@ -101,20 +100,10 @@ def _encoder(name: str, s: Any) -> list[str]:
     strength = f"({size} * p['decoder_weight'].norm(dim=1))" if getattr(s, "rescale", False) else size
     rectified = "" if name == "abs_topk" else ".relu()"
     thresholded = f"z.relu() * ({strength} >= p['threshold'])"
-    of_k = (
-        TOPK.format(strength=strength, k=round(float(count(s))), rectified=rectified) if hasattr(s, "rescale") else ""
-    )
-    every = {
-        "relu": "z.relu()",
-        "jumprelu": "z * (z > p['threshold'])",
-        "batch_topk": thresholded,
-        "matryoshka": thresholded,
-        "topk": of_k,
-        "abs_topk": of_k,
-    }
-    if name not in every:
-        raise UserError(f"lines of PyTorch are there for models of sae_jax alone: got {name}; use lane.params")
-    return [*lines, f"return {every[name]}"]
+    if name in ("topk", "abs_topk"):
+        return [*lines, f"return {TOPK.format(strength=strength, k=units_encoded(s), rectified=rectified)}"]
+    codes_of = {"relu": "z.relu()", "jumprelu": "z * (z > p['threshold'])"}
+    return [*lines, f"return {codes_of.get(name, thresholded)}"]
 
 
 def _greedy(s: Any) -> list[str]:
