@@ -76,6 +76,7 @@ def test_a_lane_that_is_written_and_read_encodes_as_before(model, settings, norm
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="SAELens is not there")
+@pytest.mark.filterwarnings("ignore")
 @every_lane
 def test_the_library_reads_what_is_written(model, settings, normalize, tmp_path):
     import torch
