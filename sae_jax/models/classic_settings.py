@@ -78,7 +78,8 @@ def check(s: Settings) -> None:
     """Refuse settings that do not go together.
 
     Raises:
-        UserError: the Bernoulli loss without probabilities, or a k or its start above the number of units.
+        UserError: the Bernoulli loss without probabilities, a k or its start above the number of units, or a start
+            below the k that it falls to.
     """
     if s.reconstruction_loss == "bernoulli" and s.output != "sigmoid":
         raise UserError(f"reconstruction_loss bernoulli needs probabilities: got output {s.output}; use output sigmoid")
@@ -87,6 +88,12 @@ def check(s: Settings) -> None:
         if highest > s.d_hidden:
             raise UserError(
                 f"{name} must be at most d_hidden: got {highest:g} of {s.d_hidden}; use a smaller {name}, or 0 for all"
+            )
+    for k, start in np.broadcast(0 if s.k is None else s.k, s.k_start):
+        if 0 < start < k:
+            raise UserError(
+                f"k_start must be at least k, to which it falls: got {start:g} and k {k:g}; use a larger k_start, or 0 "
+                "for all"
             )
 
 

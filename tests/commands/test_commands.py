@@ -153,6 +153,7 @@ BAD = [
     (["--roh=0.1"], "unknown flag --roh: did you mean --rho?"),
     (["0.1"], "every value needs a flag before it: got '0.1'"),
     (["--k", "50"], "k must be at most d_hidden: got 50 of 49"),
+    (["--k", "10", "--k-start", "7"], "k_start must be at least k, to which it falls: got 7 and k 10"),
     (["--classes", "3"], "classes needs labelled samples: got '3'"),
     (["--dataset", "patchez"], "unknown dataset patchez: did you mean patches?"),
     (["--dataset", "array:nowhere.npy"], "needs a file that exists: got nowhere.npy"),

@@ -179,6 +179,8 @@ def test_k_is_swept_in_one_program_and_a_lane_equals_its_solo_run(data):
         np.testing.assert_allclose(alone[name], made[name].sel(k=3), rtol=1e-5, atol=1e-6, err_msg=name)
     with pytest.raises(UserError, match="k must be at most d_hidden: got 7 of 6"):
         sweep(data, k=[3, 7], **settings)
+    with pytest.raises(UserError, match="k_start must be at least k, to which it falls: got 2 and k 3; use a larger"):
+        sweep(data, k=[1, 3], k_start=[0, 2], **settings)
 
 
 def test_early_stopping_is_per_lane(samples):
