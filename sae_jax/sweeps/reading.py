@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import Field
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from sae_jax.training.config import check_given
 
 OF_LANES = ("parameter", "curve", "measure")
 ENDS = ("diverged_at", "stopped_at")
-# What was done before there was a setting of it, where its default is something else.
-BEFORE = {"history_size": 10}
+# What an optimizer did before there was a setting of it, where its default is something else.
+BEFORE = {"lbfgs": {"history_size": 10}}
 
 
 def check_results(dataset: Any) -> None:
@@ -67,6 +68,8 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
     )  # Before models had names there was one.
     fields, dims = fields_of(model), lane_dims(dataset)
     constant = constants_of(dataset, fields)
+    optimizer = dataset.coords.get("optimizer", constant.get("optimizer", fields["optimizer"].default))
+    unnamed = before_named(fields, map(str, np.ravel(optimizer)))
     for dim in recorded(dataset, "axes", list):
         if dim not in dataset.coords:
             raise UserError(f"results must keep the coordinates of what varied: got none of {dim}; select without drop")
@@ -84,8 +87,7 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             axes[name] = tuple(check(field, value) for value in values.values.tolist())
             along[str(values.dims[0])].append(name)
         else:
-            default = BEFORE.get(name, field.default)  # Earlier versions had fewer settings.
-            fixed[name] = check(field, constant.get(name, default))
+            fixed[name] = check(field, constant.get(name, unnamed[name]))
     for dim, names in along.items():
         if not names:
             raise UserError(f"results must name the settings along every dimension: got none along {dim}; add them")
@@ -108,6 +110,19 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             "train them again"
         )
     return grid
+
+
+def before_named(fields: Mapping[str, Field], optimizers: Iterable[str]) -> dict[str, Any]:
+    """What settings were in a run of an earlier version, which had fewer of them, wherever it does not name them.
+
+    Args:
+        fields: the declarations of all settings, by name.
+        optimizers: those that the run was trained with.
+    """
+    values = {name: field.default for name, field in fields.items()}
+    for optimizer in optimizers:
+        values |= BEFORE.get(optimizer, {})
+    return values
 
 
 def constants_of(dataset: xr.Dataset, fields: Collection[str]) -> dict[str, Any]:

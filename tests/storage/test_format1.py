@@ -120,8 +120,12 @@ def test_what_is_absent_is_not_drawn_or_printed(absent, figures, dataset, tmp_pa
     assert isinstance(warnings_of(fewer), list)
 
 
-def test_what_it_was_trained_with_before_there_was_a_setting_of_it_is_known():
-    assert grid_of(load(RUN)).fixed["history_size"] == 10 != settings_of(TrainingSettings)["history_size"].default
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_what_an_optimizer_did_before_there_was_a_setting_of_it_is_known_of_that_one_alone(optimizer, dataset):
+    older = dataset.assign_coords(optimizer=optimizer, estimator="batch")
+    default = settings_of(TrainingSettings)["history_size"].default
+    assert grid_of(older).fixed["history_size"] == {"adam": default, "lbfgs": 10}[optimizer]
+    assert default != 10
 
 
 def test_its_lanes_are_opened_but_where_their_normalisation_would_be_needed():

@@ -1,5 +1,7 @@
 """Sweeps put together, by `merge` and as xarray's users do it; what nobody trained is absent."""
 
+import json
+
 import matplotlib
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from rich.console import Console
 
 import sae_jax
-from sae_jax import CLASSIC, DataConfig, UserError, as_data, merge, sweep
+from sae_jax import CLASSIC, DataConfig, UserError, as_data, extend, merge, sweep
 from sae_jax.analysis import figures
 from sae_jax.analysis.figures import save_all
 from sae_jax.analysis.report import print_table
@@ -147,6 +149,15 @@ def test_a_setting_whose_coordinate_was_dropped_is_not_taken_for_its_default(who
     older = whole.drop_vars("steps").drop_attrs(deep=False).assign_attrs(axes=whole.attrs["axes"])
     older = older.assign_attrs(config='{"model": "classic", "steps": 8}')
     assert grid_of(older).fixed["steps"] == sae_jax.open(older).lane(rho=0.1, beta=1.0, seed=0).settings.training.steps
+
+
+def test_a_sweep_from_before_there_was_a_setting_joins_one_from_after_along_no_more_dimensions():
+    older, newer = (sweep(DIGITS, d_hidden=4, rho=[rho], **SETTINGS) for rho in (0.05, 0.1))
+    named = [name for name in json.loads(older.attrs["settings"]) if name != "history_size"]
+    older = older.drop_vars("history_size").assign_attrs(settings=json.dumps(named))
+    for joined in (merge(older, newer), extend(older, DIGITS, rho=[0.05, 0.1])):
+        assert grid_of(joined).axes == {"rho": (0.05, 0.1)} and bool(joined["eval_l0"].notnull().all())
+        assert joined["history_size"].item() == newer["history_size"].item()
 
 
 def test_a_lane_that_two_hold_must_be_the_same(whole):
