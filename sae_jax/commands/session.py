@@ -39,7 +39,7 @@ from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.processes import gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery, saving, summary, wait
-from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing
+from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, unnamed
 from sae_jax.sweeps.sweep import train
 from sae_jax.sweeps.terminal import Terminal
 from sae_jax.sweeps.trackers import Tracker, check_tracker
@@ -81,7 +81,7 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
             study = together("load the data", lambda: _load_data(command, parsed, words, observer))
             content = _content(command, words, run, study)
             interrupts = stack.enter_context(interrupts_of("interrupted"))
-            folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, stack))
+            folder, before = together("claim the folder", lambda: _claim_folder(command, run, content, study, stack))
             together("claim the folder", lambda: _record(folder, command, words, content, log, stack))
             [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
             study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
@@ -182,7 +182,7 @@ def _load_data(command: str, parsed: Parsed, words: Sequence[str], observer: Obs
 
 
 def _claim_folder(
-    command: str, run: RunConfig, content: Record, stack: contextlib.ExitStack
+    command: str, run: RunConfig, content: Record, study: Study, stack: contextlib.ExitStack
 ) -> tuple[Path | None, Record | None]:
     """The run's folder, held until the stack is left, and its record where the run had begun before.
 
@@ -191,10 +191,10 @@ def _claim_folder(
     if not leads():
         return None, None
     # The same command resumes its unfinished run, also where the run's name was made of the time.
-    folder = _named_folder(run) or runs.find_unfinished(Path(run.runs), content)
+    folder = _named_folder(run) or runs.find_unfinished(Path(run.runs), content, unnamed(study))
     named_by_time = Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = folder or stack.enter_context(runs.new_folder(named_by_time))
-    return folder, stack.enter_context(runs.claim(folder, content))
+    return folder, stack.enter_context(runs.claim(folder, content, unnamed(study)))
 
 
 def _record(

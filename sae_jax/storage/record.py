@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -159,13 +160,22 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings and inputs, of those that the bits of a result depend on, that differ between records: NAME A -> B."""
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], unnamed: Mapping[str, Any] = MappingProxyType({})
+) -> list[str]:
+    """Settings and inputs, of those that the bits of a result depend on, that differ between records: NAME A -> B.
+
+    Args:
+        before, now: the records.
+        unnamed: what settings were where the first one does not name them: an earlier version had fewer.
+    """
     changes = []
     for part in COMPARED:
         old, new = before.get(part), now[part]
         if not isinstance(old, dict) or not isinstance(new, dict):
             old, new = {part: old}, {part: new}
+        else:
+            old = {name: value for name, value in unnamed.items() if name in new} | old
         for name in [*new, *(name for name in old if name not in new)]:
             if name == "dataset" and before.get("samples") == now["samples"]:
                 continue  # The same file at another place.
@@ -175,24 +185,28 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return changes
 
 
-def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], unnamed: Mapping[str, Any]) -> None:
     """Refuse to resume a run by another command, or on other samples or devices.
 
     Args:
         folder: of the run.
         before, now: its record, and that of the command that is to resume it.
+        unnamed: as in `differences`.
 
     Raises:
         UserError: something differs.
     """
-    changes = differences(before, now)
+    changes = differences(before, now, unnamed)
     if command_name(before["command"]) != command_name(now["command"]):
         changes.insert(0, f"command {call_of(before['command'])} -> {call_of(now['command'])}")
     if not changes:
         return
-    fix = f"repeat {before['command']}"
-    if [change.split()[0] for change in changes] == ["devices"]:
+    fix, names = f"repeat {before['command']}", [change.split()[0] for change in changes]
+    if names == ["devices"]:
         fix = f"add --devices {str(before['devices']).partition(' ')[0]}"
+    elif all(name in unnamed and name not in before["settings"] for name in names):
+        # The command does not name it either, and its default has changed meanwhile.
+        fix = " ".join(["add", *(f"--{name.replace('_', '-')} {_short(unnamed[name])}" for name in names)])
     raise UserError(
         f"cannot resume: the command must be the one that started the run: got {folder} with {', '.join(changes)}; "
         f"{fix}, or choose another --name"

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -102,15 +103,23 @@ def _check_makeable(folder: Path) -> None:
         raise unwritable(folder, f"{parent} is read-only")
 
 
-def find_unfinished(runs: Path, content: Mapping[str, Any]) -> Path | None:
-    """The newest folder of an unfinished run of the same command that no process is using; None without one."""
+def find_unfinished(
+    runs: Path, content: Mapping[str, Any], unnamed: Mapping[str, Any] = MappingProxyType({})
+) -> Path | None:
+    """The newest folder of an unfinished run of the same command that no process is using; None without one.
+
+    Args:
+        runs: the folder of all runs.
+        content: as `content_of` returns it.
+        unnamed: as in `differences`.
+    """
     candidates = []
     with contextlib.suppress(OSError):
         for folder in runs.iterdir():
             with contextlib.suppress(UserError, OSError):
                 before = unfinished_record(folder)
                 same = command_name(before["command"]) == command_name(content["command"])
-                if same and not differences(before, content):
+                if same and not differences(before, content, unnamed):
                     candidates.append(((folder / CONFIG_FILE).stat().st_mtime, folder))
     return next((folder for _, folder in sorted(candidates, reverse=True) if not is_locked(folder)), None)
 
@@ -139,7 +148,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
+def claim(
+    folder: Path, content: Mapping[str, Any], unnamed: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[dict[str, Any] | None]:
     """Lock a run's folder, made with config.json in it before anything is trained, or that of a run to resume.
 
     Where the body ends well, the run is finished, and its checkpoints are removed. Where it fails before there is a
@@ -148,6 +159,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
     Args:
         folder: new, empty, or of an unfinished run.
         content: as `content_of` returns it.
+        unnamed: as in `differences`.
 
     Returns:
         What config.json held where the run was started before; None for a new run.
@@ -174,7 +186,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> Iterator[dict[str, Any] |
         check_claimable(folder)  # The process that held the lock a moment ago may have finished the run.
         before = unfinished_record(folder) if is_unfinished(folder) else None
         if before:
-            check_same(folder, before, content)
+            check_same(folder, before, content, unnamed)
         new_run = before is None
         with writing(folder):
             if new_run:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import Field
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ from sae_jax.settings import UserError, check, check_type, settings_of, unknown
 from sae_jax.storage.description import SETTINGS, lane_dims
 from sae_jax.sweeps.dataset import SUMMARY, attributes, grid_coordinates
 from sae_jax.sweeps.grid import Grid, along_models, checked, checked_seeds, fields_of
-from sae_jax.training.config import check_given
+from sae_jax.training.config import before_named, check_given
 
 OF_LANES = ("parameter", "curve", "measure")
 ENDS = ("diverged_at", "stopped_at")
-# What an optimizer did before there was a setting of it, where its default is something else.
-BEFORE = {"lbfgs": {"history_size": 10}}
 
 
 def check_results(dataset: Any) -> None:
@@ -110,19 +107,6 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
             "train them again"
         )
     return grid
-
-
-def before_named(fields: Mapping[str, Field], optimizers: Iterable[str]) -> dict[str, Any]:
-    """What settings were in a run of an earlier version, which had fewer of them, wherever it does not name them.
-
-    Args:
-        fields: the declarations of all settings, by name.
-        optimizers: those that the run was trained with.
-    """
-    values = {name: field.default for name, field in fields.items()}
-    for optimizer in optimizers:
-        values |= BEFORE.get(optimizer, {})
-    return values
 
 
 def constants_of(dataset: xr.Dataset, fields: Collection[str]) -> dict[str, Any]:

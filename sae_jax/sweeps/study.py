@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
-from sae_jax.settings import UserError
-from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.plan import count, repacked
+from sae_jax.settings import UserError, settings_of
+from sae_jax.sweeps.grid import Grid, fields_of
+from sae_jax.sweeps.plan import Engine, count, repacked
 from sae_jax.sweeps.program import Point, Program
+from sae_jax.training.config import before_named
 
 
 class Earlier(NamedTuple):
@@ -70,6 +71,12 @@ def check_states_end(study: Study) -> None:
                 f"keep_state needs lanes that end at their last step: got patience {point.settings.training.patience}, "
                 "which keeps earlier parameters; leave one of them out"
             )
+
+
+def unnamed(study: Study) -> dict[str, Any]:
+    """What every setting was in a run of the same sweep by an earlier version, wherever its record does not name it."""
+    optimizers = study.grid.axes.get("optimizer") or [study.grid.constant["optimizer"]]
+    return before_named(settings_of(Engine) | fields_of(study.grid.model), optimizers)
 
 
 def packing(study: Study) -> list[tuple[int, int]]:

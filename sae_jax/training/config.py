@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -31,6 +31,9 @@ from sae_jax.settings import (
     unknown,
 )
 from sae_jax.training.optimizers import OPTIMIZERS
+
+# What an optimizer did before there was a setting of it, where its default is something else.
+BEFORE = {"lbfgs": {"history_size": 10}}
 
 
 @struct.dataclass
@@ -92,6 +95,19 @@ class LaneSettings:
 def declared(model: Model) -> dict[str, dataclasses.Field]:
     """The settings of a lane of a model, by name."""
     return settings_of(model.Settings) | settings_of(TrainingSettings)
+
+
+def before_named(fields: Mapping[str, dataclasses.Field], optimizers: Iterable[str]) -> dict[str, Any]:
+    """What settings were in a run of an earlier version, which had fewer of them, wherever it does not name them.
+
+    Args:
+        fields: the declarations of all settings, by name.
+        optimizers: those that the run was trained with.
+    """
+    values = {name: field.default for name, field in fields.items()}
+    for optimizer in optimizers:
+        values |= BEFORE.get(optimizer, {})
+    return values
 
 
 def lane_settings(model: str | Model = "classic", **values: Any) -> LaneSettings:

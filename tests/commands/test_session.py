@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sae_jax.commands import session
+from sae_jax.commands import session, sweep
 from sae_jax.commands.flags import parse
 
 
@@ -54,3 +54,27 @@ def test_a_finished_run_is_named_as_an_unfinished_one_is(tmp_path):
     (tmp_path / "runs" / "other" / "config.json").touch()
     assert session._resumed_folder(parsed([*words, "other"])[0]) == run.with_name("other")
     assert str(session._resumed_folder(parsed([*words, "nowhere"])[0])) == "nowhere"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_run_that_an_earlier_version_began_is_resumed_as_it_was(optimizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--samples", "200", "--d-hidden", "3", "--steps", "3", "--figures", "False", "--optimizer", optimizer]
+    words += ["--estimator", "batch", "--ema-decay", "0"] if optimizer == "lbfgs" else []
+    sweep.main([*words, "--name", "whole"])
+    record = json.loads((tmp_path / "runs" / "whole" / "config.json").read_text())
+    for name in ("k_start", "k_factor", "lifetime", "start_std", "history_size"):
+        del record["settings"][name]
+    record["run"].pop("blocks")
+    run = tmp_path / "runs" / "run"
+    (run / "unfinished").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(record))
+    if optimizer == "lbfgs":  # What it held in memory depends on it.
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            sweep.main(["--resume", "run"])
+        assert "got runs/run with history_size 10 -> 0; add --history-size 10, or" in capsys.readouterr().err
+        sweep.main(["--resume", "run", "--history-size", "10"])
+    else:
+        sweep.main(words)  # It finds the run by itself.
+    assert (run / "results.nc").is_file() and sorted(path.name for path in run.parent.iterdir()) == ["run", "whole"]
