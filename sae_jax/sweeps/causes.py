@@ -15,8 +15,8 @@ LEARNED = 0.05
 # An error has changed, or risen, where it has by more than this share of what it was.
 CHANGED, ROSE = 0.02, 0.1
 # Samples whose mean is longer than this, in units of their spread, are not centred; an output that is bounded reaches
-# them all the same.
-UNCENTRED, UNBOUNDED = 1.0, "linear"
+# them all the same. While the error falls, and they are no further than the last number, more steps reach them too.
+UNCENTRED, UNBOUNDED, WITHIN_REACH = 1.0, "linear", 3.0
 # A unit says the same of all samples where its largest activity is no further above its mean than this share of it, and
 # meets the penalty where its mean is at most this many times rho.
 SAME, MET = 0.5, 3.0
@@ -38,7 +38,7 @@ def unlearned(dataset: xr.Dataset) -> list[str]:
         poor &= dataset["diverged_at"].transpose(*explained.dims).values < 0
     there = present(dataset)
     total, lines, left = poor.size if there is None else int(there.sum()), list[str](), poor
-    for cause, (applies, what_to_try) in _causes(dataset, explained.dims).items():
+    for cause, (applies, what_to_try) in _causes(dataset, poor, explained.dims).items():
         number = int((left & applies).sum())
         left = left & ~applies
         if number:
@@ -49,21 +49,20 @@ def unlearned(dataset: xr.Dataset) -> list[str]:
     return lines
 
 
-def _causes(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> dict[str, tuple[np.ndarray, str]]:
-    """What may have kept lanes from learning, the likeliest first: where it applies [lanes], and what to try."""
+def _causes(dataset: xr.Dataset, poor: np.ndarray, dims: tuple[Hashable, ...]) -> dict[str, tuple[np.ndarray, str]]:
+    """What may have kept poor lanes from learning, the likeliest first: where it applies [lanes], and what to try."""
     weights = [weight for term, weight in WEIGHTS.items() if term in dataset]
     gentler = ["a larger rho"] if "beta" in weights else []
     gentler += [f"a lower {weight}" for weight in weights]
     rose, falling, still = _shapes(dataset, dims)
-    constant = _constant(dataset, dims)
+    constant, gammas = _constant(dataset, dims), _gammas(dataset)
+    far = poor & uncentred(dataset) & ~(falling & (gammas <= WITHIN_REACH))
     silent = np.zeros_like(rose)
     if "eval_dead_fraction" in dataset and weights:
         silent = dataset["eval_dead_fraction"].transpose(*dims).values > 0.5
     return {
-        f", less than their mean does, from which they are far: ||mean|| is {_farthest(dataset):.2g} times ||std||": (
-            uncentred(dataset),
-            "normalize standardize",
-        ),
+        f", less than their mean does, from which they are far: ||mean|| is {gammas[far].max(initial=0):.2g} times "
+        "||std||": (far, "normalize standardize"),
         ", and their error rose": (rose, "a lower learning_rate"),
         ", and most of their units are as active on every sample, which meets the penalty and says nothing": (
             constant,
@@ -84,11 +83,16 @@ def uncentred(dataset: xr.Dataset) -> np.ndarray:
     far = dataset[GAMMA] > UNCENTRED
     if "output" in dataset.coords:
         far &= dataset["output"] == UNBOUNDED
+    if "centre" in dataset.coords:  # Else the decoder's bias starts at their mean, or near it.
+        far &= dataset["centre"] == "zero"
     return (far & (explained < -LEARNED)).broadcast_like(explained).transpose(*explained.dims).values
 
 
-def _farthest(dataset: xr.Dataset) -> float:
-    return float(np.nanmax(dataset[GAMMA])) if GAMMA in dataset else 0.0
+def _gammas(dataset: xr.Dataset) -> np.ndarray:
+    """How far each lane's samples are from 0 in units of their spread, over the explained variance's dimensions."""
+    explained = dataset["eval_explained_variance"]
+    gammas = dataset[GAMMA] if GAMMA in dataset else xr.zeros_like(explained)
+    return gammas.broadcast_like(explained).transpose(*explained.dims).values
 
 
 def _constant(dataset: xr.Dataset, dims: tuple[Hashable, ...]) -> np.ndarray:

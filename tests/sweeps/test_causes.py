@@ -4,10 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import sae_jax
-from sae_jax import sweep
+from sae_jax import DataConfig, sweep
 from sae_jax.settings import SweepWarning
+from sae_jax.sweeps.causes import unlearned
 from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 
 SMALL = {
@@ -77,6 +79,37 @@ def test_on_samples_far_from_0_the_hint_mends_it(faces):
     lane = sae_jax.open(mended).best()
     restored = lane.reconstruct(faces)  # As the samples were: large, and far from 0.
     assert 1 - np.sum((restored - faces) ** 2) / np.sum((faces - faces.mean(0)) ** 2) > 0.4
+
+
+def test_only_the_samples_of_the_lanes_that_are_blamed_are_called_far(faces):
+    with pytest.warns(SweepWarning, match="2 of 2 lanes"):
+        made = sweep(faces, **OF_FACES | {"rho": [0.1, 0.2]})
+    along = xr.DataArray([0.0, 1.0], dims="rho")  # The second lane has learned, on samples even further away.
+    explained = made["eval_explained_variance"].where(along == 0, 0.5)
+    changed = made.assign(input_gamma=made["input_gamma"] + 50 * along, eval_explained_variance=explained)
+    [line] = [line for line in unlearned(changed) if "far" in line]
+    assert line.startswith("warning: 1 of 2 lanes") and "||mean|| is 14 times" in line
+
+
+@pytest.mark.parametrize(
+    ("centre", "gamma", "said"),
+    [
+        ("zero", 1.5, "still falling at the end; try more steps"),
+        ("zero", 14.0, "||mean|| is 14 times ||std||; try normalize standardize"),
+        ("mean", 14.0, "still falling at the end; try more steps"),
+        ("median", 14.0, "still falling at the end; try more steps"),
+    ],
+)
+def test_a_dictionary_is_told_of_far_samples_only_where_it_starts_at_0_and_more_steps_do_not_reach_them(
+    centre, gamma, said
+):
+    digits, settings = DataConfig(dataset="digits"), {"model": "relu", "d_hidden": 32, "learning_rate": 1e-3}
+    with pytest.warns(SweepWarning, match="still falling at the end; try more steps"):
+        made = sweep(digits, **settings, steps=20)
+    assert made["input_gamma"].item() == pytest.approx(1.48, abs=0.01)
+    [line] = unlearned(made.assign_coords(centre=centre).assign(input_gamma=made["input_gamma"] * 0 + gamma))
+    assert line.endswith(said)
+    assert sweep(digits, **settings, steps=500)["eval_explained_variance"].item() > 0.6  # The hint mends it.
 
 
 @pytest.mark.parametrize("changes", [{"beta": 10.0}, {"rho": 0.2}], ids=["a lower beta", "a larger rho"])
