@@ -3,7 +3,7 @@
     python -m tests.faults --json docs/reliability.json
     python -m tests.faults --table docs/reliability.json
 
-Half an hour on 2 cores with --turns, two hours without. It needs Linux on x86-64.
+About half an hour on 2 quiet cores with --turns, and four times that without. It needs Linux on x86-64.
 """
 
 from __future__ import annotations
