@@ -47,6 +47,8 @@ BENCHMARK = [
     (["--table", "/dev/zero"], SAVED + "/dev/zero: OSError('it is no regular file')", "write one"),
     (["--table"], "--table needs a value: got none", "see --help"),
     (["--table", "list.json", "--quick"], "--table measures nothing: got it beside --quick", "leave one"),
+    (["--table", "list.json", "--lbfgs"], "--table measures nothing: got it beside --lbfgs", "leave one"),
+    (["--lbfgs", "--json", "list.json"], "--json beside --lbfgs must name a file written by --json: got", "write one"),
     (["--table", "list.json", "--json", "x.json"], "--table measures nothing: got it beside --json", "leave one"),
     (["--json", "folder.json"], "--json must name a file that can be written: got folder.json", "choose another"),
     (["--json", "no/such.json"], "--json must name a file that can be written: got no/such.json", "choose another"),

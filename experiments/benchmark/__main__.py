@@ -3,6 +3,7 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --quick
     python -m experiments.benchmark --json docs/benchmark.json
+    python -m experiments.benchmark --lbfgs --json docs/benchmark.json
     python -m experiments.benchmark --table docs/benchmark.json
 
 The contenders of a row run in turn, one round after another, and every number is a median over rounds. A model-step is
@@ -24,7 +25,7 @@ import jax
 from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import machine, measure, measure_dictionary, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, DICTIONARIES, QUICK, QUICK_DICTIONARIES, SQUARE
-from experiments.benchmark.tables import markdown_tables, show
+from experiments.benchmark.tables import in_words, markdown_tables, show, tables_of
 from sae_jax.commands.environment import check_file, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, options_of, read
@@ -42,6 +43,7 @@ class Output:
     json: str = setting("", TEXT, "write the numbers to this file; empty is none")
     table: str = setting("", TEXT, "print a saved file as the README's table, and end")
     quick: bool = setting(False, TRUE_OR_FALSE, "tiny shapes and short runs, for tests")
+    lbfgs: bool = setting(False, TRUE_OR_FALSE, "measure L-BFGS alone; the file of --json keeps its other numbers")
 
 
 def main(argv: list[str]) -> None:
@@ -54,10 +56,9 @@ def main(argv: list[str]) -> None:
             {"output": options_of(Output)},
         )
         output = checked_settings(Output, words)
-        if output.table and (output.json or output.quick):
-            raise UserError(
-                f"--table measures nothing: got it beside {'--json' if output.json else '--quick'}; leave one"
-            )
+        others = [name for name in ("json", "quick", "lbfgs") if getattr(output, name)]
+        if output.table and others:
+            raise UserError(f"--table measures nothing: got it beside --{others[0]}; leave one")
         if output.table:
             print(markdown_tables(saved(Path(output.table))))
             return
@@ -69,7 +70,13 @@ def main(argv: list[str]) -> None:
             if output.json:
                 write_whole(target, (json.dumps(content, indent=2) + "\n").encode(), "--json")
 
-        show(benchmark(output.quick, save))
+        if output.lbfgs:
+            before = saved(Path(output.json), tables_of, "--json beside --lbfgs") if target.is_file() else {}
+            fits = fits_by_lbfgs(output.quick)
+            save(before | {"lbfgs": fits})
+            print(in_words(fits))
+        else:
+            show(benchmark(output.quick, save))
 
 
 def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -97,22 +104,30 @@ def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, 
             continue
         save(content)
         print(f"measured {row}", file=sys.stderr, flush=True)
-    content["lbfgs"] = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
+    content["lbfgs"] = fits_by_lbfgs(quick)
     save(content)
     return content
 
 
-def saved(path: Path) -> dict[str, Any]:
-    """Numbers written by --json.
+def fits_by_lbfgs(quick: bool) -> dict[str, Any]:
+    """The fits by L-BFGS, and where they were measured, for JSON; `quick` is whether to measure small ones."""
+    fits = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
+    return {"machine": machine(choose_devices()), **fits}
+
+
+def saved(
+    path: Path, shown: Callable[[dict[str, Any]], Any] = markdown_tables, flag: str = "--table"
+) -> dict[str, Any]:
+    """Numbers written by --json, which `shown` can show; `flag` is what names the file.
 
     Raises:
         UserError: the file holds none.
     """
     try:
         content = dict(json.loads(read_file(path)))
-        markdown_tables(content)
+        shown(content)
     except Exception as error:  # Anything may be in a file.
-        raise UserError(f"--table must name a file written by --json: got {path}: {error!r}; write one") from None
+        raise UserError(f"{flag} must name a file written by --json: got {path}: {error!r}; write one") from None
     return content
 
 

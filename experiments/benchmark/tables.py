@@ -40,13 +40,15 @@ def tables_of(content: dict[str, Any]) -> tuple[Content, Content]:
     return shapes, dictionaries
 
 
-def fits_of(content: dict[str, Any]) -> str:
-    """The fits by L-BFGS in words."""
-    fit = content["lbfgs"]
+def in_words(fit: dict[str, Any]) -> str:
+    """The fits by L-BFGS, as `against_scipy` returns them, in words."""
+    seconds, iterations, cost = fit["seconds"], fit["iterations"], fit["cost"]
     return (
-        f"L-BFGS on the UFLDL problem: {fit['seconds']['engine']:.2f} s a fit, {fit['fits']} at once, ending at cost "
-        f"{fit['cost']['engine']:.4f}; SciPy's L-BFGS-B in NumPy, float64: {fit['seconds']['SciPy']:.2f} s, "
-        f"{fit['cost']['SciPy']:.4f}; {fit['ratio']:.1f}x"
+        f"L-BFGS on the UFLDL problem ({fit['machine']}), remembering 100 steps, until a fit is within 0.01% of the "
+        f"cost at which SciPy's ends: {seconds['engine']:.2f} s and {iterations['engine']:.0f} iterations a fit, "
+        f"{fit['fits']} at once, {fit['as low']} of which come as low; SciPy's L-BFGS-B in NumPy, float64: "
+        f"{seconds['SciPy']:.2f} s and {iterations['SciPy']:.0f}; {fit['ratio']:.1f}x. Largest cost after as many "
+        f"iterations as SciPy's: {max(cost['engine']):.4f}, SciPy's {max(cost['SciPy']):.4f}"
     )
 
 
@@ -56,7 +58,7 @@ def markdown_tables(content: dict[str, Any]) -> str:
     for table in tables_of(content):
         rows = [table.columns, ["---"] * len(table.columns), *table.rows]
         lines += [f"{table.title}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, f"{fits_of(content)}."])
+    return "\n".join([*lines, f"{in_words(content['lbfgs'])}."])
 
 
 def show(content: dict[str, Any]) -> None:
@@ -69,7 +71,7 @@ def show(content: dict[str, Any]) -> None:
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    console.print(fits_of(content), soft_wrap=True)
+    console.print(in_words(content["lbfgs"]), soft_wrap=True)
     for row in (*content["rows"], *content["dictionaries"]):
         console.print(f"{row.get('preset', '')} {Shape(*row['shape'])}: {row['plan']}".lstrip(), soft_wrap=True)
 

@@ -45,7 +45,11 @@ def test_every_row_has_its_rates_and_what_is_missing_is_said(saved):
     assert "by active codes alone" in lists["plan"] and "by active codes alone" not in products["plan"]
     rates = lists["model_steps_per_second"]
     assert lists["ratios"]["all codes"] == pytest.approx(rates["engine"] / rates["all codes"])
-    assert content["square_gflops"] > 0 and content["lbfgs"]["ratio"] > 0
+    assert content["square_gflops"] > 0
+    fits = content["lbfgs"]
+    assert fits["fits"] == fits["as low"] == 2 and 1 <= fits["iterations"]["engine"] <= 10
+    ratio = fits["seconds"]["SciPy"] / fits["seconds"]["engine"]
+    assert 0.1 * ratio < fits["ratio"] < 10 * ratio
     assert markdown_tables(content).count("not installed") == 4 + 2
 
 
@@ -53,6 +57,15 @@ def test_a_saved_file_is_printed_as_a_table(saved, capsys):
     main(["--table", str(saved)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("| shape | model-steps/s | GFLOP/s |") and lines[5].startswith("| 16-8 x 32 x 8 |")
+
+
+def test_the_fits_alone_are_measured_anew_beside_the_other_numbers(saved, tmp_path, capsys):
+    path = tmp_path / "numbers.json"
+    path.write_text(saved.read_text())
+    main(["--lbfgs", "--quick", "--json", str(path)])
+    before, after = json.loads(saved.read_text()), json.loads(path.read_text())
+    assert before.pop("lbfgs")["seconds"] != after.pop("lbfgs")["seconds"] and before == after
+    assert "remembering 100 steps, until a fit is within 0.01%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
