@@ -1,4 +1,4 @@
-"""Write lanes of a finished run as files of another library: python -m experiments.export --help."""
+"""Write lanes of a finished run for SAELens or PyTorch: python -m experiments.export --help."""
 
 import sys
 

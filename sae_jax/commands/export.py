@@ -1,4 +1,4 @@
-"""Write lanes of a finished run as files of another library.
+"""Write lanes of a finished run for SAELens or PyTorch.
 
     python -m experiments.sweep --model topk --k 4 8 --d-hidden 64 --steps 200 --dataset digits --name shared
     python -m experiments.export runs/shared --to saelens --lane k=4 seed=0 --out runs/shared-saelens

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sae_jax.data import load
+from sae_jax.data import load, tfds_images
 from sae_jax.data.config import DataConfig
 from sae_jax.data.samples import as_data
 from sae_jax.settings import UserError
@@ -76,5 +76,6 @@ def test_a_default_folder_of_a_user_whom_nobody_knows_is_one_that_holds_nothing(
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~nobody_knows/x")
+    tfds_images._read.cache_clear()  # Another test may have read the set from the default folder.
     with pytest.raises(UserError, match="tfds:mnist must be prepared: it is not in"):
         load(DataConfig(dataset="tfds:mnist"))

@@ -152,7 +152,7 @@ def test_reports_are_saved_with_their_options(tmp_path):
     report = Report([own("x", "1", 1.0, 0, 2, why="w")], Figure())
     report.save("name", "source", Options(images="a.npy"), {"seconds": 1.0}, tmp_path / "new")
     content = json.loads((tmp_path / "new" / "name.json").read_text())
-    assert content["options"] == {"quick": False, "images": "a.npy", "images_sha256": ""}
+    assert content["options"] == {"quick": False, "images": "a.npy", "white": False, "images_sha256": ""}
     assert content["made"] == {"seconds": 1.0} and content["passed"] is True
 
 

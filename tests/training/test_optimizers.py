@@ -23,7 +23,7 @@ def loss(params):
 def proposals(name, rate, steps=3, prepared=lambda gradients: gradients, **values):
     """What an optimizer proposes, one step after another."""
     optimizer, training = OPTIMIZERS[name], TrainingSettings(**values)
-    state = optimizer.init(PARAMS, lambda: None)
+    state = optimizer.init(PARAMS, training, lambda: None)
     for _ in range(steps):
         proposal = optimizer.propose(loss, PARAMS, state, training, rate, prepared)
         updates, state = proposal.update()
