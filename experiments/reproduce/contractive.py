@@ -156,7 +156,7 @@ def _checks(norms: dict[str, list[float]], errors: dict[str, list[float]], chose
         checks.append(number(f"error, {kind}, %", f"{KINDS[kind].error:g}", TABLE, found, low, high, why=why))
     above = np.asarray(errors["plain"]) - np.asarray(errors["contractive"])
     what = "error, plain less contractive, %, the least of all seeds"
-    checks.append(order(what, "0.64", TABLE, float(above.min()), low=0.0, why="the order"))
+    checks.append(order(what, "0.64", TABLE, float(np.min(above)), low=0.0, why="the order"))
     what = "coefficient of least validation error, "
     checks += [own(f"{what}{kind}", "one of those tried", chosen[kind], why="a choice") for kind in chosen]
     return checks

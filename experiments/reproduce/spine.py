@@ -157,7 +157,7 @@ def run(options: Options) -> Report:
         own(
             "mean activation of a unit, the largest",
             "below 0.15",
-            [codes.mean(axis=0).max() for codes in sparse],
+            [np.mean(codes, axis=0).max() for codes in sparse],
             high=TARGET,
             why="where the penalty on mean activations begins",
         ),

@@ -195,7 +195,8 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
         attributes: axes, the names of the grid's dimensions in order; settings, the names of all settings; config, the
         model.
     """
-    grid, points, image = study.grid, study.points, {}
+    grid, points = study.grid, study.points
+    image: dict[str, tuple] = {}
     dims, shape, sizes = tuple(grid.program_dims), tuple(grid.program_dims.values()), sizes_of(points)
     for i, name in enumerate(("image_height", "image_width")):
         sides = np.asarray([point.data.image_shape[i] if point.data.image_shape else 0 for point in points], np.int32)
