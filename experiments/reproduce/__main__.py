@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.reproduce.checks import COLUMNS, KINDS
-from experiments.reproduce.identity import identity_of, provenance, saved_as
+from experiments.reproduce.identity import check_replaceable, identity_of, provenance, saved_as
 from experiments.reproduce.report import Options, Report, saved_tables
 from sae_jax.commands.environment import check_writable, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
@@ -142,6 +142,7 @@ def _reproduce(name: str, options: Options, out: Path, again: bool) -> bool:
     if not again and (saved := saved_as(out, name, options.content, identity)):
         print(f"{name}: not run again: {out / name}.json is of these sources, options and versions")
         return bool(saved["passed"])
+    check_replaceable(out, name, options.content)
     report: Report = module.run(options)
     seconds = time.monotonic() - began
     paths = report.save(name, module.SOURCE, options, provenance(identity, seconds), out)

@@ -69,6 +69,21 @@ def saved_as(folder: Path, name: str, options: dict[str, Any], identity: dict[st
     return None
 
 
+def check_replaceable(folder: Path, name: str, options: dict[str, Any]) -> None:
+    """Refuse to replace the report of a whole run by that of a quick one.
+
+    Raises:
+        UserError: the folder holds a report of this name that is of a whole run, and these options are a quick run's.
+    """
+    path, whole = folder / f"{name}.json", False
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = json.loads(path.read_bytes())["options"]["quick"] is False
+    if whole and options["quick"]:
+        raise UserError(
+            f"a quick run replaces no report of a whole one: got {path}; pass another --out, or leave --quick out"
+        )
+
+
 def sources_of(module: str) -> list[Path]:
     """The files in experiments/ of a module and of all modules there that it imports, directly or not."""
     found: set[Path] = set()

@@ -17,30 +17,29 @@ from matplotlib import pyplot as plt
 
 from experiments.reproduce.checks import own
 from experiments.reproduce.report import Options, Report
-from experiments.reproduce.synthetic import DATA, mean_of, seeds_of, trained
+from experiments.reproduce.synthetic import DATA, MEASURES, MODELS, legend_below, mean_of, seeds_of, trained
 
 SOURCE = "a question of our own; Ng, CS294A notes, section 3"
 PAIRS = {
-    "JumpReLU": ("jumprelu:target_l0=3.2", "jumprelu:target_rate=0.05,l0=0"),
-    "BatchTopK": ("batch_topk:target_l0=3.2", "batch_topk:target_l0=3.2,target_rate=0.05"),
+    "jumprelu": ("jumprelu:target_l0=3.2", "jumprelu:target_rate=0.05,l0=0"),
+    "batch_topk": ("batch_topk:target_l0=3.2", "batch_topk:target_l0=3.2,target_rate=0.05"),
 }
 FEATURES = {"equal rates": DATA, "Zipf's rates": f"{DATA}:firing=zipf,p_max=.2,p_min=.01"}
-MEASURES = ("truth_mcc", "truth_f1", "eval_explained_variance")
+SHOWN = ("truth_mcc", "truth_f1", "eval_explained_variance")
 
 
 def run(options: Options) -> Report:
     """Train pairs at equal L0 on both kinds of features, and compare."""
     names = [name for pair in PAIRS.values() for name in pair]
+    labels = [f"{MODELS[model]}, {goal}" for model in PAIRS for goal in ("L0 steered", "KL on firing rates")]
     figure, panels = plt.subplots(1, len(FEATURES), figsize=(9.5, 3.4), layout="constrained", sharey=True)
     checks, strays, dead = [], [], []
     for panel, (words, dataset) in zip(panels, FEATURES.items(), strict=True):
         run = trained(options, names, dataset)
-        for i, name in enumerate(names):
-            heights = [mean_of(run, measure, model=name) for measure in MEASURES]
-            panel.bar(np.arange(len(MEASURES)) + 0.2 * i, heights, 0.18, label=name)
-        panel.set(
-            title=words, xticks=np.arange(len(MEASURES)) + 0.3, xticklabels=[one.split("_", 1)[1] for one in MEASURES]
-        )
+        for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+            heights = [mean_of(run, measure, model=name) for measure in SHOWN]
+            panel.bar(np.arange(len(SHOWN)) + 0.2 * i, heights, 0.18, label=label)
+        panel.set(title=words, xticks=np.arange(len(SHOWN)) + 0.3, xticklabels=[MEASURES[name] for name in SHOWN])
         for architecture, (without, rates) in PAIRS.items():
             plain, held = (seeds_of(run, "truth_mcc", model=name) for name in (without, rates))
             strays.append(mean_of(run, "eval_l0", model=rates) / mean_of(run, "eval_l0", model=without) - 1)
@@ -48,7 +47,7 @@ def run(options: Options) -> Report:
             right = dataset == DATA
             checks.append(
                 own(
-                    f"{words}, {architecture}: MCC with rates less MCC without",
+                    f"{words}, {MODELS[architecture]}: MCC with rates less MCC without",
                     "near 0" if right else "below 0",
                     held - plain,
                     -0.05 if right else -0.2,
@@ -69,5 +68,5 @@ def run(options: Options) -> Report:
         ),
         own("dead share with rates, the largest", "0", max(dead), high=0.02, why="one unit of 64"),
     ]
-    panels[-1].legend(frameon=False, fontsize=7)
+    legend_below(figure)
     return Report(checks, figure)

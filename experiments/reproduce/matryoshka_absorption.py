@@ -28,7 +28,7 @@ FEATURES = 80
 TREE = f"{DATA}:features={FEATURES},inputs=40,firing=zipf,p_max=.3,p_min=.02,exponent=.5,roots=16,branching=4,depth=1"
 PLAIN, NESTED = "batch_topk", "matryoshka"
 L0 = (3.0, 4.0, 5.0)
-MEASURES = ("truth_absorption", "truth_f1", "truth_mcc", "eval_explained_variance")
+COMPARED = ("truth_absorption", "truth_f1", "truth_mcc", "eval_explained_variance")
 
 
 def run(options: Options) -> Report:
@@ -38,7 +38,7 @@ def run(options: Options) -> Report:
     plain, nested = (
         {
             name: np.array([seeds_of(dataset, name, model=model, target_l0=l0) for l0 in targets])
-            for name in (*MEASURES, "eval_l0")
+            for name in (*COMPARED, "eval_l0")
         }
         for model in (PLAIN, NESTED)
     )
@@ -85,7 +85,7 @@ def run(options: Options) -> Report:
             why="what is compared must have about as many codes on a sample",
         ),
     ]
-    return Report(checks, against_l0(dataset, MEASURES))
+    return Report(checks, against_l0(dataset, COMPARED))
 
 
 def least(values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.reproduce.checks import PRIMARY, Source, order, own
 from experiments.reproduce.report import Options, Report
-from experiments.reproduce.synthetic import against_l0, seeds_of, trained
+from experiments.reproduce.synthetic import MEASURES, against_l0, seeds_of, trained
 
 SOURCE = "Korznikov et al. 2026, arXiv 2602.14111"
 ABSTRACT = Source("Korznikov et al. 2026, abstract", PRIMARY)
@@ -53,12 +53,15 @@ def run(options: Options) -> Report:
                 low=0.05,
                 why="more codes make up for directions that are not the true ones",
             ),
-            own(
-                f"MCC over that of the trained, {words}, L0 3",
-                "below 1",
-                share("truth_mcc", name, 3.0),
-                high=most,
-                why="the truth tells them apart, where measures without it may not",
+            *(
+                own(
+                    f"{MEASURES[measure]} over that of the trained, {words}, L0 3",
+                    "below 1",
+                    share(measure, name, 3.0),
+                    high=most,
+                    why="the truth tells them apart, where measures without it may not",
+                )
+                for measure in ("truth_mcc", "truth_f1")
             ),
         ]
     return Report(checks, against_l0(dataset, ("eval_explained_variance", "truth_mcc", "truth_f1")))

@@ -16,6 +16,23 @@ from sae_jax import DataConfig, sweep
 # On average 3.2 of 64 features in 32 dimensions fire on a sample.
 DATA = "superposition"
 TRAINING: dict[str, Any] = {"d_hidden": 64, "batch_size": 256, "learning_rate": 3e-3, "final_learning_rate": 0.1}
+MEASURES = {
+    "eval_explained_variance": "explained variance",
+    "truth_absorption": "absorption",
+    "truth_f1": "F1",
+    "truth_mcc": "MCC",
+    "truth_shrinkage": "slope of reconstructed magnitudes",
+}
+MODELS = {
+    "batch_topk": "BatchTopK",
+    "batch_topk:frozen=decoder": "BatchTopK, frozen rows",
+    "batch_topk:frozen=soft": "BatchTopK, rows near their start",
+    "gated": "Gated",
+    "jumprelu": "JumpReLU",
+    "matryoshka": "Matryoshka",
+    "relu": "ReLU with L1",
+    "topk": "TopK",
+}
 
 
 def trained(options: Options, models: Sequence[str], dataset: str = DATA, **settings: Any) -> xr.Dataset:
@@ -41,8 +58,14 @@ def against_l0(run: xr.Dataset, measures: Sequence[str]) -> Figure:
         for model in run["model"].values:
             part = run.sel(model=model)
             bars = part[measure].std("seed", ddof=1) if part.sizes["seed"] > 1 else None
-            panel.errorbar(part["eval_l0"].mean("seed"), part[measure].mean("seed"), bars, marker="o", label=str(model))
-        panel.set(xlabel="L0 on held-out samples", ylabel=measure.replace("_", " "))
+            l0, height = part["eval_l0"].mean("seed"), part[measure].mean("seed")
+            panel.errorbar(l0, height, bars, marker="o", label=MODELS.get(str(model), str(model)))
+        panel.set(xlabel="L0 on held-out samples", ylabel=MEASURES[measure])
         panel.grid(alpha=0.25)
-    np.atleast_1d(panels)[-1].legend(frameon=False, fontsize=8)
+    legend_below(figure)
     return figure
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all panels, under them, where it covers nothing."""
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.reproduce.checks import RECALLED, Source, order, own
 from experiments.reproduce.report import Options, Report
-from experiments.reproduce.synthetic import against_l0, mean_of, seeds_of, trained
+from experiments.reproduce.synthetic import MODELS, against_l0, mean_of, seeds_of, trained
 
 SOURCE = "Gao et al. 2024; Bussmann et al. 2024; Rajamanoharan et al. 2024b"
 L0 = (2.0, 3.0, 4.0)
@@ -39,7 +39,7 @@ def run(options: Options) -> Report:
         ]
         checks.append(
             order(
-                f"explained variance, {better} less {worse}, the L0 where it is least",
+                f"explained variance, {MODELS[better]} less {MODELS[worse]}, the L0 where it is least",
                 "more",
                 source,
                 min(gains, key=np.mean),

@@ -57,7 +57,10 @@ def test_one_that_is_named_is_run_again(all_of, tmp_path, capsys):
 
 
 def test_other_options_are_run(all_of, tmp_path):
-    all_of()
+    all_of("--quick")
+    assert all_of() == ["kl-curve", "ufldl-patches"]
+    (tmp_path / "kl-curve.json").unlink()
+    (tmp_path / "ufldl-patches.json").unlink()
     assert all_of("--quick") == ["kl-curve", "ufldl-patches"]
     images = tmp_path / "images.npy"
     images.write_bytes(b"1")
@@ -65,6 +68,15 @@ def test_other_options_are_run(all_of, tmp_path):
     assert all_of("--quick", "--images", str(images)) == []
     images.write_bytes(b"2")
     assert all_of("--quick", "--images", str(images)) == ["ufldl-patches"]
+
+
+def test_a_quick_run_replaces_no_whole_report(all_of, tmp_path, capsys):
+    all_of()
+    before = (tmp_path / "kl-curve.json").read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        all_of("--quick")
+    assert stopped.value.code == 2 and (tmp_path / "kl-curve.json").read_bytes() == before
+    assert "a quick run replaces no report of a whole one" in capsys.readouterr().err
 
 
 def test_other_sources_or_versions_are_run(all_of, monkeypatch):
