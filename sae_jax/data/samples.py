@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class Data:
         train_labels, heldout_labels: class numbers, [samples] and [heldout], where the source has them.
         left_out, left_out_labels: held-out samples of the classes that `config.classes` leaves out, where it does.
         stream: where training batches come from; None draws them from `train`, which is else an excerpt of them.
+        heldout_names: what each held-out sample is, such as a token, in words; where the source says so.
         truth: the features that the samples are sums of, where they were made.
         normalisation: what was done to the samples; None where nothing is known of it.
         digest: of the file that they come from, where it is one of the user's.
@@ -52,6 +54,7 @@ class Data:
     left_out: Float[np.ndarray, "left_out d_in"] | None = None
     left_out_labels: Int[np.ndarray, " left_out"] | None = None
     stream: Feed | None = None
+    heldout_names: tuple[str, ...] | None = None
     truth: Truth | None = None
     normalisation: Normalisation | None = None
     digest: str | None = None
@@ -103,6 +106,7 @@ class Rows(NamedTuple):
         name: what the description calls them.
         heldout: [heldout, d_in], where the source itself holds some out; else a random part of the samples is.
         labels, heldout_labels: class numbers of both, where the source has them.
+        names, heldout_names: what each sample is, such as a token, in words, where the source says so.
         normalize: the rule that `auto` means for this source.
         image_shape: (height, width) of a sample where it is an image.
         digest: of the file that they were read from, where it is one of the user's.
@@ -116,6 +120,8 @@ class Rows(NamedTuple):
     heldout: np.ndarray | None = None
     labels: np.ndarray | None = None
     heldout_labels: np.ndarray | None = None
+    names: Sequence[str] | None = None
+    heldout_names: Sequence[str] | None = None
     normalize: str = "none"
     image_shape: tuple[int, int] | None = None
     digest: str | None = None
@@ -158,16 +164,22 @@ def array_rows(samples: Any, name: str, labels: Any = None, noun: str = "") -> R
 
 
 class Split(NamedTuple):
-    """One of the two parts of a source: which rows of an array, and all class numbers of that array."""
+    """One of the two parts of a source: which rows of an array, and all class numbers and names of that array."""
 
     samples: np.ndarray
     places: Int[np.ndarray, " rows"]
     labels: np.ndarray | None
+    names: Sequence[str] | None
 
     @property
     def classes(self) -> np.ndarray | None:
         """Class numbers of the rows, [rows]."""
         return None if self.labels is None else np.asarray(self.labels[self.places], np.int32)
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """Names of the rows."""
+        return None if self.names is None else tuple(self.names[place] for place in self.places)
 
     def where(self, chosen: np.ndarray | slice) -> Split:
         """The rows that are chosen, by booleans or a slice."""
@@ -230,6 +242,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
         left_out=arrays[2] if config.classes else None,
         left_out_labels=left_out,
         stream=rows.stream,
+        heldout_names=parts[1].words,
         truth=rows.truth,
         normalisation=normalisation,
         digest=rows.digest,
@@ -257,15 +270,16 @@ def _split(rows: Rows, config: DataConfig) -> tuple[Split, Split]:
     """Training and held-out rows: the source's own, or at random, the same for the same `config.data_seed`."""
     number = len(rows.samples)
     if rows.heldout is not None:
-        heldout = Split(rows.heldout, np.arange(len(rows.heldout)), rows.heldout_labels)
-        return Split(rows.samples, np.arange(number), rows.labels), heldout
+        heldout = Split(rows.heldout, np.arange(len(rows.heldout)), rows.heldout_labels, rows.heldout_names)
+        return Split(rows.samples, np.arange(number), rows.labels, rows.names), heldout
     if number < 2:
         raise UserError(
             f"{rows.name} must hold at least 2 samples, to train on one and hold one out: got {number}; add some"
         )
     order = np.random.default_rng(config.data_seed).permutation(number)
     held = max(1, round(config.heldout * number))
-    return Split(rows.samples, order[held:], rows.labels), Split(rows.samples, order[:held], rows.labels)
+    train, heldout = (Split(rows.samples, places, rows.labels, rows.names) for places in (order[held:], order[:held]))
+    return train, heldout
 
 
 def _normalised(part: Split, normalisation: Normalisation) -> Float[np.ndarray, "rows d_in"]:

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 from sae_jax.data import load, tfds_images
 from sae_jax.data.config import DataConfig
-from sae_jax.data.samples import as_data
+from sae_jax.data.samples import array_rows, as_data, prepare
 from sae_jax.settings import UserError
 from tests.tfds_files import write_digits_as_mnist
 
@@ -79,3 +79,14 @@ def test_a_default_folder_of_a_user_whom_nobody_knows_is_one_that_holds_nothing(
     tfds_images._read.cache_clear()  # Another test may have read the set from the default folder.
     with pytest.raises(UserError, match="tfds:mnist must be prepared: it is not in"):
         load(DataConfig(dataset="tfds:mnist"))
+
+
+def test_names_go_with_their_samples():
+    samples = RNG.normal(size=(50, 3))
+    names = [f"{row[0]:.9f}" for row in samples]
+    data = prepare(array_rows(samples, "tokens")._replace(names=names), DataConfig(dataset="array", heldout=0.2))
+    assert data.heldout_names is not None and len(data.heldout_names) == len(data.heldout) == 10
+    np.testing.assert_allclose(np.array(data.heldout_names, float), data.heldout[:, 0], atol=1e-7)
+    apart = array_rows(samples[:40], "tokens")._replace(heldout=samples[40:], heldout_names=names[40:])
+    assert prepare(apart, DataConfig(dataset="array")).heldout_names == tuple(names[40:])
+    assert prepare(array_rows(samples, "tokens"), DataConfig(dataset="array")).heldout_names is None
