@@ -18,6 +18,7 @@ from sae_jax.analysis.trained_lane import load_lane as load_lane
 from sae_jax.data import Data as Data
 from sae_jax.data import Truth as Truth
 from sae_jax.data import as_data as as_data
+from sae_jax.data import as_stream as as_stream
 from sae_jax.data import load as load
 from sae_jax.data.batches import batch_indices as batch_indices
 from sae_jax.data.config import DataConfig as DataConfig

@@ -97,7 +97,7 @@ def cases():
             {"dataset": dataset},
             {
                 "dataset": ("dataset", set()),
-                "data": ("data|samples", {"nothing", "another width"}),
+                "data": ("data|samples|batch 0", {"nothing", "another width"}),
                 "model": model,
                 "seeds": ("seeds", {"nothing", "whole number"}),
                 "zip": ("zip", {"nothing", "empty list", "empty array"}),
@@ -124,6 +124,16 @@ def cases():
                 "config": ("config", set()),
                 "name": ("name", path),
                 "labels": ("labels", {"nothing"}),
+                "normalisation": ("normalisation", {"nothing"}),
+            },
+        ),
+        "as_stream": (
+            sae_jax.as_stream,
+            {"source": lambda step: TABLE},
+            {
+                "source": ("source|batch 0", set()),
+                "heldout": ("held-out", {"nothing", "another width"}),
+                "config": ("config", set()),
                 "normalisation": ("normalisation", {"nothing"}),
             },
         ),

@@ -2,10 +2,11 @@
 
 config        DataConfig, the settings
 samples       Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
+batch_sources   what is read batch by batch from a function or a Grain dataset
 normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs
-patches, digits, tfds_images, files, superposition   one file a source
+patches, digits, tfds_images, files, activations, superposition   one file a source; shards, parquet: of activations
 features      what a superposition is made of; sampling, draws: its samples; truth: what is known of them
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sae_jax.data import digits, files, patches, superposition, tfds_images
+from sae_jax.data import activations, digits, files, patches, superposition, tfds_images
+from sae_jax.data.batch_sources import as_stream
 from sae_jax.data.config import OF_FILES, DataConfig
 from sae_jax.data.normalise import Normalisation
 from sae_jax.data.samples import Data, Rows, as_data, prepare
@@ -28,6 +30,7 @@ SOURCES: dict[str, Callable[[str, DataConfig], Rows]] = {
     "tfds": tfds_images.read,
     "images": files.read_images,
     "array": files.read_array,
+    "activations": activations.read,
     "superposition": superposition.read,
 }
 
@@ -73,4 +76,4 @@ def load(config: DataConfig, normalisation: Normalisation | None = None) -> Data
     return prepare(read(config), config, normalisation)
 
 
-__all__ = ["SOURCES", "Data", "DataConfig", "Normalisation", "Rows", "Truth", "as_data", "load", "read"]
+__all__ = ["SOURCES", "Data", "DataConfig", "Normalisation", "Rows", "Truth", "as_data", "as_stream", "load", "read"]

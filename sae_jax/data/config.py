@@ -10,8 +10,8 @@ from typing import ClassVar
 from sae_jax.data.normalise import MEANS, RULES
 from sae_jax.settings import NON_NEGATIVE, TEXT, TRUE_OR_FALSE, Range, Unread, check_all, one_of, setting
 
-# Sources whose name is followed by the path of a file.
-OF_FILES = ("images", "array")
+# Sources whose name is followed by the path of a file or a folder.
+OF_FILES = ("images", "array", "activations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class DataConfig:
         ("dataset", "images"): ("data_dir",),
         ("dataset", "digits"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "array"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "activations"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "tfds"): ("patch_size", "whiten"),
         ("dataset", "superposition"): ("data_dir", "patch_size", "whiten", "subtract_mean"),
         ("normalize", "none"): ("subtract_mean",),
@@ -37,8 +38,8 @@ class DataConfig:
     dataset: str = setting(
         "patches",
         TEXT,
-        "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, or superposition, as it is or with settings "
-        "of its own, superposition:features=128,inputs=32",
+        "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, activations:DIR of shards, or "
+        "superposition, as it is or with settings of its own, superposition:features=128,inputs=32",
     )
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets; empty is TFDS's own default")
     classes: str = setting("", TEXT, "labels of the samples to train on, such as 0-4,7; empty is all")

@@ -6,7 +6,7 @@ Nothing is carried between steps, so that a resumed run needs no position in its
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +15,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sae_jax.data.batches import batch_indices, device_rows
+from sae_jax.data.normalise import Normalisation
 from sae_jax.models.base import Key, Scalar
+from sae_jax.storage.arrays import aligned
 
 # What a block of batches from the host may take of a device's memory.
 HOST_BLOCK_BYTES = 2**26
+# Reading them takes time that a short training would wait for in vain.
+MOST_STEPS = 64
 
 
 class Feed(NamedTuple):
@@ -29,11 +33,13 @@ class Feed(NamedTuple):
             device's share of the batch where it is split over a named axis.
         block: (first step, batch_size) -> pytree of arrays that `draw` reads from that step on, for `steps` of them.
         steps: (batch_size) -> how many steps a block serves; None where one block serves all.
+        normalised: Normalisation -> the same source of normalised samples; None where they must stay as they are.
     """
 
     draw: Callable[[Any, Key, Scalar | Array, int, str | None], Array]
     block: Callable[[int, int], Any]
     steps: Callable[[int], int | None] = lambda batch_size: None
+    normalised: Callable[[Normalisation], Feed] | None = None
 
 
 class HostBlock(NamedTuple):
@@ -76,22 +82,36 @@ def _drawing(generate: Callable[..., Array]) -> Callable[..., Array]:
     return draw
 
 
-def from_host(read: Callable[[int, int], np.ndarray], d_in: int) -> Feed:
+def from_host(
+    batches: Callable[[int, int], Iterator[np.ndarray]], d_in: int, normalisation: Normalisation | None = None
+) -> Feed:
     """Batches that the host reads, a block of steps at a time; all lanes share what is read once.
 
+    Blocks are mostly asked for one after another, so that an iterator may read ahead of them. One that is asked for
+    out of turn begins another iterator.
+
     Args:
-        read: (step, batch_size) -> batch [batch, d_in] float32; the same for the same step.
+        batches: (first step, batch_size) -> the batches [batch, d_in] of that step and of those after it, without end;
+            the same for the same step.
         d_in: values of a sample.
+        normalisation: of every batch; None leaves them as they are.
     """
+    following: dict[tuple[int, int], Iterator[np.ndarray]] = {}
 
     def steps(batch_size: int) -> int:
-        return max(1, HOST_BLOCK_BYTES // (4 * batch_size * d_in))
+        return max(1, min(MOST_STEPS, HOST_BLOCK_BYTES // (4 * batch_size * d_in)))
 
     def block(first: int, batch_size: int) -> HostBlock:
-        batches = [read(first + i, batch_size) for i in range(steps(batch_size))]
-        return HostBlock(np.int32(first), np.stack(batches).astype(np.float32, copy=False))
+        reading = following.pop((first, batch_size), None) or iter(batches(first, batch_size))
+        following.clear()
+        together = aligned((steps(batch_size), batch_size, d_in))
+        for place in range(len(together)):
+            batch = next(reading)
+            together[place] = batch if normalisation is None else normalisation.applied(batch)
+        following[first + len(together), batch_size] = reading
+        return HostBlock(np.int32(first), together)
 
-    return Feed(_draw_from_host, block, steps)
+    return Feed(_draw_from_host, block, steps, functools.partial(from_host, batches, d_in))
 
 
 def _draw_from_host(block: HostBlock, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:

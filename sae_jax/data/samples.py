@@ -220,15 +220,18 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
     else:
         words = "normalised as those that training began with"
         _check_width(normalisation, rows)
-    if rows.stream is not None and not normalisation.is_identity:
-        raise UserError(f"samples that are made must stay as they are: got {words}; use normalize none")
+    stream = rows.stream
+    if stream is not None and not normalisation.is_identity:
+        if stream.normalised is None:
+            raise UserError(f"samples that are made must stay as they are: got {words}; use normalize none")
+        stream = stream.normalised(normalisation)
     parts = [train, heldout.where(chosen[1]), *([heldout.where(~chosen[1])] if config.classes else [])]
     wanted = sum(len(part.places) for part in parts)
     check_fits(wanted, SINGLE_BYTES * wanted * rows.samples.shape[1])
     arrays = [_normalised(part, normalisation) for part in parts]
     shape, values = rows.image_shape, "features" if rows.truth is None else "inputs"
     of_shape = f"{shape[0]}x{shape[1]} pixels" if shape else f"{rows.samples.shape[1]} {values}"
-    use = "to train on" if rows.stream is None else "as an excerpt of an endless stream"
+    use = "to train on" if rows.stream is None else "as an excerpt of a stream"
     description = f"{rows.name}: {len(arrays[0])} samples of {of_shape} {use}, {len(arrays[1])} held out; {words}"
     left_out = parts[2].classes if config.classes else None
     return Data(
@@ -241,7 +244,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
         heldout_labels=parts[1].classes,
         left_out=arrays[2] if config.classes else None,
         left_out_labels=left_out,
-        stream=rows.stream,
+        stream=stream,
         heldout_names=parts[1].words,
         truth=rows.truth,
         normalisation=normalisation,

@@ -4,8 +4,8 @@ grid          which settings vary, and what that means for programs and lanes; c
 plan          how lanes are packed into blocks and chunks; footprint says how much room the run takes on the disk
 devices       devices and the mesh over them; mapping runs a function of one lane on all of them
 program       one program: its compiled functions and the memory that its lanes need
-chunk         training a program chunk by chunk; program_lanes puts its lanes on the devices, pace says how far they
-              go at a time, recovery what is saved and resumed
+chunks        training a program chunk by chunk; chunk trains one, program_lanes puts its lanes on the devices, pace
+              says how far they go at a time, recovery what is saved and resumed
 processes     many processes that train one sweep, phase by phase
 observers     who watches; terminal shows how lanes stand, on a terminal, in a notebook, in a file, by streams that
               never fail, trackers send their curves elsewhere

@@ -1,22 +1,21 @@
-"""Training all lanes of a program, a chunk at a time, from where each chunk stood."""
+"""Training a chunk of a program's lanes from where it stood, and measuring it."""
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.errors import JaxRuntimeError
 
 from sae_jax.settings import UserError
 from sae_jax.storage.checkpoints import Arrays, Position
 from sae_jax.sweeps.devices import fetch, place
 from sae_jax.sweeps.observers import WATCHED, Observer, Points, Progress, lane_coordinates
 from sae_jax.sweeps.pace import watched_steps
-from sae_jax.sweeps.plan import Chunk, Plan, chunk_at, halved, repacked
-from sae_jax.sweeps.processes import started
+from sae_jax.sweeps.plan import Chunk, Plan, chunk_at
+from sae_jax.sweeps.processes import together
 from sae_jax.sweeps.program import Carry, compiled_advance, compiled_measure, compiled_rows, compiled_watch
 from sae_jax.sweeps.program_lanes import (
     Inputs,
@@ -29,16 +28,7 @@ from sae_jax.sweeps.program_lanes import (
     steps_per_block,
 )
 from sae_jax.sweeps.reading import ENDS
-from sae_jax.sweeps.recovery import (
-    Interrupted,
-    Recovery,
-    next_call,
-    position_of,
-    read_finished,
-    read_state,
-    save_finished,
-    save_state,
-)
+from sae_jax.sweeps.recovery import Interrupted, Recovery, next_call, read_state, save_state
 from sae_jax.training.lane import snapshot_steps, windows
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -47,63 +37,6 @@ SNAPSHOTS = "decoder_snapshots"
 
 # When results were fetched last, s, and what a step took then, s; None where that is not known.
 Timing = tuple[float, float | None]
-# Takes a finished chunk's lanes: arrays by variable name [lanes, ...], positions among cells and seeds [lanes].
-Put = Callable[[Arrays, np.ndarray, np.ndarray], None]
-
-
-def run_lanes(lanes: Lanes, put: Put, observer: Observer, recovery: Recovery | None = None) -> None:
-    """Train and measure all lanes of a program.
-
-    Args:
-        lanes: what is trained.
-        put: takes a finished chunk's lanes, for good.
-        observer: receives progress and points.
-        recovery: saves chunks while they are trained and afterwards, and knows those saved before; None keeps nothing.
-
-    Raises:
-        Interrupted: the recovery was asked to end.
-        UserError: not even one lane a device fits in memory, or what was saved is not of these lanes.
-    """
-    plan, first = lanes.program.plan, 0
-    observer.progress(_progress(lanes, plan, 0, "compiling"))
-    while first < plan.lanes:
-        position = position_of(recovery, lanes.number, first) if recovery else None
-        if position:
-            plan = repacked(plan, position.cells_per_block, position.blocks_per_group)
-        measured: Arrays | None
-        if recovery and position and position.finished:
-            measured = read_finished(recovery, position, measured_shapes(lanes, plan, first))
-        else:
-            measured, plan = train_within_memory(lanes, plan, first, position, observer, recovery)
-            finished = _position(lanes, plan, first, lanes.steps, finished=True)
-            measured = save_finished(recovery, finished, measured) if recovery else measured
-        chunk = chunk_at(plan, first)
-        if measured is not None:
-            put(measured, *indices_of(lanes, chunk))
-        first = chunk.end
-
-
-def train_within_memory(
-    lanes: Lanes, plan: Plan, first: int, position: Position | None, observer: Observer, recovery: Recovery | None
-) -> tuple[Arrays, Plan]:
-    """`train_chunk`, or the same of a chunk of half the size where memory does not hold it; also returns its plan."""
-    while True:
-        try:
-            return train_chunk(lanes, plan, first, position, observer, recovery), plan
-        except JaxRuntimeError as error:
-            # Processes that train together may not all know that one of them has no memory left.
-            if "RESOURCE_EXHAUSTED" not in str(error) or started():
-                raise
-            reason, smaller = str(error).splitlines()[0], halved(plan)
-        if smaller is None:
-            raise UserError(
-                f"a lane per device must fit in memory: got {plan.lane_bytes / 2**20:,.0f} MiB a lane, "
-                f"and {reason}; use a smaller d_hidden, batch_size or history_size, "
-                "or fewer devices"
-            )
-        observer.line(f"warning: a chunk must fit in memory: got {reason}; going on with chunks of half the size")
-        observer.line(f"plan: {smaller}")
-        plan, position = smaller, None
 
 
 def train_chunk(
@@ -112,7 +45,7 @@ def train_chunk(
     """Train a chunk from where it stood, and measure it.
 
     Args:
-        lanes, observer, recovery: as in `run_lanes`.
+        lanes, observer, recovery: as in `chunks.run_lanes`.
         plan: how they are packed.
         first: number of its first lane.
         position: where it stood; None at its start.
@@ -122,6 +55,7 @@ def train_chunk(
 
     Raises:
         Interrupted: the recovery was asked to end; the lanes are saved.
+        UserError: samples can no longer be read; the lanes are saved.
     """
     chunk = chunk_at(plan, first)
     inputs = inputs_of(lanes, chunk)
@@ -155,11 +89,22 @@ def train_chunk(
                 observer.points(at_step(stop, points))
             if measured:
                 observer.measures(at_step(stop, fetch(measured, lanes.mesh)))
-            observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, stop), "training"))
+            observer.progress(progress_of(lanes, plan, _lane_steps(lanes, chunk, stop), "training"))
         return timing
 
     def at_step(step: int, values: Arrays) -> Points:
         return Points(step, coordinates, {name: every[chunk.real] for name, every in values.items()})
+
+    def store(step: int, timing: Timing) -> tuple[float, Timing]:
+        """Save the lanes as they are after a step; when that was, and the timing from there."""
+        assert recovery
+        _, seconds_per_step = collect(0, timing)
+        state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": rows})
+        # Arrays without numbers cannot be saved.
+        arrays = {name: values for name, values in state.items() if values.size}
+        save_state(recovery, position_at(lanes, plan, first, step, finished=False), arrays)
+        now = time.monotonic()
+        return now, (now, seconds_per_step)
 
     saved_at = time.monotonic()
     timing: Timing = saved_at, None
@@ -167,13 +112,7 @@ def train_chunk(
         timing = collect(int(ahead), timing)
         size, ahead, save, end = next_call(recovery, size, timing[1], saved_at)
         if recovery and (save or end):
-            _, seconds_per_step = collect(0, timing)
-            state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": rows})
-            # Arrays without numbers cannot be saved.
-            arrays = {name: values for name, values in state.items() if values.size}
-            save_state(recovery, _position(lanes, plan, first, step, finished=False), arrays)
-            saved_at = time.monotonic()
-            timing = saved_at, seconds_per_step
+            saved_at, timing = store(step, timing)
         if end:
             raise Interrupted
         if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
@@ -181,7 +120,12 @@ def train_chunk(
             break
         start, window = step, int(np.searchsorted(stops, step, side="right"))
         if per_block and step >= block_end:
-            block, block_end = block_at(lanes, step), step + per_block
+            try:
+                block, block_end = together("train", functools.partial(block_at, lanes, step)), step + per_block
+            except UserError:  # What was trained before samples could not be read is not lost with them.
+                if recovery and step:
+                    store(step, timing)
+                raise
         step = min(int(stops[window]), start + size, block_end)
         length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
         bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + step, length))
@@ -190,7 +134,7 @@ def train_chunk(
         calls.append((start, step, curves_of_call, seen))
         _put_rows(rows, snapshots == step, lanes, carry, inputs)
     collect(0, timing)
-    observer.progress(_progress(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
+    observer.progress(progress_of(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
     measured = _measured(lanes, carry, inputs, _joined(logged), rows)
     observer.measures(at_step(steps, {name: measured[f"eval_{name}"] for name in WATCHED}))
     return {name: values[chunk.real] for name, values in measured.items()}
@@ -261,7 +205,7 @@ def _restored(
     return place(saved["lanes"], lanes.mesh, split=True), saved["points"], saved["snapshots"]
 
 
-def _position(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:
+def position_at(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:
     points = int(np.searchsorted(windows(lanes.steps), step, side="right"))
     return Position(lanes.number, first, plan.cells_per_block, plan.blocks_per_group, step, points, finished)
 
@@ -271,7 +215,7 @@ def _lane_steps(lanes: Lanes, chunk: Chunk, step: int) -> int:
     return chunk.first * lanes.steps + (chunk.end - chunk.first) * step
 
 
-def _progress(lanes: Lanes, plan: Plan, lane_steps: int, phase: str) -> Progress:
+def progress_of(lanes: Lanes, plan: Plan, lane_steps: int, phase: str) -> Progress:
     """How far a program is when its lanes have taken so many steps together."""
     done, steps = plan.chunks * lane_steps // plan.lanes, lanes.steps * plan.chunks
     return Progress(phase, done, steps, plan.lanes, lanes.number, len(lanes.study.programs))

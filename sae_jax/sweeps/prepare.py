@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from sae_jax import data as sources
-from sae_jax.data import Data, DataConfig, Normalisation, as_data
+from sae_jax.data import Data, DataConfig, Normalisation, as_data, as_stream
+from sae_jax.data.batch_sources import holds_batches
 from sae_jax.data.checks import holds_array
 from sae_jax.data.statistics import offset
 from sae_jax.models import Model
@@ -55,7 +56,7 @@ def in_single_precision(function: Callable[..., Result]) -> Callable[..., Result
 
 
 def prepare(
-    data: Data | np.ndarray | DataConfig,
+    data: Any,
     model: Model | str | Sequence[Model | str] = "classic",
     *,
     seeds: int | Sequence[int],
@@ -115,7 +116,7 @@ def prepare(
     return Study(grid, points, programs, equal, known, available, earlier, origin)
 
 
-def _source(data: Data | np.ndarray | DataConfig, settings: dict[str, Any]) -> tuple[DataConfig, Load, dict[str, Any]]:
+def _source(data: Any, settings: dict[str, Any]) -> tuple[DataConfig, Load, dict[str, Any]]:
     """What settings do not say of the samples, what loads them, and the settings of the sweep without those read here.
 
     Raises:
@@ -127,6 +128,11 @@ def _source(data: Data | np.ndarray | DataConfig, settings: dict[str, Any]) -> t
         return data.config, lambda config, normalisation: data, settings
     if isinstance(data, DataConfig):
         return data, sources.load, settings
+    if holds_batches(data):
+        read = {name: of_data.pop(name) for name in RULES if name in of_data}
+        _refuse(of_data, "of no stream", f"those of a stream are {', '.join(RULES)}")
+        others = {name: value for name, value in settings.items() if name not in read}
+        return DataConfig(dataset="array", **read), functools.partial(_stream_data, data), others
     if not holds_array(data):
         fix = "use DataConfig(dataset='digits'), or numpy.asarray"
         raise UserError(f"data must be samples, a DataConfig or Data: got {received(data)}; {fix}")
@@ -193,6 +199,10 @@ def _offset_line(settings: LaneSettings, data: Data) -> str:
 
 def _array_data(samples: np.ndarray, config: DataConfig, normalisation: Normalisation | None) -> Data:
     return as_data(samples, config, normalisation=normalisation)
+
+
+def _stream_data(source: Any, config: DataConfig, normalisation: Normalisation | None) -> Data:
+    return as_stream(source, config=config, normalisation=normalisation)
 
 
 def _refuse(settings: Mapping[str, Any], why: str, fix: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sae_jax.settings import SweepWarning, settings_of
 from sae_jax.storage.arrays import Opener, in_memory
 from sae_jax.storage.checkpoints import Arrays
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.chunk import run_lanes
+from sae_jax.sweeps.chunks import run_lanes
 from sae_jax.sweeps.consistency import put_consistency
 from sae_jax.sweeps.dataset import copy_equal, put, to_dataset
 from sae_jax.sweeps.devices import idle_cores, reserve_cpu_devices
@@ -37,9 +37,12 @@ from sae_jax.sweeps.study import Study
 from sae_jax.sweeps.terminal import shown
 from sae_jax.sweeps.truth import truth_values
 
+# A function step -> batch, or a Grain dataset.
+Batches = Callable[[int], Any] | Iterable[Any]
+
 
 def sweep(
-    data: Data | np.ndarray | DataConfig = DataConfig(),  # noqa: B008
+    data: Data | np.ndarray | DataConfig | Batches = DataConfig(),  # noqa: B008
     model: Model | str | Sequence[Model | str] = "classic",
     *,
     seeds: int | Sequence[int] = 1,
@@ -58,7 +61,7 @@ def sweep(
 
     Args:
         data: samples [samples, features], whose normalisation and held-out share may then be settings too; or Data; or
-            a DataConfig, whose fields may all be.
+            a DataConfig, whose fields may all be; or a function step -> batch, or a Grain dataset, as in `as_stream`.
         model: name of the model, or a record of your own; several are an axis. See `sae_jax.models.model_of`.
         seeds: a number N for seeds 0..N-1, or the seeds themselves.
         zip: settings of as many values, which are paired along one dimension instead of crossed.
@@ -119,7 +122,7 @@ def sweep(
 
 
 def _beside(
-    grid: Grid, settings: Mapping[str, Any], zip: Sequence[str], data: Data | np.ndarray | DataConfig
+    grid: Grid, settings: Mapping[str, Any], zip: Sequence[str], data: Data | np.ndarray | DataConfig | Batches
 ) -> tuple[dict[str, Any], Sequence[str]]:
     """Settings and what they pair beside those of an earlier grid, as far as the data have such settings."""
     every = settings_beside(grid, settings, zip or None)

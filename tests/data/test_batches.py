@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.data.batches import batch_indices, permute
+from sae_jax.data.batches import batch_indices, host_indices, permute
 from sae_jax.settings import UserError
 
 
@@ -49,3 +49,25 @@ def test_neighbours_are_not_neighbours_after_it():
     order = np.asarray(permute(jax.random.key(1), jnp.arange(10_000, dtype=jnp.uint32), 10_000)).astype(float)
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.04
     assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.04
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(100, 10), (25, 10), (9001, 450), (3, 1)])
+def test_epochs_on_the_host_are_orders_of_their_own(samples, batch_size):
+    steps = samples // batch_size
+    epochs = [
+        np.concatenate([host_indices(7, epoch * steps + i, samples, batch_size) for i in range(steps)])
+        for epoch in (0, 1)
+    ]
+    for epoch in epochs:
+        assert len(set(epoch)) == steps * batch_size and set(epoch) <= set(range(samples))
+    if samples > 3:
+        assert np.mean(epochs[0] == epochs[1]) < 0.1
+        assert np.any(host_indices(8, 0, samples, batch_size) != host_indices(7, 0, samples, batch_size))
+
+
+def test_an_order_on_the_host_is_the_network_that_devices_walk(monkeypatch):
+    # With the same keys of the rounds both are the same permutation.
+    keys = np.asarray(jax.random.bits(jax.random.key(5), (6,), jnp.uint32))
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: type("", (), {"integers": lambda *a, **b: keys})())
+    expected = permute(jax.random.key(5), jnp.arange(9001, dtype=jnp.uint32), 9001)
+    np.testing.assert_array_equal(host_indices(0, 0, 9001, 9001), expected)

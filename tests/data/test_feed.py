@@ -1,5 +1,7 @@
 """Where batches come from: each is a function of (seed, step), however it is split, stored or resumed."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from sae_jax import Data, DataConfig, UserError
 from sae_jax.data import feed as feeds
 from sae_jax.data.batches import batch_indices
 from sae_jax.data.feed import Feed, draw_whole, from_host, generated, resident
+from sae_jax.data.normalise import fit
 from sae_jax.training.config import lane_settings
 from sae_jax.training.lane import init_lane, no_curves, train_steps
 
@@ -28,10 +31,15 @@ def read(step, batch_size):
     return np.random.default_rng([7, step]).uniform(0.1, 0.9, size=(batch_size, INPUTS)).astype(np.float32)
 
 
+def batches(first, batch_size):
+    """All batches from a step on."""
+    return (read(step, batch_size) for step in itertools.count(first))
+
+
 FEEDS = {
     "resident": resident(jnp.asarray(ROWS)),
     "generated": generated(generate),
-    "from_host": from_host(read, INPUTS),
+    "from_host": from_host(batches, INPUTS),
 }
 every_feed = pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
 
@@ -88,6 +96,28 @@ def test_a_host_block_holds_the_batches_of_its_steps():
     np.testing.assert_array_equal(batch(feed, 0, 27, first=25), read(27, BATCH))
 
 
+def test_blocks_in_turn_are_read_by_one_iterator_and_others_by_another():
+    begun = []
+
+    def counted(first, batch_size):
+        begun.append(first)
+        return batches(first, batch_size)
+
+    feed = from_host(counted, INPUTS)
+    for first in (0, 10, 20, 50, 60, 10, 20):
+        expected = [read(step, BATCH) for step in range(first, first + 10)]
+        np.testing.assert_array_equal(feed.block(first, BATCH).batches, expected)
+    assert begun == [0, 50, 10]
+
+
+def test_batches_from_the_host_are_normalised_as_rows_are():
+    normalisation = fit(ROWS, np.ones(len(ROWS), bool), "standardize", False)
+    feed = FEEDS["from_host"].normalised(normalisation)
+    block = feed.block(3, BATCH).batches
+    np.testing.assert_array_equal(block[2], normalisation.apply(read(5, BATCH)))
+    assert FEEDS["generated"].normalised is None
+
+
 def test_training_through_two_host_blocks_is_training_from_one_array():
     feed, whole = FEEDS["from_host"], np.concatenate([read(step, BATCH) for step in range(20)])
     settings = lane_settings(d_hidden=7, batch_size=BATCH, steps=20)
@@ -139,9 +169,9 @@ def test_a_sweep_from_the_host_trains_on_the_batches_of_every_step():
         return sae_jax.sweep(Data(ROWS, heldout, DataConfig(dataset="array"), "", stream=feed), seeds=2, **settings)
 
     # As a resident array of whole batches in order, which is what the host reads block by block.
-    batches = np.stack([read(step, BATCH) for step in range(35)])
-    whole = Feed(lambda rows, key, step, size, axis: jnp.asarray(rows)[step], lambda first, size: batches)
-    from_blocks, at_once = trained(from_host(read, INPUTS)), trained(whole)
+    every = np.stack([read(step, BATCH) for step in range(35)])
+    whole = Feed(lambda rows, key, step, size, axis: jnp.asarray(rows)[step], lambda first, size: every)
+    from_blocks, at_once = trained(from_host(batches, INPUTS)), trained(whole)
     for name in ("loss", "encoder_weight"):
         np.testing.assert_array_equal(from_blocks[name], at_once[name])
 

@@ -71,7 +71,7 @@ def test_the_default_is_sixty_four_features_of_which_three_fire():
     assert (
         "64 features in superposition, 3.21 of which fire on a sample: 36000 samples of 32 inputs" in data.description
     )
-    assert "as an excerpt of an endless stream, 4000 held out; as they are" in data.description
+    assert "as an excerpt of a stream, 4000 held out; as they are" in data.description
     again, other = (load(DataConfig(dataset="superposition", data_seed=seed)) for seed in (0, 1))
     np.testing.assert_array_equal(again.heldout, data.heldout)
     assert np.any(other.heldout != data.heldout) and np.any(other.truth.directions != truth.directions)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from sae_jax import UserError, as_data
 from sae_jax.storage.arrays import in_memory
-from sae_jax.sweeps import chunk as chunks
+from sae_jax.sweeps import chunks
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.prepare import prepare

@@ -1,0 +1,73 @@
+"""Parquet files of rows, whose numbers are compressed in groups, as .npy files in which a single row can be found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sae_jax.storage.atomic import write_file, writing
+
+
+def as_npy(path: Path) -> Path:
+    """A .npy file of a Parquet file's rows, in $XDG_CACHE_HOME or else ~/.cache; made where it is not there.
+
+    The rows are its only column of lists of numbers. A file that was changed since is decoded again.
+
+    Raises:
+        ValueError: there is no such column, several, or its lists are of several lengths.
+        UserError: there is no room for the decoded file.
+    """
+    import pyarrow.parquet  # Other formats need not wait for it.
+
+    status = path.stat()
+    known = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / "shards"
+    except RuntimeError:
+        raise ValueError("no home folder to decode it in (set XDG_CACHE_HOME)") from None
+    target = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.npy"
+    if target.is_file():
+        return target
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from None
+    schema = file.schema_arrow
+    columns = [name for name, kind in zip(schema.names, schema.types, strict=True) if _is_rows(kind)]
+    if len(columns) != 1:
+        raise ValueError(f"{len(columns)} columns of lists of numbers ({', '.join(schema.names)})")
+    half = pyarrow.types.is_float16(schema.field(columns[0]).type.value_type)
+    dtype = np.dtype("<f2" if half else "<f4")
+
+    def write(temporary: Path) -> None:
+        width, rows = 0, file.metadata.num_rows
+        with temporary.open("wb") as stream:
+            for group in file.iter_batches(columns=columns):
+                column = group.column(0)
+                lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+                if not width:
+                    width = int(lengths[0])
+                    header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, width)}
+                    np.lib.format.write_array_header_1_0(stream, header)
+                if column.null_count or np.any(lengths != width):
+                    raise ValueError("lists of several lengths, or missing ones")
+                stream.write(column.flatten().to_numpy(zero_copy_only=False).astype(dtype).tobytes())
+        if not width:
+            raise ValueError("no rows")
+
+    with writing(folder, "XDG_CACHE_HOME", "make room there, or write shards as .safetensors"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(target, write)
+    return target
+
+
+def _is_rows(kind: object) -> bool:
+    import pyarrow
+
+    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    if not any(test(kind) for test in lists):
+        return False
+    return bool(pyarrow.types.is_float16(kind.value_type) or pyarrow.types.is_float32(kind.value_type))  # type: ignore[attr-defined]
