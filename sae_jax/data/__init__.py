@@ -5,7 +5,8 @@ samples       Rows, Data, and the way from one to the other; checks: of arrays; 
 normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs
-patches, digits, tfds_images, files, superposition   one file a source
+patches, digits, tfds_images, files, table, layers, superposition   one file a source
+packages      where files of installed packages lie
 features      what a superposition is made of; sampling, draws: its samples; truth: what is known of them
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sae_jax.data import digits, files, patches, superposition, tfds_images
+from sae_jax.data import digits, files, layers, patches, superposition, table, tfds_images
 from sae_jax.data.config import OF_FILES, DataConfig
 from sae_jax.data.normalise import Normalisation
 from sae_jax.data.samples import Data, Rows, as_data, prepare
@@ -28,6 +29,8 @@ SOURCES: dict[str, Callable[[str, DataConfig], Rows]] = {
     "tfds": tfds_images.read,
     "images": files.read_images,
     "array": files.read_array,
+    "table": table.read,
+    "layer": layers.read,
     "superposition": superposition.read,
 }
 
