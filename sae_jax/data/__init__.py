@@ -6,7 +6,7 @@ normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs
 patches, digits, tfds_images, files, table, layers, superposition   one file a source
-packages      where files of installed packages lie
+packages      where files of installed packages lie; writing: rows as folders of shards
 features      what a superposition is made of; sampling, draws: its samples; truth: what is known of them
 """
 

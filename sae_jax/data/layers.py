@@ -93,7 +93,7 @@ def read(argument: str, config: DataConfig) -> Rows:
     aside = ", ".join(photographs[i] for i in held)
     return Rows(
         samples,
-        f"VGG16's {layer} on {number - len(held)} photographs, held out on {aside}",
+        f"VGG16's {layer} on {number - len(held)} photographs ({aside} held out)",
         heldout,
         names=names,
         heldout_names=heldout_names,
