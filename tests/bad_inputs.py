@@ -5,6 +5,7 @@ Words that name one of `bad_files.FILES` have that file written for them.
 
 BIG = "9" * 30
 NUMBERS = "of plain numbers: got "
+KNOWN = "known: activations, array, digits, images, layer, patches, superposition, table, tfds"
 
 FLAGS = [
     (["--rho", "1e400"], "rho must be a finite number: got '1e400'", "the default is 0.0"),
@@ -118,10 +119,16 @@ FLAGS = [
     (["--runs", "~nobody/runs"], "the run's folder must not begin with ~", "write the whole path"),
     (["--runs", "/dev/null"], "/dev/null is a file", "choose another --name or --runs"),
     (["--dataset", "good.npy"], "a file must follow its kind: got good.npy", "use array:good.npy"),
-    (["--dataset", "n" * 300], "unknown dataset nnn", "known: array, digits, images, patches, superposition, tfds"),
-    (["--dataset", ""], "unknown dataset ''", "known: array, digits, images, patches, superposition, tfds"),
+    (["--dataset", "n" * 300], "unknown dataset nnn", KNOWN),
+    (["--dataset", ""], "unknown dataset ''", KNOWN),
     (["--dataset", "DIGITS"], "unknown dataset DIGITS", "did you mean digits?"),
     (["--dataset", "superposition:p=2"], "p must be in (0, 1]: got 2", "the default is 0.05"),
+    (["--dataset", "activations"], "needs a folder of shards: got none", "use activations:DIR"),
+    (["--dataset", "activations:nowhere"], "must be a folder of shards: got nowhere", "use activations:DIR"),
+    (["--dataset", "activations:good.npy"], "must be a folder of shards: got good.npy", "use activations:DIR"),
+    (["--dataset", "table"], "unknown table ''", "known: wordllama"),
+    (["--dataset", "table:wordlama"], "unknown table wordlama", "did you mean wordllama?"),
+    (["--dataset", "layer:hed/conv9_9"], "unknown layer hed/conv9_9", "hed/conv"),
     (["--dataset", "superposition:q=2"], "unknown setting of superposition q", "known: "),
     (["--dataset", "mnist"], "unknown dataset mnist", "did you mean tfds:mnist?"),
     (["--dataset", "Fashion-MNIST"], "unknown dataset Fashion-MNIST", "did you mean tfds:fashion_mnist?"),

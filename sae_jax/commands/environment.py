@@ -128,6 +128,16 @@ def check_writable(folder: Path, flag: str) -> None:
         raise unwritable(folder, f"{existing} {reason}", flag, "choose another")
 
 
+def check_new_folder(folder: Path, flag: str) -> None:
+    """Refuse a folder, named by a flag, that holds something.
+
+    Raises:
+        UserError: it does, or is none.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{flag} must be a new or an empty folder: got {folder}, which holds something; choose another")
+
+
 def check_file(path: Path, flag: str) -> None:
     """Refuse a file, named by a flag, that could not be written, before anything is computed for it.
 

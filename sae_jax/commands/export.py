@@ -15,7 +15,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_jax.commands.environment import call, set_up
+from sae_jax.commands.environment import call, check_new_folder, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
@@ -63,8 +63,7 @@ def main(argv: list[str]) -> None:
         set_up()
         end_in_order()
         out = Path(options.out)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"--out must be a new or an empty folder: got {out}, which holds something; choose another")
+        check_new_folder(out, "--out")
         run = open_run(folder)
         if options.all:
             lanes = _named(out, list(_every(run)))

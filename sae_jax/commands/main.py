@@ -20,11 +20,12 @@ from sae_jax.sweeps.streams import open_streams
 COMMANDS = {
     "sweep": "Train a grid of sparse autoencoders over any settings, with several seeds, and draw what came out.",
     "frontier": "Train architectures at several sparsities, and draw quality against sparsity.",
-    "train": "Train one sparse autoencoder: a sweep of one cell, with the same files.",
+    "train": "Train one sparse autoencoder: a sweep of one cell, with its files.",
     "merge": "Put finished runs that differ in some settings or seeds together as one.",
     "evaluate": "Put every lane of a finished run to a task, add what it measures to the run's results, and draw it.",
     "encode": "Encode samples with a lane of a finished run, and write the codes into a file.",
     "export": "Write lanes of a finished run for SAELens or PyTorch.",
+    "activations": "Write the rows of a data set as a folder of shards.",
     "table": "Print the table of a finished run as Markdown, CSV or LaTeX.",
     "draw": "Draw figures of a finished run again, as images or vectors, for a screen or a paper.",
     "runs": "List the runs in a folder, show one of them, or remove those that were abandoned before they had results.",
@@ -50,15 +51,16 @@ def main() -> None:
 
 def usage() -> str:
     """What sae-jax --help prints."""
-    rows = [textwrap.fill(f"  {name:<10}{COMMANDS[name]}", WIDTH, subsequent_indent=" " * 12) for name in COMMANDS]
+    width = max(map(len, COMMANDS)) + 1
+    indent = " " * (2 + width)
+    rows = [textwrap.fill(f"  {name:<{width}}{COMMANDS[name]}", WIDTH, subsequent_indent=indent) for name in COMMANDS]
     return "\n".join(
         [
             "usage: sae-jax COMMAND [FLAG VALUE ...]",
             "",
             *rows,
             "",
-            "sae-jax COMMAND --help lists a command's flags; sae-jax --version says which",
-            "version this is.",
+            "COMMAND --help lists its flags; sae-jax --version says which version this is.",
         ]
     )
 

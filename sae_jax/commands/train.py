@@ -1,4 +1,4 @@
-"""Train one sparse autoencoder: a sweep of one cell, with the same files.
+"""Train one sparse autoencoder: a sweep of one cell, with its files.
 
     python -m experiments.train --rho .02 --beta 1 --seed 3
 

@@ -6,7 +6,8 @@ batch_sources   what is read batch by batch from a function or a Grain dataset
 normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs
-patches, digits, tfds_images, files, activations, superposition   one file a source; shards, parquet: of activations
+patches, digits, tfds_images, files, table, layers, activations, superposition   one file a source
+packages      where files of installed packages lie; shards, parquet: folders of rows; writing: of them
 features      what a superposition is made of; sampling, draws: its samples; truth: what is known of them
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sae_jax.data import activations, digits, files, patches, superposition, tfds_images
+from sae_jax.data import activations, digits, files, layers, patches, superposition, table, tfds_images
 from sae_jax.data.batch_sources import as_stream
 from sae_jax.data.config import OF_FILES, DataConfig
 from sae_jax.data.normalise import Normalisation
@@ -31,6 +32,8 @@ SOURCES: dict[str, Callable[[str, DataConfig], Rows]] = {
     "images": files.read_images,
     "array": files.read_array,
     "activations": activations.read,
+    "table": table.read,
+    "layer": layers.read,
     "superposition": superposition.read,
 }
 

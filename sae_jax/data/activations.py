@@ -9,19 +9,20 @@ Grain's own shuffle, of one row after another, takes 20 us a row in Python; that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from sae_jax.data.batches import host_indices
 from sae_jax.data.checks import class_numbers
 from sae_jax.data.classes import of_classes
 from sae_jax.data.config import DataConfig, shown
-from sae_jax.data.feed import HOST_BLOCK_BYTES, from_host
+from sae_jax.data.feed import HOST_BLOCK_BYTES, Batches, from_host
 from sae_jax.data.files import read as read_file
+from sae_jax.data.normalise import Normalisation
 from sae_jax.data.samples import Rows
 from sae_jax.data.shards import HELDOUT, LABELS, Shards, names_at, open_shards
 from sae_jax.settings import UserError
@@ -96,6 +97,7 @@ def read(argument: str, config: DataConfig) -> Rows:
         heldout_labels=heldout_labels,
         names=names_at(folder, shards.rows, excerpt),
         heldout_names=names_at(apart, measured.rows, held),
+        normalize="length",
         digest=_digest(shards, measured),
         stream=from_host(_batches(shards, trained, config.data_seed), shards.width),
     )
@@ -170,11 +172,11 @@ def _digest(*parts: Shards) -> str:
     return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
-def _batches(shards: Shards, trained: Training, seed: int) -> Callable[[int, int], Iterator[Float[np.ndarray, "b d"]]]:
+def _batches(shards: Shards, trained: Training, seed: int) -> Batches:
     """What reads the batches from a step on; an epoch leaves out what its last whole batch leaves over."""
     grain = _grain()
 
-    def batches(first: int, batch_size: int) -> Iterator[np.ndarray]:
+    def batches(first: int, batch_size: int, normalisation: Normalisation | None) -> Iterator[np.ndarray]:
         if batch_size > trained.number:
             raise UserError(
                 f"batch_size must be at most the number of training samples: got {batch_size} of {trained.number}; "
@@ -182,7 +184,8 @@ def _batches(shards: Shards, trained: Training, seed: int) -> Callable[[int, int
             )
 
         def batch(step: int) -> np.ndarray:
-            return shards.read(trained.rows(host_indices(seed, step, trained.number, batch_size)))
+            rows = shards.read(trained.rows(host_indices(seed, step, trained.number, batch_size)))
+            return rows if normalisation is None else normalisation.apply(rows)
 
         ahead = int(np.clip(HOST_BLOCK_BYTES // (4 * batch_size * shards.width), 2, MOST_AHEAD))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=ahead)

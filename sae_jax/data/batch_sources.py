@@ -61,12 +61,13 @@ def as_stream(
     else:
         heldout = checked(heldout, "held-out samples", ("samples", "features"))
 
-    def batches(step: int, batch_size: int) -> Iterator[Float[np.ndarray, "batch d_in"]]:
+    def batches(step: int, batch_size: int, normalisation: Normalisation | None) -> Iterator[np.ndarray]:
         if batch_size != len(first):
             raise UserError(
                 f"batch_size must be that of the batches of {name}, {len(first)}: got {batch_size}; set it to that"
             )
-        return read(start + step)
+        following = read(start + step)
+        return following if normalisation is None else map(normalisation.apply, following)
 
     stream = from_host(batches, first.shape[1])
     return prepare(Rows(excerpt, f"batches of {name}", heldout, stream=stream), config, normalisation)

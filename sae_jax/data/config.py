@@ -29,6 +29,8 @@ class DataConfig:
         ("dataset", "array"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "activations"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "tfds"): ("patch_size", "whiten"),
+        ("dataset", "table"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "layer"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "superposition"): ("data_dir", "patch_size", "whiten", "subtract_mean"),
         ("normalize", "none"): ("subtract_mean",),
         ("normalize", "centre"): ("subtract_mean",),
@@ -38,8 +40,9 @@ class DataConfig:
     dataset: str = setting(
         "patches",
         TEXT,
-        "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, activations:DIR of shards, or "
-        "superposition, as it is or with settings of its own, superposition:features=128,inputs=32",
+        "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, activations:DIR of shards, table:wordllama "
+        "(token embeddings), layer:hed/conv3_3 (VGG16 on photographs), or superposition, as it is or with settings of "
+        "its own, superposition:features=128,inputs=32",
     )
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets; empty is TFDS's own default")
     classes: str = setting("", TEXT, "labels of the samples to train on, such as 0-4,7; empty is all")
@@ -56,7 +59,7 @@ class DataConfig:
         one_of(RULES),
         "ufldl: clip at 3 std, map to [.1, .9]; unit: variance 1; standardize: mean 0 and variance 1 of every feature; "
         "centre: mean 0 of every feature; length: mean norm sqrt(inputs); all but ufldl for linear "
-        "outputs; auto: ufldl for patches only",
+        "outputs; auto: ufldl for patches, length for activations, tables and layers, else none",
     )
     subtract_mean: str = setting(
         "auto",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,10 @@ from sae_jax.storage.arrays import aligned
 HOST_BLOCK_BYTES = 2**26
 # Reading them takes time that a short training would wait for in vain.
 MOST_STEPS = 64
+
+
+# Reads batches on the host; see `from_host`.
+Batches: TypeAlias = Callable[[int, int, Normalisation | None], Iterator[np.ndarray]]
 
 
 class Feed(NamedTuple):
@@ -82,19 +86,17 @@ def _drawing(generate: Callable[..., Array]) -> Callable[..., Array]:
     return draw
 
 
-def from_host(
-    batches: Callable[[int, int], Iterator[np.ndarray]], d_in: int, normalisation: Normalisation | None = None
-) -> Feed:
+def from_host(batches: Batches, d_in: int, normalisation: Normalisation | None = None) -> Feed:
     """Batches that the host reads, a block of steps at a time; all lanes share what is read once.
 
     Blocks are mostly asked for one after another, so that an iterator may read ahead of them. One that is asked for
     out of turn begins another iterator.
 
     Args:
-        batches: (first step, batch_size) -> the batches [batch, d_in] of that step and of those after it, without end;
-            the same for the same step.
+        batches: (first step, batch_size, normalisation) -> the batches [batch, d_in] of that step and of those after
+            it, without end, normalised unless that is None; the same for the same step.
         d_in: values of a sample.
-        normalisation: of every batch; None leaves them as they are.
+        normalisation: of every batch.
     """
     following: dict[tuple[int, int], Iterator[np.ndarray]] = {}
 
@@ -102,12 +104,11 @@ def from_host(
         return max(1, min(MOST_STEPS, HOST_BLOCK_BYTES // (4 * batch_size * d_in)))
 
     def block(first: int, batch_size: int) -> HostBlock:
-        reading = following.pop((first, batch_size), None) or iter(batches(first, batch_size))
+        reading = following.pop((first, batch_size), None) or iter(batches(first, batch_size, normalisation))
         following.clear()
         together = aligned((steps(batch_size), batch_size, d_in))
         for place in range(len(together)):
-            batch = next(reading)
-            together[place] = batch if normalisation is None else normalisation.applied(batch)
+            together[place] = next(reading)
         following[first + len(together), batch_size] = reading
         return HostBlock(np.int32(first), together)
 

@@ -42,17 +42,28 @@ def read(argument: str, config: DataConfig) -> Rows:
 def photographs() -> list[np.ndarray]:
     """The photographs in grey, each [height, width] in [0, 1]."""
     from skimage.color import rgb2gray
-    from skimage.io import imread
 
     images = []
     for folder, names in PHOTOGRAPHS.items():
-        package, _, inside = folder.partition("/")
-        # Found, not imported: scikit-learn takes three quarters of a second to import.
-        (home,) = find_spec(package).submodule_search_locations  # type: ignore[union-attr,misc]
         for name in names:
-            pixels = imread(Path(home) / inside / name) / 255.0
+            pixels = photograph(folder, name) / 255.0
             images.append(rgb2gray(pixels) if pixels.ndim == 3 else pixels)
     return images
+
+
+def photograph(folder: str, name: str) -> np.ndarray:
+    """A photograph inside a package, [height, width] or [height, width, colours], in [0, 255].
+
+    Args:
+        folder: of the package, such as skimage/data.
+        name: of the file.
+    """
+    from skimage.io import imread
+
+    package, _, inside = folder.partition("/")
+    # Found, not imported: scikit-learn takes three quarters of a second to import.
+    (home,) = find_spec(package).submodule_search_locations  # type: ignore[union-attr,misc]
+    return np.asarray(imread(Path(home) / inside / name))
 
 
 def whiten(image: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ class Data:
         heldout_names: what each held-out sample is, such as a token, in words; where the source says so.
         truth: the features that the samples are sums of, where they were made.
         normalisation: what was done to the samples; None where nothing is known of it.
-        digest: of the file that they come from, where it is one of the user's.
+        digest: of the file that they come from, where it is one of the user's or brings weights.
         warning: one line about what should be done otherwise with the samples; "" where nothing should.
 
     Raises:
@@ -82,7 +82,7 @@ class Data:
     def summary(self) -> list[float | str]:
         """By what the same samples are known again: counts, statistics of both splits, the file's digest.
 
-        What is read from no file of the user's has no digest.
+        What is read from no file of the user's, and none of weights, has no digest.
         """
         numbers: list[float | str] = [float(size) for size in (*self.train.shape, len(self.heldout))]
         for split in (self.train, self.heldout):
@@ -109,7 +109,7 @@ class Rows(NamedTuple):
         names, heldout_names: what each sample is, such as a token, in words, where the source says so.
         normalize: the rule that `auto` means for this source.
         image_shape: (height, width) of a sample where it is an image.
-        digest: of the file that they were read from, where it is one of the user's.
+        digest: of the file that they were read from, where it is one of the user's or brings weights.
         stream: where training batches come from, where that is not `samples`, which are then an excerpt of them.
         truth: the features that the samples are sums of, where they were made.
         warning: one line about what should be done otherwise with them; "" where nothing should.

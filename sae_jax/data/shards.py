@@ -22,11 +22,12 @@ from sae_jax.data.config import shown
 from sae_jax.data.files import HEADERS, LONGEST_HEADER
 from sae_jax.data.parquet import as_npy
 from sae_jax.settings import UserError
+from sae_jax.storage.atomic import check_regular, reason_of
 
 # By the names of safetensors.
 DTYPES: dict[str, Any] = {"F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype("<f4")}
 # What the one array of rows is called where a file holds others beside it.
-ROWS = "activations"
+ARRAY = "activations"
 NAMES, LABELS, HELDOUT = "names.txt", "labels.npy", "heldout"
 
 
@@ -122,17 +123,19 @@ def names_at(folder: Path, rows: int, wanted: Sequence[int] | np.ndarray) -> tup
         UserError: there are more or fewer lines, or they are no UTF-8 text.
     """
     path, places = folder / NAMES, set(map(int, wanted))
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     lines, number = dict[int, str](), 0
     try:
+        check_regular(path)
         with path.open(encoding="utf-8", newline="\n") as stream:
             for line in stream:
                 if number in places:
                     lines[number] = line.rstrip("\r\n")
                 number += 1
-    except UnicodeDecodeError:
-        raise UserError(f"{shown(path)} must be UTF-8 text: got other bytes; write it anew") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "other bytes"
+        raise UserError(f"{shown(path)} must be a file of UTF-8 text: got {reason}; write it anew") from None
     if number != rows:
         raise UserError(f"{shown(path)} must have a line for each of {rows} rows: got {number}; write it anew")
     return tuple(lines[int(place)] for place in wanted)
@@ -144,6 +147,7 @@ def _read(shard: Shard, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "ro
     memory = bytearray(size * len(rows))
     view, end = memoryview(memory), 0
     try:
+        check_regular(shard.numbers)
         descriptor = os.open(shard.numbers, os.O_RDONLY)
         try:
             for row in rows.tolist():
@@ -157,7 +161,7 @@ def _read(shard: Shard, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "ro
             os.close(descriptor)
     except OSError as error:
         raise UserError(
-            f"shard {shown(shard.path)} must stay readable: got {error.strerror}; put it back as it was"
+            f"shard {shown(shard.path)} must stay readable: got {reason_of(error)}; put it back as it was"
         ) from None
     values = np.frombuffer(memory, shard.dtype).reshape(len(rows), shard.width).astype(np.float32)
     if not np.max(np.abs(values)) <= LARGEST_SAMPLE:
@@ -172,10 +176,11 @@ def _read(shard: Shard, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "ro
 def _opened(path: Path) -> Shard:
     """A shard by what its file says of itself, which must agree with the file's size."""
     try:
+        check_regular(path)
         shard = FORMATS[path.suffix](path)
         size = shard.numbers.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise UserError(
             f"shard {shown(path)} must be a whole file of rows: got {reason}; write it anew, or take it out of the "
             "folder"
@@ -207,9 +212,9 @@ def _of_safetensors(path: Path) -> Shard:
             raise ValueError("no header")
         header = json.loads(stream.read(size))
     arrays = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if len(arrays) != 1 and ROWS not in arrays:
-        raise ValueError(f"{len(arrays)} arrays, none of which is called {ROWS}")
-    entry = arrays[ROWS] if ROWS in arrays else next(iter(arrays.values()))
+    if len(arrays) != 1 and ARRAY not in arrays:
+        raise ValueError(f"{len(arrays)} arrays, none of which is called {ARRAY}")
+    entry = arrays[ARRAY] if ARRAY in arrays else next(iter(arrays.values()))
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"numbers of kind {entry['dtype']}")
     return _shard(path, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + size + entry["data_offsets"][0])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
@@ -15,10 +16,13 @@ from sae_jax.storage.arrays import pieces
 METADATA = "__metadata__"
 # Names of the format: parameters are F32, a state of training has counts and flags beside them.
 DTYPES = {"F32": "<f4", "I32": "<i4", "BOOL": "|b1"}
+# Samples may be written in half the bytes; no parameters are.
+HALVES = {"F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
+WRITTEN = {name: np.dtype(dtype) for name, dtype in DTYPES.items()} | HALVES
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays into a safetensors file, integers and booleans as such, all others as float32.
+    """Write arrays into a safetensors file, integers, booleans and half precision as such, all else as float32.
 
     The format: the header's length as 8 little-endian bytes, the header as JSON, then the arrays in C order.
 
@@ -34,7 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
     end = 0
     for name, values in tensors.items():
         dtype = _dtype_of(values)
-        start, end = end, end + np.dtype(DTYPES[dtype]).itemsize * values.size
+        start, end = end, end + WRITTEN[dtype].itemsize * values.size
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [start, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
@@ -42,10 +46,14 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
         stream.write(len(encoded).to_bytes(8, "little") + encoded)
         for values in tensors.values():
             for _, part in pieces(values):
-                stream.write(np.ascontiguousarray(part, DTYPES[_dtype_of(values)]).data)
+                # As bytes: bfloat16 lends no buffer.
+                stream.write(np.ascontiguousarray(part, WRITTEN[_dtype_of(values)]).view(np.uint8).data)
 
 
 def _dtype_of(values: np.ndarray) -> str:
+    for name, dtype in HALVES.items():
+        if values.dtype == dtype:
+            return name
     return {"i": "I32", "b": "BOOL"}.get(values.dtype.kind, "F32")
 
 

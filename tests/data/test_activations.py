@@ -50,8 +50,8 @@ def folder(tmp_path):
     return tmp_path, np.concatenate(every)
 
 
-def config(folder, **settings):
-    return DataConfig(dataset=f"activations:{folder}", **settings)
+def config(folder, normalize="none", **settings):
+    return DataConfig(dataset=f"activations:{folder}", normalize=normalize, **settings)
 
 
 def numbers_of(rows, every):
@@ -129,6 +129,8 @@ def test_streamed_batches_are_normalised_like_the_excerpt(folder):
     raw = load(config(path)).stream.block(0, BATCH).batches[0]
     np.testing.assert_array_equal(batch, data.normalisation.apply(raw))
     np.testing.assert_allclose(data.train.mean(axis=0), 0, atol=1e-6)
+    lengths = np.linalg.norm(load(config(path, "auto")).train, axis=1)
+    np.testing.assert_allclose(lengths.mean(), np.sqrt(WIDTH), rtol=1e-5)
 
 
 def test_a_lane_is_its_solo_run_and_learns(folder):
@@ -187,7 +189,10 @@ BAD = {
     ),
     "no folder": (lambda path: path.rename(f"{path}x"), "activations must be a folder of shards: got .*; use"),
     "lines": (_without_lines, r"names\.txt must have a line for each of 320 rows: got 1; write it anew"),
-    "no text": (lambda path: (path / "names.txt").write_bytes(b"\xff\xfe"), r"names\.txt must be UTF-8 text"),
+    "no text": (lambda path: (path / "names.txt").write_bytes(b"\xff\xfe"), r"names\.txt must be a file of UTF-8 text"),
+    "a pipe": (lambda path: os.mkfifo(path / "z.npy"), r"z\.npy must be a whole file of rows: got it is no regular"),
+    "a pipe of names": (lambda path: os.mkfifo(path / "names.txt"), r"names\.txt must be a file of UTF-8 text: got it"),
+    "a link to nothing": (lambda path: (path / "z.npy").symlink_to("nothing"), r"z\.npy must be a whole file of rows"),
     "integers": (_of_other_numbers, r"a\.npy must be a whole file of rows: got numbers of kind int8 instead of"),
     "doubles": (_header, r"c\.safetensors must be a whole file of rows: got numbers of kind F64"),
     "no npy": (lambda path: (path / "a.npy").write_bytes(b"x" * 200), r"a\.npy must be a whole file of rows: got"),

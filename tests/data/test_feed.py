@@ -31,9 +31,10 @@ def read(step, batch_size):
     return np.random.default_rng([7, step]).uniform(0.1, 0.9, size=(batch_size, INPUTS)).astype(np.float32)
 
 
-def batches(first, batch_size):
+def batches(first, batch_size, normalisation=None):
     """All batches from a step on."""
-    return (read(step, batch_size) for step in itertools.count(first))
+    following = (read(step, batch_size) for step in itertools.count(first))
+    return following if normalisation is None else map(normalisation.apply, following)
 
 
 FEEDS = {
@@ -99,9 +100,9 @@ def test_a_host_block_holds_the_batches_of_its_steps():
 def test_blocks_in_turn_are_read_by_one_iterator_and_others_by_another():
     begun = []
 
-    def counted(first, batch_size):
+    def counted(first, batch_size, normalisation):
         begun.append(first)
-        return batches(first, batch_size)
+        return batches(first, batch_size, normalisation)
 
     feed = from_host(counted, INPUTS)
     for first in (0, 10, 20, 50, 60, 10, 20):

