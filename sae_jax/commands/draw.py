@@ -61,6 +61,9 @@ def main(argv: list[str]) -> None:
         dataset = selected(with_presence(load_run(folder)), places)
         names = tuple(dict.fromkeys(names or figures.usual_figures(dataset)))
         figures.check_measures(dataset, names, measures)
+        for name in besides:
+            if besides.count(name) > 1:
+                raise UserError(f"--beside must name a run once: got {name} twice; leave one")
         runs = beside(dataset, {name: load_run(folder_of(name)) for name in besides})
         if runs and not any(figures.FIGURES[name].beside for name in names):
             raise UserError(f"--beside is shown by frontier: got figure {', '.join(names)}; add --figure frontier")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ class Dictionary(NamedTuple):
 
 def is_dictionary(folder: Path) -> bool:
     """Whether a folder names itself one of SAELens, by its cfg.json."""
-    return (folder / CONFIG_FILE).exists()
+    return os.path.exists(folder / CONFIG_FILE)
 
 
 def digest(folder: Path) -> str:
