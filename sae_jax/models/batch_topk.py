@@ -108,8 +108,8 @@ def update_memory(state: Memory, seen: Seen, s: Settings) -> Memory:
 
 def recall(state: Memory, params: Params, s: Settings) -> Memory:
     """With the threshold of a finished lane, from which the running mean goes on."""
-    before = memory.SparsityState(params["threshold"][..., :1], jnp.zeros_like(state.threshold.start_weight))
-    return dataclasses.replace(state, threshold=before)
+    weight = jnp.zeros_like(state.threshold.start_weight)
+    return dataclasses.replace(state, threshold=memory.SparsityState(params["threshold"][..., :1], weight))
 
 
 def finish(params: Params, state: Memory, s: Settings) -> Params:

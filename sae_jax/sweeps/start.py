@@ -81,15 +81,24 @@ def started(
 
     train: TrainState = jax.tree.unflatten(tree, [leaf(path, value) for path, value in paths])
     if not continued:
-        model, s = settings.architecture, settings.model
-        # What training does not hold as a parameter, such as a running threshold.
-        others = [name for name in model.parameters(s) if name not in train.params and name in origin.dataset]
-        finished: dict[str, Any] = {name: _parameter(origin, name, numbers) for name in others}
-        train = dataclasses.replace(train, memory=model.recall(train.memory, {**train.params, **finished}, s))
+        train = dataclasses.replace(train, memory=_recalled(origin, numbers, train, settings))
     stopping = lane.stopping
     if stopping.best_params is not None:
         stopping = dataclasses.replace(stopping, best_params=train.params)
     return LaneState(train, stopping)
+
+
+def _recalled(origin: Earlier, numbers: np.ndarray, train: TrainState, settings: LaneSettings) -> Any:
+    """The memory of lanes that start from parameters alone, among which are some that training itself does not hold.
+
+    Those, such as a running threshold, are missing where a run has kept no parameters, or not of all lanes.
+    """
+    model, s = settings.architecture, settings.model
+    others = [name for name in model.parameters(s) if name not in train.params]
+    if not all(name in origin.dataset and "seed" in origin.dataset[name].dims for name in others):
+        return train.memory
+    finished: dict[str, Any] = {name: _parameter(origin, name, numbers) for name in others}
+    return model.recall(train.memory, {**train.params, **finished}, s)
 
 
 def in_words(origin: Earlier, points: Sequence[Point], programs: Sequence[Program]) -> str:
