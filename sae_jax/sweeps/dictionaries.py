@@ -96,7 +96,7 @@ def read(path: str | Path) -> Dictionary:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             check_regular(folder / name)
         config = json.loads((folder / CONFIG_FILE).read_text())
-        with safe_open(folder / WEIGHTS_FILE, framework="flax") as file:
+        with safe_open(folder / WEIGHTS_FILE, framework="numpy") as file:
             tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
         return _dictionary_of(config, tensors)
     except UserError as error:

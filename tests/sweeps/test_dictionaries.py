@@ -3,8 +3,11 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import flax
+from safetensors.numpy import load_file
 
 import sae_jax
 from sae_jax import DataConfig, UserError, as_data, interop, sweep
@@ -14,6 +17,7 @@ from sae_jax.sweeps.extend import extend
 from sae_jax.sweeps.merge import merge
 from tests.parity.cases import CASES, D_IN, D_SAE, FIXTURES
 from tests.parity.test_parity import batches
+from tests.processes import start
 from tests.watching import Watcher
 
 FOLDERS = FIXTURES / "folders"
@@ -163,6 +167,20 @@ def test_runs_of_a_folder_are_merged_and_not_extended_by_lanes_at_random(samples
     for one in (measured, both):
         with pytest.raises(UserError, match="cannot extend the sweep: its lanes must have started at random"):
             extend(one, samples, seeds=2)
+
+
+def test_reading_a_folder_leaves_the_number_of_devices_open(tmp_path):
+    # Which it is not once JAX has computed something.
+    code = (
+        "import sys, jax; from sae_jax.sweeps.origin import origin_at; origin_at(sys.argv[1]); "
+        "jax.config.update('jax_num_cpu_devices', 3); print(jax.device_count())"
+    )
+    folder = shutil.copytree(FOLDERS / "topk", tmp_path / "half")
+    file = folder / "sae_weights.safetensors"
+    flax.save_file({name: jnp.asarray(value, "bfloat16") for name, value in load_file(file).items()}, file)
+    running = start(["-c", code, str(folder)], tmp_path, anew=True)
+    printed, complaint = running.communicate(timeout=120)
+    assert (running.returncode, printed, complaint) == (0, "3\n", "")
 
 
 def test_a_digest_is_of_both_files(tmp_path):
