@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from sae_jax.analysis.beside import Beside
 from sae_jax.analysis.cells import MEAN_ACTIVATION, cell_count, lane_scalars, with_presence, without_constants
 from sae_jax.analysis.cosines import cosines
 from sae_jax.analysis.filters import ROWS, filters, filters_best, has_images
@@ -30,11 +31,19 @@ from sae_jax.storage.results import save_figure
 
 
 class Drawing(NamedTuple):
-    """A figure: its function, what a Dataset lacks for it in words, and whether a sweep draws it by itself."""
+    """A figure: its function of a Dataset, a style and measures, and of other runs where they may stand beside it.
 
-    draw: Callable[[xr.Dataset, Style, Sequence[str]], Figure]
+    Attributes:
+        draw: the function.
+        lacks: what a Dataset lacks for it, in words.
+        usual: whether a sweep draws it by itself.
+        beside: whether it takes other runs.
+    """
+
+    draw: Callable[..., Figure]
     lacks: Callable[[xr.Dataset], str]
     usual: Callable[[xr.Dataset], bool] = lambda dataset: True
+    beside: bool = False
 
 
 def _needs(words: str, holds: Callable[[xr.Dataset], bool]) -> Callable[[xr.Dataset], str]:
@@ -63,6 +72,7 @@ FIGURES = {
         frontier,
         _needs("a measure of sparsity beside one of quality", lambda dataset: all(frontier_measures(dataset))),
         _several,
+        beside=True,
     ),
 }
 
@@ -91,7 +101,11 @@ def check_measures(dataset: xr.Dataset, names: Sequence[str], measures: Sequence
 
 
 def drawn(
-    dataset: xr.Dataset, names: Sequence[str], style: Style = SCREEN, measures: Sequence[str] = ()
+    dataset: xr.Dataset,
+    names: Sequence[str],
+    style: Style = SCREEN,
+    measures: Sequence[str] = (),
+    runs: Sequence[Beside] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Figures one after another, by name; each is closed before the next is drawn.
 
@@ -100,11 +114,13 @@ def drawn(
         names: of FIGURES.
         style: how they look.
         measures: variables that figures of measures and curves show, where they can; none is what each shows by itself.
+        runs: others, as points beside the dataset's in the figures that take them.
     """
     dataset = without_constants(with_presence(dataset))
     with drawing(style), np.errstate(invalid="ignore"):
         for name in names:
-            figure = FIGURES[name].draw(dataset, style, measures)
+            others = (runs,) if FIGURES[name].beside else ()
+            figure = FIGURES[name].draw(dataset, style, measures, *others)
             yield name, figure
             plt.close(figure)
 

@@ -13,6 +13,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from sae_jax.analysis.beside import Beside, draw_beside
+from sae_jax.analysis.beside import entries as entries_beside
 from sae_jax.analysis.cells import (
     DEAD,
     DEVIATION,
@@ -169,8 +171,8 @@ def frontier_measures(dataset: xr.Dataset, measures: Sequence[str] = ()) -> tupl
     return (x[0] if x else ""), y or quality + truth + dead
 
 
-def frontier(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) -> Figure:
-    """Measures against sparsity: points are means over seeds, bars sample standard deviations."""
+def frontier(dataset: xr.Dataset, style: Style, measures: Sequence[str] = (), runs: Sequence[Beside] = ()) -> Figure:
+    """Measures against sparsity: points are means over seeds, bars sample standard deviations; other runs in grey."""
     x_name, y_names = frontier_measures(dataset, measures)
     scalars = lane_scalars(dataset)
     values = xr.Dataset({name: scalars[name] for name in dict.fromkeys([x_name, *y_names])})
@@ -192,6 +194,7 @@ def frontier(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) ->
             lines = part.isel({along: 0}, drop=True) if along else part
             for point in plan(lines, LINES).cells({}):
                 _line(panel, part.sel(point[0]), x_name, name, shown.colour(point[0]), shown.line(point[0]), style)
+            draw_beside(panel, runs, x_name, name, style)
             panel.set_title(wrapped(facet_name(facet), width, style.font))
             panel.set_ylabel(wrapped(label_of(values[name]), high, style.font))
         _alike(row)
@@ -203,8 +206,8 @@ def frontier(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) ->
     entries = _spread_entries(dataset, shown, cross)
     if set(y_names) & set(RISING):
         ring = black_line(marker="o", markersize=9, linestyle="none", markerfacecolor="none", markeredgewidth=0.8)
-        entries.append((ring, "on the Pareto front"))
-    legend(figure, style, shown, entries, markers=True)
+        entries.append((ring, f"on the Pareto front{', grey points aside' if runs else ''}"))
+    legend(figure, style, shown, [*entries, *entries_beside(runs, style)], markers=True)
     return figure
 
 

@@ -1,19 +1,25 @@
-"""`--extend RUN` and `--start-from RUN`: a finished run as the beginning of a larger one, or of a longer one."""
+"""`--extend RUN` and `--start-from RUN`: a finished run as the beginning of a larger one, or of a longer one.
+
+A dictionary of others, in a SAELens folder, is started from like a run.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sae_jax.commands.flags import Parsed, named_flags
 from sae_jax.commands.run_config import RunConfig
+from sae_jax.models import model_of
 from sae_jax.settings import UserError, flag
 from sae_jax.storage import record as records
 from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
 from sae_jax.storage.states import STATE_FILE
+from sae_jax.sweeps import dictionaries
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.origin import origin_at
 from sae_jax.sweeps.reading import settings_beside
@@ -37,7 +43,7 @@ def earlier_of(run: RunConfig) -> Earlier | None:
 
 
 def origin_of_run(run: RunConfig) -> Earlier | None:
-    """The finished run whose lanes a command trains on; None where it starts at random.
+    """The finished run, or the dictionary, whose lanes a command trains on; None where it starts at random.
 
     Raises:
         UserError: there is no such run, or it is not finished.
@@ -54,10 +60,12 @@ def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
     run, settings, seeds = parsed
     named = named_flags(words)
     given = {name: value for name, value in settings.items() if name in named and name not in ("zip", "model")}
-    every = settings_beside(before, given, settings.get("zip"))
     model = settings["model"] if "model" in named else before.model.name
     if "seeds" not in named and "seed" not in named:
         seeds = before.seeds
+    if model_of(model).name != before.model.name:  # Which is refused, and has not the settings of the other.
+        return run, {"model": model} | given, seeds
+    every = settings_beside(before, given, settings.get("zip"))
     return run, {"model": model} | every, seeds
 
 
@@ -78,15 +86,18 @@ def check_single(settings: Mapping[str, Any], seeds: int | Sequence[int]) -> Non
         )
 
 
-def digest_of(run: RunConfig) -> str | None:
-    """By what the lanes are known again that a command goes on from; None where it begins."""
+def record_of(run: RunConfig) -> dict[str, str | None]:
+    """What a run's record says of the lanes that it goes on from: by what they are known again, and where they lay."""
     before = run.extend or run.start_from
     if not before:
-        return None
+        return {"extends": None, "started_from": None}
     folder = _folder(before, run)
+    started_from = os.path.abspath(folder) if run.start_from else None
+    if run.start_from and dictionaries.is_dictionary(folder):
+        return {"extends": dictionaries.digest(folder), "started_from": started_from}
     file = folder / (STATE_FILE if run.start_from and (folder / STATE_FILE).is_file() else results.PARAMS_FILE)
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+        return {"extends": hashlib.file_digest(stream, "sha256").hexdigest()[:12], "started_from": started_from}
 
 
 def version_lines(run: RunConfig, content: Mapping[str, Any]) -> list[str]:

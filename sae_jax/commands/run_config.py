@@ -18,7 +18,9 @@ class RunConfig(Engine):
     name: str = setting("", TEXT, "name of the run; empty is that of an unfinished run alike, or the command and time")
     runs: str = setting("runs", TEXT, "folder of all runs")
     extend: str = setting("", TEXT, "a finished run, by folder or name, whose lanes a larger grid need not train again")
-    start_from: str = setting("", TEXT, "a finished run whose lanes are trained on; what is not given is as it was")
+    start_from: str = setting(
+        "", TEXT, "a finished run, or a SAELens folder, whose lanes are trained on; what is not given is as it was"
+    )
     keep_state: bool = setting(False, Range(), "keep what lanes carry, so that --start-from goes on with the optimizer")
     resume: str = setting("", TEXT, "an unfinished run to resume: its folder, or its name among all runs")
     checkpoint_every: float = setting(60.0, NON_NEGATIVE, "time between checkpoints", "s")

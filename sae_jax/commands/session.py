@@ -17,7 +17,7 @@ from jax import process_count
 from sae_jax.analysis.report import print_table
 from sae_jax.commands.cluster import Launch, launch
 from sae_jax.commands.environment import call, draw_usual, set_up
-from sae_jax.commands.extending import check_single, completed, digest_of, earlier_of, origin_of_run, version_lines
+from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, without
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
@@ -231,7 +231,7 @@ def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -
         [point.data.summary for point in study.points],
         packing(study),
         machine_description(study.devices),
-        digest_of(run),
+        **record_of(run),
     )
 
 

@@ -178,6 +178,8 @@ class Model(NamedTuple):
             is to see of the batch). Where memory is None, held-out data are judged by statistics of their own.
         memory: settings -> what is carried from step to step beside the parameters, a small pytree.
         update: (memory, what was seen, settings) -> memory.
+        recall: (memory before any step, parameters of a finished lane, settings) -> memory of a lane that starts from
+            those; arrays may be of many lanes, in front.
         finish: (parameters, memory, settings) -> parameters of the finished lane.
         gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
         constrain: (parameters, memory, settings) -> parameters, after it.
@@ -209,6 +211,7 @@ class Model(NamedTuple):
     loss: Loss
     memory: Callable[[Any], Any] = lambda settings: ()
     update: Callable[[Any, Any, Any], Any] = _unchanged
+    recall: Callable[[Any, Params, Any], Any] = _unchanged
     finish: Callable[[Params, Any, Any], Params] = _unchanged
     statistics: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     place: Callable[[Params, Mapping[str, Array], Any], Params] = _unchanged

@@ -106,6 +106,12 @@ def update_memory(state: Memory, seen: Seen, s: Settings) -> Memory:
     return dataclasses.replace(firing.update_memory(state, seen, s), threshold=threshold)
 
 
+def recall(state: Memory, params: Params, s: Settings) -> Memory:
+    """With the threshold of a finished lane, from which the running mean goes on."""
+    weight = jnp.zeros_like(state.threshold.start_weight)
+    return dataclasses.replace(state, threshold=memory.SparsityState(params["threshold"][..., :1], weight))
+
+
 def finish(params: Params, state: Memory, s: Settings) -> Params:
     """With the threshold, the running mean without the bias of its start, unless that is kept.
 
@@ -136,6 +142,7 @@ BATCH_TOPK = topk.TOPK._replace(
     sparse=sparse_loss,
     memory=start_memory,
     update=update_memory,
+    recall=recall,
     finish=finish,
 )
 # Source: Bussmann et al. 2025, "Learning multi-level features with Matryoshka sparse autoencoders".

@@ -46,6 +46,7 @@ def content_of(
     packing: Any,
     machine: str,
     extends: str | None = None,
+    started_from: str | None = None,
 ) -> dict[str, Any]:
     """What config.json holds of a run.
 
@@ -58,7 +59,8 @@ def content_of(
         samples: a summary of each program's samples.
         packing: (cells_per_block, blocks_per_group) of each program.
         machine: what it is trained on, in words.
-        extends: a digest of the run that it extends or starts from, if any.
+        extends: a digest of the run, or the dictionary, that it extends or starts from, if any.
+        started_from: the folder that it starts from, if any.
 
     Returns:
         These, and the versions of the packages that the results depend on, as values of JSON.
@@ -80,6 +82,7 @@ def content_of(
         "samples": samples,
         "packing": packing,
         "extends": extends,
+        "started_from": started_from,
         "versions": versions,
     }
     return dict(json.loads(json.dumps(content)))

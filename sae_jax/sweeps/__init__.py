@@ -14,7 +14,8 @@ dataset       the arrays of all lanes as one labelled Dataset; lane_warnings say
               are compared with
 reading       that Dataset back to its grid
 split         which lanes are trained, and which are equal to others or known from an earlier sweep
-origin        the finished sweep whose lanes others start from; start gives each of them its state
+origin        the finished sweep whose lanes others start from; start gives each of them its state, dictionaries reads
+              those of others
 study         a sweep that is checked and planned; prepare leads to it from settings and samples, sweep from there to
               that Dataset
 extend, merge   a sweep made larger; several as one
@@ -27,5 +28,6 @@ the thread that writes files, with the writes that are under way.
 
 Beside that way: Observer, who receives Progress and Points, and of that kind Observers, Terminal, Notebook and Status,
 with _Words and Unfailing for what they print, and Tracker with a Writer for TensorBoard, WeightsAndBiases or Trackio;
-Footprint, the room on the disk; Part, a sweep to be merged; Interrupted and Refused, how a training ends early.
+Dictionary, one of others, read from its folder; Footprint, the room on the disk; Part, a sweep to be merged;
+Interrupted and Refused, how a training ends early.
 """

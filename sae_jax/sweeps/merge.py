@@ -19,6 +19,7 @@ from sae_jax.storage.description import lane_dims
 from sae_jax.sweeps.dataset import CONSISTENCY, SUMMARY, grid_coordinates
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.reading import OF_LANES, alike, arranged, described, grid_of, present, recorded, summaries
+from sae_jax.sweeps.split import STARTED_FROM
 
 # Lanes of two sweeps are taken for one where their numbers agree so far; how lanes are packed changes them less.
 RTOL, ATOL = 1e-5, 1e-6
@@ -81,7 +82,9 @@ def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
         SUMMARY: summary if len(texts) > 1 else ((), texts[0], summary.attrs),
     }
     united = xr.Dataset(variables, coordinates, {"title": parts[0].dataset.attrs.get("title", "")})
-    return described(united, grid)
+    origins = dict.fromkeys(dataset.attrs[STARTED_FROM] for dataset in datasets if STARTED_FROM in dataset.attrs)
+    started = {STARTED_FROM: " and ".join(origins)} if origins else {}
+    return described(united, grid).assign_attrs(started)
 
 
 def _part(dataset: xr.Dataset, model: Model | None) -> Part:

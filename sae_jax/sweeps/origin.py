@@ -1,7 +1,8 @@
-"""Lanes that start from those of a finished sweep instead of at random."""
+"""Lanes that start from those of a finished sweep, or from a dictionary of others, instead of at random."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from sae_jax.models import Model
 from sae_jax.settings import UserError, check_type, flag
 from sae_jax.storage import results
 from sae_jax.storage.states import load_states
-from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.dictionaries import Dictionary, is_dictionary, read
+from sae_jax.sweeps.grid import Grid, make_grid
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, grid_of, present, stored_normalisation
 from sae_jax.sweeps.study import Earlier
@@ -42,23 +44,36 @@ def origin_of(
 
 
 def origin_at(run: xr.Dataset | str | Path) -> Earlier:
-    """A sweep to start from: its Dataset, or its folder, with the states of its lanes where it kept them.
+    """What lanes start from: a Dataset, or a folder of a run, with its lanes' states where it kept them, or of SAELens.
 
     Raises:
-        UserError: there is no finished run, or as `origin_of`.
+        UserError: there is no finished run and no dictionary, or as `origin_of`.
     """
     kinds = (str, os.PathLike, xr.Dataset)
-    check_type("start_from", run, kinds, "a finished run's folder, or a Dataset", "use what sae_jax.sweep returned")
+    known = "a finished run's folder, a Dataset, or a SAELens folder"
+    check_type("start_from", run, kinds, known, "use what sae_jax.sweep returned")
     if isinstance(run, xr.Dataset):
         check_results(run)
         return origin_of(run, "the sweep")
+    if is_dictionary(Path(run)):
+        return _of_dictionary(read(Path(run)), os.path.abspath(run))
     return origin_of(results.load(run), str(run), states=load_states(Path(run)))
+
+
+def _of_dictionary(dictionary: Dictionary, name: str) -> Earlier:
+    """A dictionary of others as a sweep of one lane, on samples as they are."""
+    settings = dictionary.settings
+    declared = settings.architecture.parameters(settings.model)
+    lanes = {key: (("seed", *declared[key].dims), value[None]) for key, value in dictionary.params.items()}
+    grid = make_grid(dictionary.model, DataConfig(normalize="none"), [0], dictionary.values)
+    return Earlier(xr.Dataset(lanes, {"seed": [0]}), grid, name, {}, dictionary=True)
 
 
 def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
     """The lane of a finished sweep that each lane of a grid starts from: its number, [cells, seeds].
 
-    It is the one with the same values of all settings that varied there, and the same seed.
+    It is the one with the same values of all settings that varied there, and the same seed; of a dictionary its only
+    one.
 
     Raises:
         UserError: there is no such lane, or the model is another.
@@ -69,6 +84,8 @@ def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
             f"cannot start from {origin.name}: the model must be {before.model.name}: got {grid.model.name}; leave "
             f"{flag('model')} out"
         )
+    if origin.dictionary:
+        return np.zeros((math.prod(map(len, grid.labels.values())), len(grid.seeds)), int)
     names = list(before.axes)
     places = {tuple(values[name] for name in names): cell for cell, (_, values) in enumerate(before.cells())}
     missing = [seed for seed in grid.seeds if seed not in before.seeds]
@@ -99,13 +116,15 @@ def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
 
 
 def normalisation_of(origin: Earlier, lanes: np.ndarray, config: DataConfig) -> Normalisation | None:
-    """What was done to the samples that lanes were trained on; None where it is another rule that is asked for.
+    """What was done to the samples that lanes were trained on; None where another rule is asked for, or none is known.
 
     Args:
         origin: the sweep.
         lanes: numbers of its lanes, which share their samples.
         config: settings of the samples that training goes on with.
     """
+    if origin.dictionary:
+        return None
     number = int(lanes.ravel()[0])
     _, values = list(origin.grid.cells())[number // len(origin.grid.seeds)]
     if (values["normalize"], values["subtract_mean"]) != (config.normalize, config.subtract_mean):

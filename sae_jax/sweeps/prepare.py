@@ -28,7 +28,7 @@ from sae_jax.sweeps.program import Point, Program, plan_lanes
 from sae_jax.sweeps.split import equal_lines, first_alike, known_lanes, known_line, points_of, sameness, to_train
 from sae_jax.sweeps.start import in_words, steps_before
 from sae_jax.sweeps.study import Earlier, Study
-from sae_jax.training.config import LaneSettings, check_given, lane_at
+from sae_jax.training.config import LaneSettings, check_given, check_steps, lane_at
 
 Result = TypeVar("Result")
 Load = Callable[[DataConfig, Normalisation | None], Data]
@@ -83,6 +83,8 @@ def prepare(
         observer.line(DOUBLE)
     source, load, settings = _source(data, settings)
     grid = make_grid(model, source, seeds, settings, zip)
+    if not origin:
+        check_steps(grid.axes["steps"] if "steps" in grid.axes else (grid.fixed["steps"],))
     numbers = lanes_of(grid, origin) if origin else None
     if not earlier and not origin:  # Of settings that were not given nothing is unread by mistake.
         check_given(settings)
@@ -112,7 +114,7 @@ def prepare(
     if earlier:
         observer.line(sameness(earlier, points, programs))
     if origin:
-        observer.line(in_words(origin, programs))
+        observer.line(in_words(origin, points, programs))
     return Study(grid, points, programs, equal, known, available, earlier, origin)
 
 

@@ -110,7 +110,7 @@ def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:
         return state, sums
     numbers = start[np.maximum(chunk.cells, 0), chunk.seeds[:, None]]
     continued = lanes.program.steps_before is not None
-    return place(started(origin, numbers, continued, state), lanes.mesh, split=True), sums
+    return place(started(origin, numbers, continued, state, lanes.program.settings), lanes.mesh, split=True), sums
 
 
 def shapes_at_start(lanes: Lanes, inputs: Inputs) -> Any:

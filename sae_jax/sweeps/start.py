@@ -12,7 +12,7 @@ import numpy as np
 from sae_jax.settings import UserError
 from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.origin import places_of
-from sae_jax.sweeps.program import Program
+from sae_jax.sweeps.program import Point, Program
 from sae_jax.sweeps.split import first_alike, points_of
 from sae_jax.sweeps.study import Earlier
 from sae_jax.training.config import LaneSettings
@@ -59,7 +59,9 @@ def steps_before(origin: Earlier, lanes: np.ndarray, settings: LaneSettings, d_i
     return int(_state_leaf(origin, STEP, np.unique(lanes)).max()) if continued else None
 
 
-def started(origin: Earlier, numbers: np.ndarray, continued: bool, lane: LaneState) -> LaneState:
+def started(
+    origin: Earlier, numbers: np.ndarray, continued: bool, lane: LaneState, settings: LaneSettings
+) -> LaneState:
     """Lanes before their first step here, as they were left there.
 
     Args:
@@ -67,6 +69,7 @@ def started(origin: Earlier, numbers: np.ndarray, continued: bool, lane: LaneSta
         numbers: of those, [blocks, cells_per_block].
         continued: whether their whole states go on; else parameters alone do.
         lane: as they would start at random, [blocks, cells_per_block, ...].
+        settings: of the program.
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(lane.train)
 
@@ -77,14 +80,36 @@ def started(origin: Earlier, numbers: np.ndarray, continued: bool, lane: LaneSta
         return (_state_leaf if origin.states else _parameter)(origin, name, numbers)
 
     train: TrainState = jax.tree.unflatten(tree, [leaf(path, value) for path, value in paths])
+    if not continued:
+        train = dataclasses.replace(train, memory=_recalled(origin, numbers, train, settings))
     stopping = lane.stopping
     if stopping.best_params is not None:
         stopping = dataclasses.replace(stopping, best_params=train.params)
     return LaneState(train, stopping)
 
 
-def in_words(origin: Earlier, programs: Sequence[Program]) -> str:
+def _recalled(origin: Earlier, numbers: np.ndarray, train: TrainState, settings: LaneSettings) -> Any:
+    """The memory of lanes that start from parameters alone, among which are some that training itself does not hold.
+
+    Those, such as a running threshold, are missing where a run has kept no parameters, or not of all lanes.
+    """
+    model, s = settings.architecture, settings.model
+    others = [name for name in model.parameters(s) if name not in train.params]
+    if not all(name in origin.dataset and "seed" in origin.dataset[name].dims for name in others):
+        return train.memory
+    finished: dict[str, Any] = {name: _parameter(origin, name, numbers) for name in others}
+    return model.recall(train.memory, {**train.params, **finished}, s)
+
+
+def in_words(origin: Earlier, points: Sequence[Point], programs: Sequence[Program]) -> str:
     """What a sweep starts from, and what of it goes on."""
+    if origin.dictionary:
+        raw = all(point.data.normalisation is None or point.data.normalisation.is_identity for point in points)
+        samples = "takes" if raw else "takes, which is not how they are normalised here,"
+        return (
+            f"starting from {origin.name}: the parameters of a SAELens folder ({origin.grid.model.name}), which "
+            f"{samples} samples as they are; steps count from 0"
+        )
     if all(program.steps_before is not None for program in programs):
         return (
             f"starting from {origin.name}: parameters, running means and the optimizer go on after step "

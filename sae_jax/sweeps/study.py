@@ -26,6 +26,7 @@ class Earlier(NamedTuple):
         states: what its lanes carried after their last step, by `state_name`, [cells of the program, seeds, ...]; empty
             where that was not kept.
         cells_per_block: how its lanes were packed; 0 where that is not known, or differed.
+        dictionary: whether it is a dictionary of others as one lane, from which lanes of every seed start.
     """
 
     dataset: xr.Dataset
@@ -33,6 +34,7 @@ class Earlier(NamedTuple):
     name: str
     states: Mapping[str, np.ndarray]
     cells_per_block: int = 0
+    dictionary: bool = False
 
 
 class Study(NamedTuple):

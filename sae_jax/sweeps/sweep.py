@@ -22,7 +22,6 @@ from sae_jax.sweeps.chunks import run_lanes
 from sae_jax.sweeps.consistency import put_consistency
 from sae_jax.sweeps.dataset import copy_equal, put, to_dataset
 from sae_jax.sweeps.devices import idle_cores, reserve_cpu_devices
-from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Observer, Observers, listening
 from sae_jax.sweeps.origin import origin_at
@@ -33,7 +32,7 @@ from sae_jax.sweeps.reading import settings_beside
 from sae_jax.sweeps.recovery import Recovery
 from sae_jax.sweeps.split import STARTED_FROM, fill
 from sae_jax.sweeps.start import put_states
-from sae_jax.sweeps.study import Study
+from sae_jax.sweeps.study import Earlier, Study
 from sae_jax.sweeps.terminal import shown
 from sae_jax.sweeps.truth import truth_values
 
@@ -74,7 +73,9 @@ def sweep(
         progress: whether to print the plan and show how lanes stand; None does at a terminal and in a notebook.
         start_from: a finished sweep, as a Dataset or a run's folder, whose lanes of the same values and seeds are
             trained on. The model, and all settings that are not given, are its own, and samples are normalised as
-            there. Steps go on where its folder has the states of its lanes. None starts at random.
+            there. Steps go on where its folder has the states of its lanes. Or a SAELens folder, from which lanes of
+            every seed start, on samples as they are unless a rule is given. With steps 0 it is measured alone. None
+            starts at random.
         settings: any setting of the model, the training or the data: a value, or a sequence of values for an axis.
 
     Returns:
@@ -101,7 +102,7 @@ def sweep(
         warnings.warn(idle, SweepWarning, stacklevel=2)
     origin = None if start_from is None else origin_at(start_from)
     if origin:
-        model, settings, zip = origin.grid.model, *_beside(origin.grid, settings, zip, data)
+        model, settings, zip = origin.grid.model, *_beside(origin, settings, zip, data)
     with shown(progress if processes.leads() else False) as display:
         everyone = [*listening(observers), *([display] if display else [])]
         observer = Observers(everyone if processes.leads() else ())
@@ -122,12 +123,16 @@ def sweep(
 
 
 def _beside(
-    grid: Grid, settings: Mapping[str, Any], zip: Sequence[str], data: Data | np.ndarray | DataConfig | Batches
+    origin: Earlier, settings: Mapping[str, Any], zip: Sequence[str], data: Data | np.ndarray | DataConfig | Batches
 ) -> tuple[dict[str, Any], Sequence[str]]:
     """Settings and what they pair beside those of an earlier grid, as far as the data have such settings."""
-    every = settings_beside(grid, settings, zip or None)
+    every = settings_beside(origin.grid, settings, zip or None)
     paired = every.pop("zip")
-    read = settings_of(DataConfig) if isinstance(data, DataConfig) else () if isinstance(data, Data) else RULES
+    of_arrays = () if isinstance(data, Data) else RULES
+    read = tuple(settings_of(DataConfig)) if isinstance(data, DataConfig) else of_arrays
+    if origin.dictionary:  # Of the samples it knows but that they stay as they are, where nothing else is asked for.
+        asked = isinstance(data, DataConfig) and data.normalize != DataConfig().normalize
+        read = tuple(name for name in read if name == "normalize" and not asked)
     others = [name for name in settings_of(DataConfig) if name not in read and name not in settings]
     return {name: value for name, value in every.items() if name not in others}, paired
 

@@ -133,7 +133,7 @@ class Terminal(Observer):
         """Print a line where one is due."""
         now, compiling = self._status.clock(), progress.phase == "compiling"
         printed_at, quarter_then = self._last_line
-        quarter = -1 if compiling else 4 * progress.step // progress.steps
+        quarter = -1 if compiling else 4 * progress.step // max(progress.steps, 1)
         if not compiling and quarter == quarter_then and now - printed_at < LINE_SECONDS:
             return
         self._last_line = now, quarter

@@ -58,7 +58,12 @@ class TrainingSettings:
     corruption: str = static("none", one_of(CORRUPTIONS), "noise on the encoder's inputs, at level --noise")
     optimizer: str = static("adam", one_of(OPTIMIZERS), "Adam, SGD with momentum, or full-batch L-BFGS")
     batch_size: int = static(128, AT_LEAST_ONE, "samples in a minibatch; lbfgs takes all samples", "sample")
-    steps: int = static(20_000, AT_LEAST_ONE, "training steps; left out, lbfgs takes 400 iterations", "step")
+    steps: int = static(
+        20_000,
+        NON_NEGATIVE,
+        "training steps; left out, lbfgs takes 400 iterations; 0 measures what start_from names",
+        "step",
+    )
     history_size: int = static(
         0,
         Range(0, 1000),
@@ -209,6 +214,22 @@ def check_settings(settings: LaneSettings) -> None:
                 f"optimizer {training.optimizer} needs the exact gradient of one fixed loss: got {_listed(values)}; "
                 f"use {_listed(exact)}"
             )
+
+
+def check_steps(numbers: Iterable[int]) -> None:
+    """Refuse lanes that start at random and are not trained.
+
+    Args:
+        numbers: of steps.
+
+    Raises:
+        UserError: one is 0.
+    """
+    if 0 in numbers:
+        raise UserError(
+            "steps must be >= 1 where lanes start at random: got 0; the default is 20000, and 0 measures what "
+            "start_from names"
+        )
 
 
 def check_lane(settings: Any) -> None:

@@ -19,7 +19,7 @@ from sae_jax.data.statistics import statistics_of
 from sae_jax.models.base import Batch, Key, Params, Scalar
 from sae_jax.settings import UserError
 from sae_jax.training import stopping
-from sae_jax.training.config import LaneSettings, check_lane
+from sae_jax.training.config import LaneSettings, check_lane, check_steps
 from sae_jax.training.optimizers import OPTIMIZERS
 from sae_jax.training.step import Curves, TrainState, curves_of, init_state, keys_of, train_step
 from sae_jax.training.stopping import Stopping
@@ -39,8 +39,8 @@ class LaneState:
 
 def windows(steps: int) -> np.ndarray:
     """Where logged points end: at most LOGGED_POINTS step numbers, evenly apart, the last one `steps`."""
-    every = math.ceil(steps / LOGGED_POINTS)
-    return np.minimum(np.arange(every, steps + every, every), steps)
+    every = max(math.ceil(steps / LOGGED_POINTS), 1)
+    return np.minimum(np.arange(every, max(steps, 1) + every, every), steps)
 
 
 def snapshot_steps(settings: LaneSettings) -> np.ndarray:
@@ -176,6 +176,7 @@ def fit(
         (the finished lane, curves with a leading axis over `windows(steps)`).
     """
     check_lane(settings)
+    check_steps([settings.training.steps])
     check_key(key)
     train, heldout = (
         rows if isinstance(rows, jax.core.Tracer) else jnp.asarray(checked(rows, name, ("samples", "d_in")))

@@ -178,6 +178,14 @@ def replaced(folder, change):
 
 HARM = {
     "an unknown architecture": (functools.partial(changed, architecture="temporal"), "architecture must be one of"),
+    "a transcoder": (
+        functools.partial(changed, architecture="jumprelu_skip_transcoder", d_out=8),
+        "own inputs back: got 'jumprelu_skip_transcoder', which makes other activations of them, 8 of 6; use",
+    ),
+    "no number": (
+        lambda folder: replaced(folder, lambda old: old | {"b_dec": np.float32([np.nan] + 5 * [0])}),
+        "decoder_bias must be finite: got 1 numbers that are not",
+    ),
     "a normalisation": (
         functools.partial(changed, normalize_activations="layer_norm"),
         "normalize_activations must be",

@@ -128,7 +128,8 @@ def test_help_states_ranges_units_and_defaults(module, tmp_path, call, capsys):
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "target mean activation of a hidden unit; in [1e-06, 0.999999]" in text
     assert "fraction of the steps over which the learning rate rises linearly; in [0, 1] (default: 0.05)" in text
-    assert "training steps; left out, lbfgs takes 400 iterations; >= 1 [step] (default:" in text
+    steps = "training steps; left out, lbfgs takes 400 iterations; 0 measures what start_from names"
+    assert f"{steps}; >= 0 [step] (default:" in text
     assert "one of sigmoid, tanh, relu, capped_relu, linear (default: sigmoid)" in text
     assert ("--seeds" in text) == (module is sweep)
     assert not (tmp_path / "runs").exists()

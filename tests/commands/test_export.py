@@ -1,32 +1,15 @@
 """Lanes as files of other libraries, from the command line."""
 
 import json
-import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sae_jax
 from sae_jax import DataConfig, interop
-from sae_jax.analysis import figures
 from sae_jax.commands import sweep
 from sae_jax.commands.export import main
 from sae_jax.storage import results
-
-PAGE = Path(__file__).parents[2] / "docs" / "sharing.md"
-
-
-def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
-    lines = [line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    python -m experiments.")]
-    for line in lines:
-        name, *words = shlex.split(line.removeprefix("python -m experiments."))
-        {"sweep": sweep.main, "export": main}[name](words)
-    assert len(lines) == 3
-    written = [path.name for folder in ("shared-saelens", "shared-torch") for path in (tmp_path / folder).iterdir()]
-    assert sorted(written) == ["cfg.json", "lane.safetensors", "loader.py", "sae_weights.safetensors"]
 
 
 @pytest.fixture(scope="module")

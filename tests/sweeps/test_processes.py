@@ -14,7 +14,10 @@ import xarray as xr
 from sae_jax import UserError
 from sae_jax.commands.cluster import launch
 from sae_jax.storage import results
+from tests.parity.cases import FIXTURES
 from tests.processes import start as start_python
+
+DICTIONARY = FIXTURES / "folders" / "batchtopk-training"
 
 SMALL = ["--samples", "300", "--d-hidden", "5", "--batch-size", "50", "--seeds", "2"]
 GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
@@ -91,8 +94,21 @@ def test_many_processes_train_what_one_does(alone, processes, devices, data_para
 
 @pytest.mark.parametrize(
     "words",
-    [["--extend", "run", "--rho", "0.05", "0.1", "0.2"], ["--start-from", "run", "--steps", "60"]],
-    ids=["extend", "start from"],
+    [
+        ["--extend", "run", "--rho", "0.05", "0.1", "0.2"],
+        ["--start-from", "run", "--steps", "60"],
+        [
+            "--start-from",
+            str(DICTIONARY),
+            "--dataset",
+            "superposition:features=12,inputs=6",
+            "--seeds",
+            "4",
+            "--steps",
+            "9",
+        ],
+    ],
+    ids=["extend", "start from", "start from a dictionary"],
 )
 def test_many_processes_go_on_from_what_one_has_trained(words, folder, tmp_path):
     words, loaded = ["-m", "experiments.sweep", *words, "--figures", "False", "--runs", str(folder / "runs")], []

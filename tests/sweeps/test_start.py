@@ -212,3 +212,15 @@ def test_the_data_set_of_the_run_is_read_again(tmp_path):
     made = sweep(start_from=before, **STILL)
     assert str(made["dataset"].values) == "digits" and int(made["samples"]) == 200
     np.testing.assert_allclose(made["encoder_weight"], before["encoder_weight"], atol=1e-7)
+
+
+def test_a_running_threshold_begins_anew_where_parameters_were_not_kept(data):
+    settings = {"model": "batch_topk", "d_hidden": 8, "k": 2.0, "batch_size": 20, "steps": 30}
+    first, states, _ = trained(data, settings)
+    other = settings | {"optimizer": "sgd", "learning_rate": 1e-12, "momentum": 0.0, "steps": 2}
+    for keep in ("best", "none"):
+        kept = keep_parameters(first, keep, in_memory())
+        made, *_ = trained(data, other, origin_of(kept, "the run", states=states))
+        assert (made["threshold"] > 0).all() and np.isfinite(made["eval_l0"]).all()
+    made, *_ = trained(data, other | {"steps": 0}, origin_of(first, "the run", states=states))
+    np.testing.assert_array_equal(made["threshold"], first["threshold"])

@@ -42,6 +42,7 @@ BESIDE = {
     "TensorBoard": "sweeps.trackers",
     "WeightsAndBiases": "sweeps.trackers",
     "Trackio": "sweeps.trackers",
+    "Dictionary": "sweeps.dictionaries",
     "Footprint": "sweeps.footprint",
     "Part": "sweeps.merge",
     "Interrupted": "sweeps.recovery",

@@ -1,4 +1,4 @@
-"""A lane's normalisation and the norms of its decoder rows, as part of its weights."""
+"""A lane's normalisation, as part of its weights."""
 
 from __future__ import annotations
 
@@ -110,19 +110,3 @@ def _affine(normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray]:
         )
     gain = normalisation.gain / normalisation.scale
     return gain, normalisation.offset - gain * normalisation.centre
-
-
-def without_norms(params: Mapping[str, np.ndarray]) -> Arrays:
-    """Parameters of the same reconstruction whose decoder rows have norm 1, and whose codes are f n.
-
-        We <- n We,  be <- n be,  Wd <- Wd / n,  n = ||Wd||; a row of norm 0 stays 0
-
-    Args:
-        params: encoder_weight, encoder_bias and decoder_weight; a threshold of f n stays as it is.
-    """
-    norms = np.linalg.norm(params["decoder_weight"], axis=1)
-    return dict(params) | {
-        "encoder_weight": params["encoder_weight"] * norms[:, None],
-        "encoder_bias": params["encoder_bias"] * norms,
-        "decoder_weight": params["decoder_weight"] / np.where(norms > 0, norms, 1.0)[:, None],
-    }

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import numpy as safetensors
-from safetensors import safe_open
 
 from sae_jax.analysis.interop.folding import (
     Arrays,
@@ -23,27 +22,16 @@ from sae_jax.analysis.interop.folding import (
     greedy_without_normalisation,
     units_encoded,
     without_normalisation,
-    without_norms,
 )
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import identity
-from sae_jax.settings import UserError, check_type, received
-from sae_jax.storage.atomic import check_regular, reason_of, write_file, writing
-from sae_jax.training.config import lane_settings
+from sae_jax.settings import UserError, check_type
+from sae_jax.storage.atomic import write_file, writing
+from sae_jax.sweeps import dictionaries
+from sae_jax.sweeps.dictionaries import CONFIG_FILE, GATED_TENSORS, TENSORS, WEIGHTS_FILE, without_norms
 
-CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
-# What the files are written for; the library rewrites configs of versions before 6.
+# What the files are written for.
 VERSION = "6.54.12"
-OLDEST_VERSION = 6
-# The library's names of the parameters; its W_enc is [d_in, units].
-TENSORS = {
-    "encoder_weight": "W_enc",
-    "encoder_bias": "b_enc",
-    "decoder_weight": "W_dec",
-    "decoder_bias": "b_dec",
-    "threshold": "threshold",
-}
-GATED_TENSORS = TENSORS | {"encoder_bias": "b_mag", "gate_bias": "b_gate", "log_magnitude": "r_mag"}
 
 
 class Form(NamedTuple):
@@ -86,17 +74,6 @@ FORMS = {
     "gated": Form("gated", tensors=GATED_TENSORS),
     "matching_pursuit": Form("matching_pursuit", _of_rounds),
     "classic": Form("standard", centred=False),
-}
-# Architectures that are read, and our model of each; training folders have names of their own.
-READ = {
-    "standard": "relu",
-    "topk": "topk",
-    "abstopk": "abs_topk",
-    "jumprelu": "jumprelu",
-    "gated": "gated",
-    "matching_pursuit": "matching_pursuit",
-    "batchtopk": "batch_topk",
-    "matryoshka_batchtopk": "matryoshka",
 }
 
 
@@ -199,84 +176,5 @@ def load(path: str | Path) -> TrainedLane:
     Raises:
         UserError: the folder is none, is of a model that is none of ours, or asks for what no lane does.
     """
-    check_type("path", path, (str, Path), "a folder", "use one that SAELens wrote")
-    folder = Path(path)
-    try:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            check_regular(folder / name)
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        with safe_open(folder / WEIGHTS_FILE, framework="flax") as file:
-            tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
-        return _lane_of(config, tensors)
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
-    except Exception as error:  # What is no such folder fails in as many ways as there are files.
-        raise UserError(f"{folder} must be a folder that SAELens 6 wrote: got {reason_of(error)}") from None
-
-
-def _lane_of(config: dict[str, Any], tensors: Arrays) -> TrainedLane:
-    architecture = config.get("architecture")
-    if architecture not in READ:
-        raise UserError(f"architecture must be one of {', '.join(READ)}: got {received(architecture)}; use another")
-    _check_version(config)
-    for name in ("normalize_activations", "reshape_activations"):
-        # The library itself passes over an average that a folder names.
-        if (asked := config.get(name, "none")) not in ("none", "expected_average_only_in"):
-            raise UserError(f"{name} must be none: got {received(asked)}; fold it into the weights first")
-    model = READ[architecture]
-    names = GATED_TENSORS if model == "gated" else TENSORS
-    params = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
-    if "encoder_weight" in params:
-        params["encoder_weight"] = np.ascontiguousarray(params["encoder_weight"].T)
-    if not config.get("apply_b_dec_to_input", True) and model != "matching_pursuit":
-        params = _uncentred(params, model)
-    if config.get("rescale_acts_by_decoder_norm", False):
-        params = without_norms(params)
-    if "topk_threshold" in tensors:
-        params["threshold"] = np.full(config["d_sae"], tensors["topk_threshold"], np.float32)
-    values: dict[str, Any] = {"d_hidden": int(config["d_sae"])}
-    if "k" in config:
-        values["k"] = config["k"]
-    if model == "matching_pursuit":
-        # None is as many rounds as there are inputs.
-        values |= {
-            "k": config["max_iterations"] or config["d_in"],
-            "residual_threshold": config["residual_threshold"],
-            "rows": "free",
-        }
-        values["stop_at_repeat"] = config["stop_on_duplicate_support"]
-    if "matryoshka_widths" in config:
-        widths = [width for width in config["matryoshka_widths"] if width < config["d_sae"]]
-        values |= {"prefixes": ",".join(map(str, widths)), "prefix_errors": "sum"}
-    settings = lane_settings(model, **values)
-    declared = settings.architecture.parameters(settings.model)
-    if set(params) != set(declared):
-        raise UserError(f"{architecture} holds {', '.join(sorted(declared))}: got {', '.join(sorted(params))}")
-    params = {name: np.ascontiguousarray(value, np.float32) for name, value in params.items()}
-    sizes = {"unit": int(config["d_sae"]), "input": int(config["d_in"])}
-    for name, value in params.items():
-        expected = [sizes[dim] for dim in declared[name].dims]
-        if list(value.shape) != expected:
-            raise UserError(f"{name} must be as d_in and d_sae say, {expected}: got {list(value.shape)}")
-    return TrainedLane(params, settings, identity(int(config["d_in"])), {})
-
-
-def _check_version(config: dict[str, Any]) -> None:
-    """Refuse a folder of a version before 6, whose entries mean something else."""
-    version = config.get("sae_lens_version", config.get("metadata", {}).get("sae_lens_version", ""))
-    first = str(version).partition(".")[0]
-    if not first.isdecimal() or int(first) < OLDEST_VERSION:
-        raise UserError(
-            f"sae_lens_version must be at least {OLDEST_VERSION}: got {received(version)}; load it there and save it"
-        )
-
-
-def _uncentred(params: Arrays, model: str) -> Arrays:
-    """Biases of an encoder that sees x - bd, with the codes of one that sees x."""
-    shift = params["encoder_weight"].astype(np.float64) @ params["decoder_bias"]
-    if model == "gated":
-        return params | {
-            "gate_bias": params["gate_bias"] + shift,
-            "encoder_bias": params["encoder_bias"] + np.exp(params["log_magnitude"]) * shift,
-        }
-    return params | {"encoder_bias": params["encoder_bias"] + shift}
+    read = dictionaries.read(path)
+    return TrainedLane(read.params, read.settings, identity(read.d_in), {})
