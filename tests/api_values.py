@@ -25,6 +25,11 @@ class Tensor:
         raise RuntimeError("on another device")
 
 
+def double(number):
+    """A function that is no source of batches."""
+    return 2 * number
+
+
 # By name: the value, and a word that must stand in the message about it.
 VALUES = {
     "nothing": (None, "[Nn]one"),
@@ -38,7 +43,7 @@ VALUES = {
     "truth": (True, "True"),
     "date": (datetime.date(2000, 1, 2), "date"),
     "class": (dict, "class dict"),
-    "function": (print, "function print"),
+    "function": (double, "double"),
     "dict": ({"a": 1}, "a"),
     "object": (object(), "object"),
     "generator": ((one for one in (1, 2)), "generator"),
