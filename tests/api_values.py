@@ -245,7 +245,7 @@ def cases():
         "Run.data_config": (run.data_config, {"lane": lane}, {"lane": ("lane", set()), "nonsense": ("nonsense", None)}),
         "units_of": (
             sae_jax.units_of,
-            {"lane": lane, "samples": TABLE, "names": ["a"] * len(TABLE), "others": {1: lane}},
+            {"lane": lane, "samples": np.ones((2, 64)), "names": ["a", "b"], "others": {1: lane}},
             {
                 "lane": ("lane", set()),
                 "samples": ("samples", set()),

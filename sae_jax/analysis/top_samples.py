@@ -129,9 +129,10 @@ def _after(params: Params, x: Batch, numbers: Array, turns: Array, settings: Lan
 
 
 def _best(kept: Kept, score: Codes, codes: Codes, numbers: Array) -> Kept:
-    every = (score.T, codes.T, jnp.broadcast_to(numbers[None], score.T.shape))
+    best, rows = jax.lax.top_k(score.T, min(kept.score.shape[1], len(score)))
+    found = (best, jnp.take_along_axis(codes.T, rows, axis=1), numbers[rows])
     # Those kept stand first, so that of equal scores the earlier sample stays.
-    together = Kept(*(jnp.concatenate(pair, axis=1) for pair in zip(kept, every, strict=True)))
+    together = Kept(*(jnp.concatenate(pair, axis=1) for pair in zip(kept, found, strict=True)))
     best, places = jax.lax.top_k(together.score, kept.score.shape[1])
     code, sample = (jnp.take_along_axis(values, places, axis=1) for values in together[1:])
     return Kept(best, code, jnp.where(best > -jnp.inf, sample, -1))

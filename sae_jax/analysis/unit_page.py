@@ -100,6 +100,11 @@ def _shape(lane: xr.Dataset) -> tuple[int, int] | None:
     return (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
 
 
+def _whole(lane: xr.Dataset, name: str) -> np.ndarray:
+    """Numbers of samples or units; a union of runs holds NaN where one of them has none."""
+    return np.asarray(np.nan_to_num(lane[name].values, nan=-1), int)
+
+
 def _title(lane: xr.Dataset, unit: int) -> str:
     return f"unit {unit}: {_share(float(lane[DENSITY][unit]))}"
 
@@ -115,7 +120,7 @@ def _images(
     height, width = shape
     rows = lane[ROWS].dropna("unit", how="all").dropna("input", how="all").values.astype(float)
     kept = min(SAMPLES, lane.sizes["top_rank"])
-    samples = lane[TOP].values[shown, :kept]
+    samples = _whole(lane, TOP)[shown, :kept]
     low, high = np.quantile(heldout[samples[samples >= 0]], [0.005, 0.995])
     across = -(-kept // 2)
     pictures = []
@@ -195,7 +200,7 @@ def _numbers(lane: xr.Dataset, shown: np.ndarray, style: Style) -> tuple[Figure,
 
 def _line(lane: xr.Dataset, unit: int, matched: bool) -> list[str]:
     most = 3 if lane.sizes["unit"] < 1000 else 2
-    near = zip(lane[NEAREST].values[unit, :most], lane[NEAREST_COSINES].values[unit, :most], strict=True)
+    near = zip(_whole(lane, NEAREST)[unit, :most], lane[NEAREST_COSINES].values[unit, :most], strict=True)
     listed = "  ".join(f"{other} ({cosine:.2f})" for other, cosine in near if other >= 0)
     cosines = lane[MATCH_COSINES].values[unit] if matched else np.array([])
     match = [f"{np.nanmean(cosines):.2f}" if np.isfinite(cosines).any() else ""] if matched else []

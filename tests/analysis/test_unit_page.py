@@ -1,5 +1,7 @@
 """The page of units: it shows what is kept of them, for samples of every kind."""
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from sae_jax.analysis import unit_page
 from sae_jax.analysis.figures import usual_figures
 from sae_jax.analysis.style import STYLES, caption_of
 from tests.analysis.drawing import draw, titles
-from tests.analysis.kept_units import DIGITS
+from tests.analysis.kept_units import DIGITS, SHORT
 
 matplotlib.use("Agg")
 
@@ -66,6 +68,20 @@ def test_the_page_of_plain_samples_shows_numbers_and_neighbours(words, monkeypat
     assert texts[7].startswith(
         f"{int(lane['units_nearest'][first, 0])} ({float(lane['units_nearest_cosine'][first, 0]):.2f})"
     )
+
+
+def test_the_page_of_a_run_put_together(digits, kept):
+    other = sae_jax.sweep(DIGITS, model="topk", k=3, d_hidden=7, seeds=1, **SHORT)
+    both = sae_jax.merge(kept.sel(d_hidden=[5]), other)
+    assert both["units_top_sample"].dtype.kind == "f"
+    figure = draw(both, "units")
+    assert "d_hidden=5" in caption_of(figure)
+    alone = draw(kept.sel(d_hidden=[5]), "units")
+    for one, same in zip(figure.axes, alone.axes, strict=True):
+        np.testing.assert_array_equal(one.images[0].get_array(), same.images[0].get_array())
+    plain = both.assign(image_height=0 * both["image_height"])
+    near = [text.get_text() for text in draw(plain, "units").axes[1].texts if "(0." in text.get_text()]
+    assert near and all(re.match(r"[0-4] \(", text) for text in near)
 
 
 def test_a_lane_none_of_whose_units_fires_says_so(words):
