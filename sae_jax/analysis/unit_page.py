@@ -148,23 +148,28 @@ def _images(
 
 def _names(lane: xr.Dataset, shown: np.ndarray, style: Style) -> tuple[Figure, str]:
     """The names of the samples that units are most active on, each once, with a bar as long as the activation."""
-    figure, panels = _grid(style, len(shown), NAMES + 1)
-    for panel, unit in zip(panels, shown, strict=False):
-        names, codes = lane[TOP_NAMES].values[unit], np.abs(lane[TOP_CODES].values[unit])
-        strongest: dict[str, list[float]] = {}
-        for name, code in zip(names[np.isfinite(codes)], codes[np.isfinite(codes)], strict=True):
-            strongest.setdefault(str(name), []).append(float(code))
-        lines = list(strongest.items())[:NAMES]
-        panel.set(xlim=(0, 1.02), ylim=(NAMES - 0.5, -1.5))
+    listed = [_listed(lane, int(unit)) for unit in shown]
+    figure, panels = _grid(style, [len(names) + 1 for names in listed])
+    for panel, unit, names in zip(panels, shown, listed, strict=True):
         panel.text(0, -1, _title(lane, int(unit)), va="center", fontsize=style.font, fontweight="bold")
-        for place, (name, those) in enumerate(lines):
-            share = min(those[0] / max(lines[0][1][0], 1e-12), 1.0)
+        for place, (name, codes) in enumerate(names.items()):
+            share = min(codes[0] / max(next(iter(names.values()))[0], 1e-12), 1.0)
             panel.barh(place, 0.88 * share, height=0.86, color=BAR)
             panel.text(0.015, place, _drawable(name), va="center", fontsize=style.font - 1, parse_math=False)
-            if len(those) > 1:
-                panel.text(1.0, place, f"{len(those)}x", va="center", ha="right", fontsize=style.font - 2, color="0.35")
+            if len(codes) > 1:
+                count = f"{len(codes)}x"
+                panel.text(1.0, place, count, va="center", ha="right", fontsize=style.font - 2, color="0.35")
     words = "the names of the held-out samples that the unit is most active on, with bars as long as the activation"
     return figure, f"{words}, and how many of its top {lane.sizes['top_rank']} are named so; in the titles its density"
+
+
+def _listed(lane: xr.Dataset, unit: int) -> dict[str, list[float]]:
+    """The first names of a unit's top samples, with the magnitudes of its codes on the samples of each."""
+    codes = np.abs(lane[TOP_CODES].values[unit])
+    names: dict[str, list[float]] = {}
+    for name, code in zip(lane[TOP_NAMES].values[unit][np.isfinite(codes)], codes[np.isfinite(codes)], strict=True):
+        names.setdefault(str(name), []).append(float(code))
+    return dict(list(names.items())[:NAMES])
 
 
 def _numbers(lane: xr.Dataset, shown: np.ndarray, style: Style) -> tuple[Figure, str]:
@@ -214,19 +219,22 @@ def _no_units(style: Style) -> tuple[Figure, str]:
     return figure, words
 
 
-def _grid(style: Style, count: int, lines: int) -> tuple[Figure, list[Axes]]:
-    """A figure of panels of so many lines of text each, without axes."""
-    columns = min(COLUMNS, count)
-    rows, line = -(-count // columns), style.font * 1.4 / 72
+def _grid(style: Style, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels without axes, a row of them as high as its highest; each of so many lines of text."""
+    columns = min(COLUMNS, len(lines))
+    highest = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
+    line = style.font * 1.4 / 72
     across = (style.widths[1] if style.widths else 10.6) * columns / COLUMNS
     caption = 5 * line if style.captions else 0.05
-    down = rows * (lines + 0.8) * line + caption
+    down = (sum(highest) + 0.8 * len(highest)) * line + caption
     figure = plt.figure(figsize=(max(across, 4.0), down))
     panels = []
-    for place in range(count):
+    for place in range(len(lines)):
         row, column = divmod(place, columns)
-        left, top = (column + 0.04) / columns, 1 - (caption + row * (lines + 0.8) * line) / down
-        panels.append(figure.add_axes((left, top - lines * line / down, 0.92 / columns, lines * line / down)))
+        height = highest[row] * line / down
+        top = 1 - (caption + (sum(highest[:row]) + 0.8 * row) * line) / down
+        panels.append(figure.add_axes(((column + 0.04) / columns, top - height, 0.92 / columns, height)))
+        panels[-1].set(xlim=(0, 1.02), ylim=(highest[row] - 1.5, -1.5))
         panels[-1].axis("off")
     return figure, panels
 
