@@ -15,6 +15,7 @@ from sae_jax.analysis.run import Run as Run
 from sae_jax.analysis.run import open as open
 from sae_jax.analysis.trained_lane import TrainedLane as TrainedLane
 from sae_jax.analysis.trained_lane import load_lane as load_lane
+from sae_jax.analysis.units import units_of as units_of
 from sae_jax.data import Data as Data
 from sae_jax.data import Truth as Truth
 from sae_jax.data import as_data as as_data

@@ -248,6 +248,17 @@ def cases():
         "Run.best": (run.best, {}, {"measure": ("measure", set()), "at": (r"\bat\b|measure", {"nothing"})}),
         "Run.pareto": (run.pareto, {}, {"sparsity": ("measure", set()), "quality": ("measure", set())}),
         "Run.data_config": (run.data_config, {"lane": lane}, {"lane": ("lane", set()), "nonsense": ("nonsense", None)}),
+        "units_of": (
+            sae_jax.units_of,
+            {"lane": lane, "samples": np.ones((2, 64)), "names": ["a", "b"], "others": {1: lane}},
+            {
+                "lane": ("lane", set()),
+                "samples": ("samples", set()),
+                "names": ("names", {"nothing"}),
+                "others": ("others", {"nothing"}),
+                "options": ("options", set()),
+            },
+        ),
         "TrainedLane.encode": (lane.encode, {}, {"x": ("samples", set())}),
         "TrainedLane.decode": (lane.decode, {}, {"codes": ("codes", set())}),
         "TrainedLane.reconstruct": (lane.reconstruct, {}, {"x": ("samples", set())}),

@@ -6,5 +6,6 @@ figures       the figures by name; lines, heatmaps, filters and cosines draw the
 channels      which axis is shown by what; style: how figures look
 lanes         trained lanes, ready to be put to use; interop: as the files of other libraries, and read from them
 options       the tasks by name, and their settings; tasks: one file a task
+units         what a reader needs of every unit: unit_variables, top_samples; unit_page: the figure
 probes        softmax layers on codes; stacked: further layers; gabor: fits of Gabor functions
 """

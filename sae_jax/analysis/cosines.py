@@ -15,6 +15,8 @@ from sae_jax.analysis.style import Style, balanced, panel_width, panels_of, say,
 
 # Rows whose nearest one is searched for, of a lane that has more.
 MOST_ROWS = 1000
+# Memory of the cosines that are worked on at once.
+PIECE_BYTES = 2**26
 BINS = np.linspace(-1, 1, 41)
 
 
@@ -52,11 +54,49 @@ def nearest_cosines(rows: np.ndarray) -> np.ndarray:
     """
     rows = rows[np.isfinite(rows).any(axis=1)]
     rows = rows[:, np.isfinite(rows).any(axis=0)] if len(rows) else rows
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    directions = (rows / np.where(norms > 0, norms, 1))[norms[:, 0] > 0].astype(np.float32)
+    directions, there = _directions(rows)
+    directions = directions[there]
     if len(directions) < 2:
         return np.array([])
     chosen = evenly(len(directions), MOST_ROWS)
     products = directions[chosen] @ directions.T
     products[np.arange(len(chosen)), chosen] = -np.inf
     return products.max(axis=1)
+
+
+def nearest_rows(rows: np.ndarray, others: np.ndarray | None = None, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that make the largest cosines with each row, nearest first, some rows at a time.
+
+    Args:
+        rows: [units, inputs].
+        others: [others, inputs], among which they are looked for; None is the other ones of `rows`.
+        count: how many of them.
+
+    Returns:
+        (their numbers, their cosines), each [units, count]; -1 and NaN where there are no more, and for rows of zeros.
+    """
+    (directions, own), (among, there) = _directions(rows), _directions(rows if others is None else others)
+    kept = min(count, len(among))
+    numbers = np.full((len(rows), count), -1, np.int32)
+    cosines = np.full((len(rows), count), np.nan, np.float32)
+    step = max(1, PIECE_BYTES // (4 * max(len(among), 1)))
+    for start in range(0, len(rows) if kept else 0, step):
+        part = directions[start : start + step]
+        products = part @ among.T
+        products[:, ~there] = -np.inf
+        if others is None:
+            products[np.arange(len(part)), np.arange(start, start + len(part))] = -np.inf
+        best = np.argpartition(products, -kept, axis=1)[:, -kept:]
+        found = np.take_along_axis(products, best, axis=1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        best, found = (np.take_along_axis(values, order, axis=1) for values in (best, found))
+        inside = (found > -np.inf) & own[start : start + step, None]
+        numbers[start : start + step, :kept] = np.where(inside, best, -1)
+        cosines[start : start + step, :kept] = np.where(inside, found, np.nan)
+    return numbers, cosines
+
+
+def _directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows scaled to length 1, and which of them are not zeros."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32), norms[:, 0] > 0

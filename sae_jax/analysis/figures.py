@@ -26,6 +26,7 @@ from sae_jax.analysis.lines import (
     shown_curves,
 )
 from sae_jax.analysis.style import SCREEN, Style, drawing
+from sae_jax.analysis.unit_page import has_units, units
 from sae_jax.settings import UserError, unknown
 from sae_jax.storage.results import save_figure
 
@@ -36,14 +37,16 @@ class Drawing(NamedTuple):
     Attributes:
         draw: the function.
         lacks: what a Dataset lacks for it, in words.
-        usual: whether a sweep draws it by itself.
+        usual: whether it is drawn where no figure is named.
         beside: whether it takes other runs.
+        with_samples: whether it looks at the run's samples, which its settings name.
     """
 
     draw: Callable[..., Figure]
     lacks: Callable[[xr.Dataset], str]
     usual: Callable[[xr.Dataset], bool] = lambda dataset: True
     beside: bool = False
+    with_samples: bool = False
 
 
 def _needs(words: str, holds: Callable[[xr.Dataset], bool]) -> Callable[[xr.Dataset], str]:
@@ -73,6 +76,12 @@ FIGURES = {
         _needs("a measure of sparsity beside one of quality", lambda dataset: all(frontier_measures(dataset))),
         _several,
         beside=True,
+    ),
+    "units": Drawing(
+        units,
+        _needs("samples of units, which the command units keeps", has_units),
+        lambda dataset: False,
+        with_samples=True,
     ),
 }
 
@@ -116,9 +125,11 @@ def drawn(
         measures: variables that figures of measures and curves show, where they can; none is what each shows by itself.
         runs: others, as points beside the dataset's in the figures that take them.
     """
-    dataset = without_constants(with_presence(dataset))
+    whole = with_presence(dataset)
+    shown = without_constants(whole)
     with drawing(style), np.errstate(invalid="ignore"):
         for name in names:
+            dataset = whole if FIGURES[name].with_samples else shown
             others = (runs,) if FIGURES[name].beside else ()
             figure = FIGURES[name].draw(dataset, style, measures, *others)
             yield name, figure

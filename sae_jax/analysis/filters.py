@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ from sae_jax.analysis.style import Style, say, wrapped
 ROWS, FIRING_RATE = "decoder_weight", "eval_firing_rate"
 MOST_CELLS = 25
 FAINT = 0.25
+Side = Literal["left", "center"]
 
 
 class Pixels(NamedTuple):
@@ -63,9 +64,9 @@ def filters_best(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()
     name = name_of({dim: lane[dim].item() for dim in lanes})
     pixels = pixels_of(style, 1)
     picture, words = _picture(lane, pixels.most if style.widths else 900)
-    figure, [panel] = _panels([picture], [""], 1, pixels, style)
-    which = f"the best lane, {name}{_score(lane)}" if scored else f"the first lane, {name}"
-    _show(panel, picture)
+    figure, [panel] = picture_panels([picture], [""], 1, pixels, style)
+    which = f"the best lane, {name}{score_of(lane)}" if scored else f"the first lane, {name}"
+    show_picture(panel, picture)
     say(figure, style, f"decoder rows of {which}{words}{_dead_units(dataset)}", dataset)
     return figure
 
@@ -79,14 +80,14 @@ def filters(dataset: xr.Dataset, style: Style, measures: Sequence[str] = ()) -> 
     room = (pixels.most - pixels.gap) // columns - pixels.gap
     pictures = [_picture(lane, room) if lane is not None else (np.zeros((1, 1)), "") for _, lane in cells]
     titles = [
-        f"{name_of(point)}\n{'no lane trained' if lane is None else _score(lane).lstrip(', ')}".strip()
+        f"{name_of(point)}\n{'no lane trained' if lane is None else score_of(lane).lstrip(', ')}".strip()
         for point, lane in cells
     ]
-    figure, panels = _panels([picture for picture, _ in pictures], titles, columns, pixels, style)
+    figure, panels = picture_panels([picture for picture, _ in pictures], titles, columns, pixels, style)
     for panel, (_, lane), (picture, _) in zip(panels, cells, pictures, strict=True):
         panel.axis("off")
         if lane is not None:
-            _show(panel, picture)
+            show_picture(panel, picture)
     part = f"; {len(cells)} of {total} cells" if len(cells) < total else ""
     words = max((words for _, words in pictures), key=len)
     say(figure, style, f"decoder rows of a lane of every cell{words}{_dead_units(dataset)}{part}", dataset)
@@ -150,10 +151,19 @@ def _picture(lane: xr.Dataset, room: int) -> tuple[np.ndarray, str]:
     return tile(rows[units], shape, contrast[units]), words
 
 
-def _panels(
-    pictures: list[np.ndarray], titles: list[str], columns: int, pixels: Pixels, style: Style
+def picture_panels(
+    pictures: list[np.ndarray], titles: list[str], columns: int, pixels: Pixels, style: Style, side: Side = "center"
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, each as many whole pixels wide and high as its picture's magnification makes it."""
+    """A figure of panels, each as many whole pixels wide and high as its picture's magnification makes it.
+
+    Args:
+        pictures: by panel.
+        titles: above them.
+        columns: of panels.
+        pixels: how large they are.
+        style: how the figure looks.
+        side: of the picture at which its title stands.
+    """
     dpi, font = style.settings["figure.dpi"], style.font - 1
     sizes = [tuple(side * _magnification(picture, pixels) for side in picture.shape) for picture in pictures]
     width = max(pixels.narrowest, *(size[1] for size in sizes)) + pixels.gap
@@ -169,7 +179,7 @@ def _panels(
         left = pixels.gap + column * width + (width - pixels.gap - across) // 2
         top = whole[1] - caption - row * height - lines * pixels.line
         panel = figure.add_axes((left / whole[0], (top - down) / whole[1], across / whole[0], down / whole[1]))
-        panel.set_title(text, fontsize=font, pad=3)
+        panel.set_title(text, fontsize=font, pad=3, loc=side)
         panels.append(panel)
     return figure, panels
 
@@ -179,7 +189,8 @@ def _magnification(picture: np.ndarray, pixels: Pixels) -> int:
     return max(pixels.picture // max(picture.shape), 1)
 
 
-def _show(panel: Axes, picture: np.ndarray) -> None:
+def show_picture(panel: Axes, picture: np.ndarray) -> None:
+    """Show a picture of values in [-1, 1] in grey; NaN is white."""
     panel.axis("off")
     options: dict[str, Any] = {"cmap": "gray", "vmin": -1, "vmax": 1, "interpolation": "nearest", "aspect": "auto"}
     panel.imshow(picture, **options)
@@ -190,7 +201,7 @@ def _dead_units(dataset: xr.Dataset) -> str:
     return "; faint: dead units" if FIRING_RATE in dataset else ""
 
 
-def _score(lane: xr.Dataset) -> str:
+def score_of(lane: xr.Dataset) -> str:
     """A lane's explained variance, or that it diverged, for a title; nothing where the run does not say."""
     if "diverged_at" in lane and lane["diverged_at"] >= 0:
         return f", diverged at step {int(lane['diverged_at'])}"

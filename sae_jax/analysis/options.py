@@ -6,7 +6,17 @@ import dataclasses
 from typing import Any
 
 from sae_jax.data.corruption import CORRUPTIONS, check_levels
-from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, Range, UserError, check_all, one_of, setting
+from sae_jax.settings import (
+    AT_LEAST_ONE,
+    CLOSED_UNIT,
+    NON_NEGATIVE,
+    POSITIVE,
+    Range,
+    UserError,
+    check_all,
+    one_of,
+    setting,
+)
 
 # A task is an object with SCORE, `measure` and `draw`, or the name of a module of the folder tasks that has them and
 # is imported when it is used: what they draw and score with takes seconds to import.
@@ -20,7 +30,10 @@ TASKS: dict[str, Any] = {
 }
 
 # The figures of a sweep, the formats of its table and of its figures, and how figures look.
-FIGURES = ("curves", "filters_best", "filters", "cosines", "consistency", "mean_activation", "heatmaps", "frontier")
+FIGURES = (
+    *("curves", "filters_best", "filters", "cosines", "consistency", "mean_activation", "heatmaps", "frontier"),
+    "units",
+)
 TABLE_FORMATS, FIGURE_FORMATS = ("markdown", "csv", "latex"), ("png", "pdf", "svg")
 STYLES = ("screen", "paper")
 
@@ -48,5 +61,31 @@ class TaskConfig:
     def __post_init__(self) -> None:
         check_all(self)
         check_levels(self.corruption, self.noise)
-        if len(set(self.noise)) < len(self.noise):
-            raise UserError(f"noise must not name a level twice: got {', '.join(map(str, self.noise))}; leave one")
+        _check_once("noise", "level", self.noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitsConfig:
+    """What is kept of every unit.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    top: int = setting(16, AT_LEAST_ONE, "samples of a unit's largest activations", "sample")
+    quantiles: tuple[float, ...] = setting(
+        (0.25, 0.5, 0.75),
+        CLOSED_UNIT,
+        "quantiles of a unit's activations, where active, at which samples are kept",
+    )
+    each: int = setting(4, AT_LEAST_ONE, "samples at each quantile", "sample")
+    nearest: int = setting(5, AT_LEAST_ONE, "other units whose decoder rows make the largest cosines", "unit")
+
+    def __post_init__(self) -> None:
+        check_all(self)
+        _check_once("quantiles", "quantile", self.quantiles)
+
+
+def _check_once(name: str, noun: str, values: tuple[float, ...]) -> None:
+    if len(set(values)) < len(values):
+        raise UserError(f"{name} must not name a {noun} twice: got {', '.join(map(str, values))}; leave one")

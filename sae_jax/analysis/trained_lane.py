@@ -62,7 +62,8 @@ class TrainedLane:
         return int(self.settings.model.d_hidden)
 
     @property
-    def _rows_at_once(self) -> int:
+    def rows_at_once(self) -> int:
+        """Number of samples that are worked on at once, so that memory is bounded."""
         return max(1, PIECE_BYTES // (4 * (self.d_in + self.d_hidden)))
 
     def __repr__(self) -> str:
@@ -169,12 +170,12 @@ class TrainedLane:
             )
 
     def _pieces(self, number: int) -> list[slice]:
-        step = self._rows_at_once
+        step = self.rows_at_once
         return [slice(start, min(start + step, number)) for start in range(0, number, step)]
 
     def _in_full(self, function: Callable[..., Any], part: np.ndarray) -> np.ndarray:
         """A function of rows, compiled for one or two numbers of them whatever the last part's is."""
-        rows = min(self._rows_at_once, 1 << max(len(part) - 1, 0).bit_length())
+        rows = min(self.rows_at_once, 1 << max(len(part) - 1, 0).bit_length())
         padded = np.zeros((rows, part.shape[1]), np.float32)
         padded[: len(part)] = part
         return np.asarray(function(self.params, padded, self.settings))[: len(part)]

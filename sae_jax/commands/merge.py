@@ -1,4 +1,4 @@
-"""Put finished runs that differ in some settings or seeds together as one.
+"""Put finished runs of different settings or seeds together as one.
 
     python -m experiments.merge runs/a runs/b --name both
 

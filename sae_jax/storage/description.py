@@ -6,6 +6,7 @@ Attributes of every data variable: long_name, units and kind, one of
     measure     of held-out data, over the lanes
     status      what became of a lane, or what its samples are; over lanes or some of the axes
     task        added by an analysis task
+    name        words that a task adds, such as of samples; over the lanes
     data        how samples were normalised, over some of the axes and input
 Attributes of the Dataset: format; axes, a JSON list of the dimensions along which settings vary, in order; settings,
 the names of all settings; and config, the model. The lanes' dimensions are the axes, then seed; each has a coordinate,

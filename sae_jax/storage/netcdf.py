@@ -25,12 +25,13 @@ NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    """Write a Dataset; variables larger than PIECE_BYTES piece by piece, where xarray would hold all of them.
+    """Write a Dataset; numbers larger than PIECE_BYTES piece by piece, where xarray would hold all of them.
 
     Raises:
         OSError: the file cannot be written, or the disk has no room for it.
     """
-    large = [name for name, values in dataset.data_vars.items() if values.nbytes > PIECE_BYTES]
+    numbers = {name: values for name, values in dataset.data_vars.items() if values.dtype.kind not in "OU"}
+    large = [name for name, values in numbers.items() if values.nbytes > PIECE_BYTES]
     # HDF5 may crash the process where it fills a disk: it writes to memory, and to room that has been set aside.
     # Released at once, errors included: Python complains of a buffer that goes before its views do.
     with dataset.drop_vars(large).to_netcdf(engine="h5netcdf") as content, path.open("wb") as stream:

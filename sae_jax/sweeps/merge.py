@@ -197,7 +197,8 @@ def _joined(name: str, parts: Sequence[Part], grid: Grid, own: Mapping[str, xr.V
     beside = tuple(str(dim) for dim in first.dims if dim in own)
     sizes = [*(len(grid.labels.get(dim, grid.seeds)) for dim in dims), *(own[dim].size for dim in beside)]
     missing: Any = "" if first.dtype.kind in "OU" else 0
-    whole = full and len(some) == len(parts)
+    shorter = any(part.dataset.sizes[dim] < own[dim].size for part in some for dim in beside)
+    whole = full and len(some) == len(parts) and not shorter
     dtype = first.dtype if first.dtype.kind in "fOU" or whole or not per_lane else np.dtype(np.float64)
     values = np.full(sizes, np.nan if dtype.kind == "f" else missing, object if dtype.kind in "OU" else dtype)
     taken = np.zeros([sizes[i] for i in range(len(dims))], bool)
@@ -228,7 +229,8 @@ def _lane_rows(part: Part, name: str, beside: Sequence[str], own: Mapping[str, x
     """A variable's numbers of each of a part's lanes, [lanes, ...], filled up with NaN where others are longer."""
     variable = part.dataset[name].reset_coords(drop=True)
     lanes = (*part.grid.dims, "seed")
-    wide = variable.reindex({dim: own[dim].values for dim in beside if variable.sizes[dim] < own[dim].size})
+    longer = {dim: own[dim].values for dim in beside if variable.sizes[dim] < own[dim].size}
+    wide = variable.reindex(longer, fill_value="" if variable.dtype.kind in "OU" else np.nan)
     place = np.unravel_index(part.lanes, [part.dataset.sizes[dim] for dim in lanes])
     index = tuple(where for dim, where in zip(lanes, place, strict=True) if dim in wide.dims)
     values = wide.transpose(*(dim for dim in lanes if dim in wide.dims), *beside).values

@@ -14,8 +14,9 @@ from experiments.benchmark.__main__ import Output
 from experiments.reproduce import __main__ as reproduce
 from sae_jax import CLASSIC, MODELS, DataConfig, UserError, load, sweep
 from sae_jax.analysis.lanes import trained
+from sae_jax.analysis.options import UnitsConfig
 from sae_jax.analysis.tasks import TaskConfig
-from sae_jax.commands import evaluate
+from sae_jax.commands import evaluate, units
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.flags import checked_settings, option, options_of, parse, read
 from sae_jax.commands.run_config import RunConfig
@@ -85,8 +86,8 @@ def test_every_command_line_of_a_training_is_read_or_refused(words, several):
 
 @pytest.mark.parametrize(
     "owners",
-    [(evaluate.Where, TaskConfig), (reproduce.Arguments,), (Output,)],
-    ids=["evaluate", "reproduce", "benchmark"],
+    [(evaluate.Where, TaskConfig), (units.Which, UnitsConfig), (reproduce.Arguments,), (Output,)],
+    ids=["evaluate", "units", "reproduce", "benchmark"],
 )
 @quick(40)
 @given(data=st.data())
