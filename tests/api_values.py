@@ -79,7 +79,7 @@ def cases():
     model, of_lane = ("model", {"nothing"}), ("settings", set())
     path = {"text", "empty text"}
     sweep = {
-        "data": ("data|samples", {"another width"}),
+        "data": ("data|samples|batch 0", {"another width"}),
         "model": ("model", set()),
         "seeds": ("seeds", {"whole number"}),
         "zip": ("zip", {"empty list", "empty array"}),
@@ -102,7 +102,7 @@ def cases():
             {"dataset": dataset},
             {
                 "dataset": ("dataset", set()),
-                "data": ("data|samples|batch 0", {"nothing", "another width"}),
+                "data": ("data|samples", {"nothing", "another width"}),
                 "model": model,
                 "seeds": ("seeds", {"nothing", "whole number"}),
                 "zip": ("zip", {"nothing", "empty list", "empty array"}),
