@@ -41,7 +41,7 @@ def folder(dataset, tmp_path_factory):
 
 
 def by_hand(dataset, point, x):
-    """Codes from the stored parameters alone, as the README's equations say."""
+    """Codes from the stored parameters alone, as the equations say."""
     lane = dataset.sel(point)
     units = slice(point["d_hidden"])
     held = np.random.default_rng(0).permutation(len(X))[:30]

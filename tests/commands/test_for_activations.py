@@ -1,0 +1,70 @@
+"""The README's three commands, from a folder of shards to a SAELens folder and a page of units, as they are written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sae_jax import interop
+from sae_jax.analysis import figures
+from sae_jax.commands import export, sweep, units
+from sae_jax.storage import results
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SECTION = README.partition("\n## For model activations\n")[2].partition("\n## ")[0]
+COMMANDS = {"sweep": sweep.main, "units": units.main, "export": export.main}
+FEATURES, WIDTH, ROWS = 80, 48, 4000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the commands were typed, over shards of rows named by their strongest feature."""
+    folder, rng = tmp_path_factory.mktemp("activations"), np.random.default_rng(0)
+    (folder / "shards").mkdir()
+    directions = rng.normal(size=(FEATURES, WIDTH)) / np.sqrt(WIDTH)
+    names = []
+    for number in range(3):
+        sizes = (rng.random((ROWS, FEATURES)) < 0.025) * rng.normal(1, 0.2, size=(ROWS, FEATURES))
+        names += [f"feature {strongest}" for strongest in sizes.argmax(axis=1)]
+        rows = (sizes @ directions).astype(np.float16)
+        save_file({"activations": rows}, folder / "shards" / f"{number:05d}.safetensors")
+    (folder / "shards" / "names.txt").write_text("\n".join(names) + "\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
+        for name, words in re.findall(r"^    python -m experiments\.(\w+) (.*)$", SECTION, re.MULTILINE):
+            COMMANDS[name](shlex.split(words))
+    return folder
+
+
+def most_of_a_name(names):
+    """The share of the most frequent of some names."""
+    return np.max(np.unique(names, return_counts=True)[1]) / len(names)
+
+
+def test_there_are_three_commands():
+    typed = re.findall(r"^    python -m experiments\.(\w+) ", SECTION, re.MULTILINE)
+    assert typed == ["sweep", "units", "export"]
+
+
+def test_units_are_named_by_what_they_stand_for(folder):
+    run = results.load(folder / "runs" / "acts")
+    lane = run.isel(seed=0).sel(k=8)
+    assert (folder / "runs" / "acts" / "figures" / "units.png").stat().st_size > 10_000
+    names = run["units_top_name"].transpose("k", "seed", "unit", ...)
+    kept = names.values.reshape(-1, names.shape[-1])
+    kept = kept[(kept != "").all(axis=1)]
+    assert len(kept) and run.sizes["unit"] == 256
+    # Their strongest samples are named alike, as many samples at random are not.
+    alike, rng = np.mean([most_of_a_name(row) for row in kept]), np.random.default_rng(1)
+    every = (folder / "shards" / "names.txt").read_text().splitlines()
+    assert alike > 2.5 * np.mean([most_of_a_name(rng.choice(every, 16)) for _ in kept])
+    assert float(lane["eval_explained_variance"]) > 0.6
+
+
+def test_the_folder_holds_the_lane_that_was_chosen(folder):
+    lane = interop.load(folder / "acts-saelens")
+    assert lane.params["decoder_weight"].shape == (256, WIDTH)
