@@ -3,7 +3,8 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --quick
     python -m experiments.benchmark --json docs/benchmark.json
-    python -m experiments.benchmark --lbfgs --json docs/benchmark.json
+    python -m experiments.benchmark --only lbfgs --json docs/benchmark.json
+    python -m experiments.benchmark --only streams --json docs/benchmark.json
     python -m experiments.benchmark --table docs/benchmark.json
 
 The contenders of a row run in turn, one round after another, and every number is a median over rounds. A model-step is
@@ -25,11 +26,12 @@ import jax
 from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import machine, measure, measure_dictionary, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, DICTIONARIES, QUICK, QUICK_DICTIONARIES, SQUARE
-from experiments.benchmark.tables import in_words, markdown_tables, show, tables_of
+from experiments.benchmark.streams import from_shards
+from experiments.benchmark.tables import IN_WORDS, markdown_tables, show, tables_of
 from sae_jax.commands.environment import check_file, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, options_of, read
-from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting
+from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, one_of, setting
 from sae_jax.storage.atomic import read_file
 from sae_jax.sweeps.devices import choose_devices
 
@@ -43,7 +45,12 @@ class Output:
     json: str = setting("", TEXT, "write the numbers to this file; empty is none")
     table: str = setting("", TEXT, "print a saved file as the README's table, and end")
     quick: bool = setting(False, TRUE_OR_FALSE, "tiny shapes and short runs, for tests")
-    lbfgs: bool = setting(False, TRUE_OR_FALSE, "measure L-BFGS alone; the file of --json keeps its other numbers")
+    only: str = setting(
+        "all",
+        one_of(("all", "lbfgs", "streams")),
+        "measure all but the streams; or the fits by L-BFGS alone, or training on a folder of 8 GiB of shards, which "
+        "is written into $TMPDIR and removed again: the file of --json keeps its other numbers",
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -56,7 +63,7 @@ def main(argv: list[str]) -> None:
             {"output": options_of(Output)},
         )
         output = checked_settings(Output, words)
-        others = [name for name in ("json", "quick", "lbfgs") if getattr(output, name)]
+        others = [name for name in ("json", "quick") if getattr(output, name)] + ["only"] * (output.only != "all")
         if output.table and others:
             raise UserError(f"--table measures nothing: got it beside --{others[0]}; leave one")
         if output.table:
@@ -70,13 +77,13 @@ def main(argv: list[str]) -> None:
             if output.json:
                 write_whole(target, (json.dumps(content, indent=2) + "\n").encode(), "--json")
 
-        if output.lbfgs:
-            before = saved(Path(output.json), tables_of, "--json beside --lbfgs") if target.is_file() else {}
-            fits = fits_by_lbfgs(output.quick)
-            save(before | {"lbfgs": fits})
-            print(in_words(fits))
-        else:
+        if output.only == "all":
             show(benchmark(output.quick, save))
+            return
+        before = saved(Path(output.json), tables_of, f"--json beside --only {output.only}") if target.is_file() else {}
+        part = PARTS[output.only](output.quick)
+        save(before | {output.only: part})
+        print(IN_WORDS[output.only](part))
 
 
 def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -113,6 +120,16 @@ def fits_by_lbfgs(quick: bool) -> dict[str, Any]:
     """The fits by L-BFGS, and where they were measured, for JSON; `quick` is whether to measure small ones."""
     fits = against_scipy(*(100, 5, 2) if quick else (10_000, 400, 8))
     return {"machine": machine(choose_devices()), **fits}
+
+
+def training_on_shards(quick: bool) -> dict[str, Any]:
+    """Training on a folder of shards, and where that was measured, for JSON; `quick` is whether on a small one."""
+    measured = from_shards(*(2**-8, 64, 64, 256, 400) if quick else (8, 768, 6144, 2048, 100))
+    return {"machine": machine(choose_devices()), **measured}
+
+
+# What --only measures, by the names of the JSON.
+PARTS = {"lbfgs": fits_by_lbfgs, "streams": training_on_shards}
 
 
 def saved(

@@ -52,13 +52,35 @@ def in_words(fit: dict[str, Any]) -> str:
     )
 
 
+def streams_in_words(stream: dict[str, Any]) -> str:
+    """Training on shards, as `from_shards` returns it, in words."""
+    width, units, batch = stream["shape"]
+    at_random, in_turn = (stream[f"{kind}_bytes_per_second"] / 1e6 for kind in ("random", "sequential"))
+    size, memory = (stream[name] / 2**30 for name in ("bytes", "peak_bytes"))
+    return (
+        f"A folder of {size:.2g} GiB of bfloat16 shards ({stream['machine']}), TopK {width}-{units}, {stream['steps']} "
+        f"steps of {batch} rows at random and {stream['step_seconds']:.2g} s: the device waits for rows "
+        f"{stream['waiting_share']:.1%} of the time, and the process takes {memory:.2f} GiB of memory at its height. "
+        f"Rows at random are read at {at_random:,.0f} MB/s, files one after another at {in_turn:,.0f}"
+    )
+
+
+# What --only measures, in words.
+IN_WORDS = {"lbfgs": in_words, "streams": streams_in_words}
+
+
 def markdown_tables(content: dict[str, Any]) -> str:
     """The saved numbers for docs/benchmark.md."""
     lines = []
     for table in tables_of(content):
         rows = [table.columns, ["---"] * len(table.columns), *table.rows]
         lines += [f"{table.title}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, f"{in_words(content['lbfgs'])}."])
+    return "\n".join([*lines, *(f"{text}.\n" for text in _sentences(content))]).rstrip()
+
+
+def _sentences(content: dict[str, Any]) -> list[str]:
+    """Those of the parts that have been measured."""
+    return [words(content[part]) for part, words in IN_WORDS.items() if part in content]
 
 
 def show(content: dict[str, Any]) -> None:
@@ -71,7 +93,8 @@ def show(content: dict[str, Any]) -> None:
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    console.print(in_words(content["lbfgs"]), soft_wrap=True)
+    for text in _sentences(content):
+        console.print(text, soft_wrap=True)
     for row in (*content["rows"], *content["dictionaries"]):
         console.print(f"{row.get('preset', '')} {Shape(*row['shape'])}: {row['plan']}".lstrip(), soft_wrap=True)
 

@@ -31,6 +31,7 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.commands.signals import interrupts_of
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
+from sae_jax.sweeps.devices import reserve_cpu_devices
 
 NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
@@ -76,6 +77,8 @@ def main(argv: list[str]) -> None:
             print(saved_tables(out))
             return
         check_writable(out, "--out")
+        # What one reproduction computes must not leave the sweeps of another with a single device.
+        reserve_cpu_devices()
         options = Options(arguments.quick, arguments.images, arguments.white, arguments.data_dir)
         passed, refused = [], []
         with interrupts_of("interrupted; nothing was finished") as interrupts:

@@ -82,7 +82,8 @@ def read(argument: str, config: DataConfig) -> Rows:
     labels, heldout_labels = _labels(folder, shards), _labels(apart, measured)
     if heldout_labels is not None:
         heldout_labels = heldout_labels[held]
-    name = f"{shown(folder)}, {shards.rows:,} rows in {len(shards.shards)} shards"
+    number = len(shards.shards)
+    name = f"{shown(folder)}, {shards.rows:,} rows in {number} {'shard' if number == 1 else 'shards'}"
     if config.classes:
         chosen = of_classes(config.classes, labels, heldout_labels, name)[0]
         trained = trained.among(np.flatnonzero(chosen))

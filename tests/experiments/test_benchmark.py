@@ -62,15 +62,32 @@ def test_a_saved_file_is_printed_as_a_table(saved, capsys):
 def test_the_fits_alone_are_measured_anew_beside_the_other_numbers(saved, tmp_path, capsys):
     path = tmp_path / "numbers.json"
     path.write_text(saved.read_text())
-    main(["--lbfgs", "--quick", "--json", str(path)])
+    main(["--only", "lbfgs", "--quick", "--json", str(path)])
     before, after = json.loads(saved.read_text()), json.loads(path.read_text())
     assert before.pop("lbfgs")["seconds"] != after.pop("lbfgs")["seconds"] and before == after
     assert "remembering 100 steps, until a fit is within 0.01%" in capsys.readouterr().out
 
 
+def test_training_on_shards_is_measured_beside_the_other_numbers(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = tmp_path / "numbers.json"
+    path.write_text(saved.read_text())
+    main(["--only", "streams", "--quick", "--json", str(path)])
+    content = json.loads(path.read_text())
+    stream = content.pop("streams")
+    assert content == json.loads(saved.read_text())
+    assert stream["bytes"] == 2**22 and 0 < stream["waiting_share"] < 1 and stream["step_seconds"] > 0
+    assert 2**26 < stream["peak_bytes"] < 2**32
+    assert min(stream["random_bytes_per_second"], stream["sequential_bytes_per_second"]) > 2**20
+    assert [one.name for one in tmp_path.iterdir()] == ["numbers.json"], "the shards are removed"
+    assert "the device waits for rows" in capsys.readouterr().out
+    assert "the device waits for rows" in markdown_tables(content | {"streams": stream})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--table", "nowhere.json", "--only", "lbfgs"], "--table measures nothing: got it beside --only; leave one"),
         (["--table", "nowhere.json"], "--table must name a file written by --json: got nowhere.json"),
         (["--json", "no/such/folder.json"], "--json must name a file that can be written: got no/such/folder.json"),
         (["--json", "."], "--json must name a file that can be written: got .; choose another"),
