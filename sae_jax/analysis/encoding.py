@@ -31,9 +31,9 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
     Raises:
         UserError: the samples cannot be read, are of another width, or the file cannot be written.
     """
-    rows = sources.read(config)
-    parts = [rows.samples] if rows.heldout is None else [rows.samples, rows.heldout]
-    labels = [part for part in (rows.labels, rows.heldout_labels) if part is not None]
+    every = sources.read(config).parts
+    parts = [part.samples for part in every]
+    labels = [part.labels for part in every if part.labels is not None]
     number = sum(map(len, parts))
 
     def write(temporary: Path) -> None:
@@ -49,7 +49,7 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
                     np.lib.format.write_array(stream, np.concatenate(labels), allow_pickle=False)
 
     for part in parts:  # What cannot be encoded is refused before a file is begun.
-        check_samples(part, lane.params, lane.settings)
+        check_samples(part if isinstance(part, np.ndarray) else part[:1], lane.params, lane.settings)
     with writing(path, "--out", "choose another"):
         write_file(path, write)
     return number

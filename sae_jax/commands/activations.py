@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
         set_up()
         end_in_order()
         rows = read_rows(config)
+        if rows.every:
+            raise UserError(f"rows must not be shards already: got {config.dataset}; copy the folder")
         if rows.heldout is None:
             _refuse(("heldout", "data_seed"), named_flags(argv), config)
         first = slice(config.samples or None)

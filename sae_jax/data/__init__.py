@@ -1,7 +1,7 @@
 """Rows, wherever they come from: data sources behind one function, `load`.
 
 config        DataConfig, the settings
-samples       Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
+rows, samples   Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
 batch_sources   what is read batch by batch from a function or a Grain dataset
 normalise     by statistics of the training split
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
@@ -20,7 +20,8 @@ from sae_jax.data import activations, digits, files, layers, patches, superposit
 from sae_jax.data.batch_sources import as_stream
 from sae_jax.data.config import OF_FILES, DataConfig
 from sae_jax.data.normalise import Normalisation
-from sae_jax.data.samples import Data, Rows, as_data, prepare
+from sae_jax.data.rows import Rows
+from sae_jax.data.samples import Data, as_data, prepare
 from sae_jax.data.truth import Truth
 from sae_jax.settings import UserError, check_type, closest, unknown
 

@@ -23,8 +23,8 @@ from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.feed import HOST_BLOCK_BYTES, Batches, from_host
 from sae_jax.data.files import read as read_file
 from sae_jax.data.normalise import Normalisation
-from sae_jax.data.samples import Rows
-from sae_jax.data.shards import HELDOUT, LABELS, Shards, names_at, open_shards
+from sae_jax.data.rows import Part, Rows
+from sae_jax.data.shards import HELDOUT, LABELS, InOrder, Shards, names_at, open_shards
 from sae_jax.settings import UserError
 
 # Rows that statistics are taken of, and those that lanes are measured on; a folder may hold millions.
@@ -79,9 +79,11 @@ def read(argument: str, config: DataConfig) -> Rows:
             )
         held = _some(shards.rows, min(max(1, round(config.heldout * shards.rows)), MEASURED), rng)
         trained = Training(shards.rows, held)
-    labels, heldout_labels = _labels(folder, shards), _labels(apart, measured)
-    if heldout_labels is not None:
-        heldout_labels = heldout_labels[held]
+    labels, labels_apart = _labels(folder, shards), _labels(apart, measured)
+    heldout_labels = None if labels_apart is None else labels_apart[held]
+    every = [Part(InOrder(shards), labels)]
+    if apart != folder:
+        every.append(Part(InOrder(measured), labels_apart))
     number = len(shards.shards)
     name = f"{shown(folder)}, {shards.rows:,} rows in {number} {'shard' if number == 1 else 'shards'}"
     if config.classes:
@@ -101,6 +103,7 @@ def read(argument: str, config: DataConfig) -> Rows:
         normalize="length",
         digest=_digest(shards, measured),
         stream=from_host(_batches(shards, trained, config.data_seed), shards.width),
+        every=tuple(every),
     )
 
 

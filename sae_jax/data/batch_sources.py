@@ -13,7 +13,8 @@ from sae_jax.data.checks import checked
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import from_host
 from sae_jax.data.normalise import Normalisation
-from sae_jax.data.samples import Data, Rows, prepare
+from sae_jax.data.rows import Rows
+from sae_jax.data.samples import Data, prepare
 from sae_jax.settings import UserError, check_type, received
 
 # Rows that are read of a source before a training, to be held out and as an excerpt each, in whole batches.

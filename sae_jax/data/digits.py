@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sae_jax.data.config import DataConfig
-from sae_jax.data.samples import Rows
+from sae_jax.data.rows import Rows
 from sae_jax.settings import UserError
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from sae_jax.data.checks import check_fits, checked
 from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.patches import from_images
-from sae_jax.data.samples import SINGLE_BYTES, Rows, array_rows
+from sae_jax.data.rows import Rows
+from sae_jax.data.samples import SINGLE_BYTES, array_rows
 from sae_jax.settings import UserError, nearest
 
 SAMPLES, LABELS = "samples", "labels"

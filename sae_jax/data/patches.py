@@ -10,7 +10,7 @@ import numpy as np
 
 from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig
-from sae_jax.data.samples import Rows
+from sae_jax.data.rows import Rows
 from sae_jax.settings import UserError
 
 # Natural scenes and textures among the photographs inside the two packages; portraits of machines, signs, coins and

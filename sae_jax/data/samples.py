@@ -14,6 +14,7 @@ from sae_jax.data.classes import of_classes
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
 from sae_jax.data.normalise import Normalisation, fit
+from sae_jax.data.rows import Rows
 from sae_jax.data.truth import Truth, check_truth
 from sae_jax.settings import UserError, check_type
 from sae_jax.storage.arrays import aligned, pieces
@@ -96,38 +97,6 @@ class Data:
                 float(place @ means) / len(split),
             ]
         return [*numbers, self.digest] if self.digest else numbers
-
-
-class Rows(NamedTuple):
-    """What a source reads: samples that are neither split nor normalised.
-
-    Attributes:
-        samples: [samples, d_in] of any real dtype; may be a map of a file.
-        name: what the description calls them.
-        heldout: [heldout, d_in], where the source itself holds some out; else a random part of the samples is.
-        labels, heldout_labels: class numbers of both, where the source has them.
-        names, heldout_names: what each sample is, such as a token, in words, where the source says so.
-        normalize: the rule that `auto` means for this source.
-        image_shape: (height, width) of a sample where it is an image.
-        digest: of the file that they were read from, where it is one of the user's or brings weights.
-        stream: where training batches come from, where that is not `samples`, which are then an excerpt of them.
-        truth: the features that the samples are sums of, where they were made.
-        warning: one line about what should be done otherwise with them; "" where nothing should.
-    """
-
-    samples: np.ndarray
-    name: str
-    heldout: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    heldout_labels: np.ndarray | None = None
-    names: Sequence[str] | None = None
-    heldout_names: Sequence[str] | None = None
-    normalize: str = "none"
-    image_shape: tuple[int, int] | None = None
-    digest: str | None = None
-    stream: Feed | None = None
-    truth: Truth | None = None
-    warning: str = ""
 
 
 def as_data(

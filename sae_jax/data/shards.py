@@ -87,6 +87,20 @@ class Shards(NamedTuple):
         return result
 
 
+class InOrder:
+    """All rows of shards, of which slices are read when they are asked for."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return self._shards.rows
+
+    def __getitem__(self, part: slice) -> Float[np.ndarray, "rows width"]:
+        """The rows of a slice, as float32; errors as those of `Shards.read`."""
+        return self._shards.read(np.arange(*part.indices(len(self))))
+
+
 def open_shards(folder: Path) -> Shards:
     """The shards of a folder: every .npy but labels.npy, .safetensors and .parquet file.
 

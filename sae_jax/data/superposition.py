@@ -13,7 +13,7 @@ from sae_jax.data import features, sampling
 from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import generated
-from sae_jax.data.samples import Rows
+from sae_jax.data.rows import Rows
 from sae_jax.data.sampling import Tree, World
 from sae_jax.data.truth import Truth
 from sae_jax.settings import (

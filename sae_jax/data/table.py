@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from sae_jax.data.config import DataConfig
 from sae_jax.data.files import digest
 from sae_jax.data.packages import Package
-from sae_jax.data.samples import Rows
+from sae_jax.data.rows import Rows
 from sae_jax.settings import unknown
 
 

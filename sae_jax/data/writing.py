@@ -12,7 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from sae_jax.data.samples import Rows
+from sae_jax.data.rows import Rows
 from sae_jax.data.shards import ARRAY, HELDOUT, LABELS, NAMES
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import move_folder, temporary_path, write_file, writing

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import sae_jax
 from sae_jax import interop
 from sae_jax.analysis import figures
-from sae_jax.commands import export, sweep, units
+from sae_jax.commands import activations as write_activations
+from sae_jax.commands import encode, export, sweep, units
+from sae_jax.data import activations
+from sae_jax.data.shards import open_shards
 from sae_jax.storage import results
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -68,3 +72,16 @@ def test_units_are_named_by_what_they_stand_for(folder):
 def test_the_folder_holds_the_lane_that_was_chosen(folder):
     lane = interop.load(folder / "acts-saelens")
     assert lane.params["decoder_weight"].shape == (256, WIDTH)
+
+
+def test_codes_are_of_all_rows_in_their_order(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(activations, "EXCERPT", 100)
+    encode.main(["runs/acts", "--lane", "k=8", "seed=2", "--out", str(tmp_path / "codes.npz")])
+    with np.load(tmp_path / "codes.npz") as file:
+        codes = file["codes"]
+    rows = open_shards(folder / "shards").read(np.arange(3 * ROWS))
+    np.testing.assert_allclose(codes, sae_jax.open("runs/acts").lane(k=8, seed=2).encode(rows), rtol=1e-5, atol=1e-6)
+    with pytest.raises(SystemExit):
+        write_activations.main(["--dataset", "activations:shards", "--out", str(tmp_path / "again")])
+    assert not (tmp_path / "again").exists()
