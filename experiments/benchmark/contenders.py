@@ -72,7 +72,7 @@ def lanes_of(shape: Shape, cells: LaneSettings, data: Data, devices: list[jax.De
     keys = place_keys(np.asarray(shape.seeds, np.uint32)[chunk.seeds], mesh)
     advance = compiled_advance(data.feed.draw, mesh, plan.sequential)
     carry = compiled_start(shape.d_in, mesh, plan.sequential)({}, settings, keys)
-    block = data.feed.block(0, shape.batch)
+    block = data.feed.block(0, shape.batch, 1)
     samples = (place(block, mesh, split=False), place(data.heldout, mesh, split=False))
     return Lanes(chunk.end, plan, advance, samples, carry, settings, keys)
 
@@ -101,7 +101,7 @@ def control(shape: Shape, data: Data, device: jax.Device, batched: bool) -> Cont
     """The same step for every lane on one device, under plain vmap or under lax.map, each lane with its own batch."""
     settings = jax.tree.map(lambda leaf: np.tile(leaf, len(shape.seeds)), shape.cells())
     keys = jax.vmap(jax.random.key)(np.arange(shape.lanes, dtype=np.uint32))
-    block = jax.device_put(data.feed.block(0, shape.batch), device)
+    block = jax.device_put(data.feed.block(0, shape.batch, 1), device)
 
     def over(one: Callable[..., Any]) -> Callable[..., Any]:
         return jax.vmap(one) if batched else lambda *lanes: jax.lax.map(lambda lane: one(*lane), lanes)

@@ -19,7 +19,7 @@ from sae_jax import DataConfig, load, sweep
 
 # Of a shard; every one of them holds the same rows.
 SHARD_BYTES = 2**28
-# Blocks that are read before any is trained on: one for its shapes, and the first one.
+# Blocks that are made before any is trained on: one for its shapes alone, and the first one.
 BEFORE = 2
 
 
@@ -85,9 +85,9 @@ def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dic
     feed = data.feed
     seconds, since = list[float](), list[float]()
 
-    def block(first: int, batch_size: int) -> Any:
+    def block(first: int, batch_size: int, stop: int) -> Any:
         start = time.perf_counter()
-        values = feed.block(first, batch_size)
+        values = feed.block(first, batch_size, stop)
         seconds.append(time.perf_counter() - start)
         since.append(time.perf_counter())
         return values
@@ -102,7 +102,7 @@ def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dic
     steps_of_block = int(feed.steps(batch) or steps)
     reading, rows = -time.perf_counter(), 0
     for place in range(4):
-        rows += feed.block(place * steps_of_block, batch).batches.shape[0] * batch
+        rows += feed.block(place * steps_of_block, batch, 4 * steps_of_block).batches.shape[0] * batch
     reading += time.perf_counter()
     return {
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -41,8 +41,13 @@ def beside(dataset: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[Beside
     if len(others) > len(MARKERS):
         raise UserError(f"--beside takes at most {len(MARKERS)} runs: got {len(others)}; leave some out")
     known = _samples(dataset)
+    if others and len(known) != 1:
+        raise UserError(
+            f"--beside needs a run of one set of samples: got {len(known)}; choose lanes of one of them by --at"
+        )
     for name, other in others.items():
-        if not all(any(alike(one, samples) for samples in known) for one in _samples(other)):
+        samples = _samples(other)
+        if len(samples) != 1 or not alike(samples[0], known[0]):
             raise UserError(
                 f"--beside needs runs that were measured on the same samples: got {name}, on others; measure it with "
                 "the --dataset and --normalize of the run"

@@ -34,6 +34,8 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
     every = sources.read(config).parts
     parts = [part.samples for part in every]
     labels = [part.labels for part in every if part.labels is not None]
+    if len(labels) < len(every):  # Those of some samples alone would be taken for those of others.
+        labels = []
     number = sum(map(len, parts))
 
     def write(temporary: Path) -> None:

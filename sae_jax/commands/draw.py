@@ -61,10 +61,12 @@ def main(argv: list[str]) -> None:
         dataset = selected(with_presence(load_run(folder)), places)
         names = tuple(dict.fromkeys(names or figures.usual_figures(dataset)))
         figures.check_measures(dataset, names, measures)
-        for name in besides:
-            if besides.count(name) > 1:
+        folders = {name: folder_of(name) for name in besides}
+        resolved = [folders[name].resolve() for name in besides]
+        for name, path in zip(besides, resolved, strict=True):
+            if resolved.count(path) > 1:
                 raise UserError(f"--beside must name a run once: got {name} twice; leave one")
-        runs = beside(dataset, {name: load_run(folder_of(name)) for name in besides})
+        runs = beside(dataset, {name: load_run(path) for name, path in folders.items()})
         if runs and not any(figures.FIGURES[name].beside for name in names):
             raise UserError(f"--beside is shown by frontier: got figure {', '.join(names)}; add --figure frontier")
         for name in names:

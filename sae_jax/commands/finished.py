@@ -73,7 +73,7 @@ def moved_files_named(source: str) -> Iterator[None]:
     except MissingFile as error:
         if source:
             raise
-        raise UserError(f"{error} (where it was moved, add --dataset {error.kind}:NEW.npy)") from None
+        raise UserError(f"{error} (where it was moved, add --dataset {error.elsewhere})") from None
 
 
 def several(words: Mapping[str, Sequence[str]], name: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ Grain's own shuffle, of one row after another, takes 20 us a row in Python; that
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from jaxtyping import Int
 
 from sae_jax.data.batches import host_indices
 from sae_jax.data.checks import class_numbers
-from sae_jax.data.classes import of_classes
+from sae_jax.data.classes import classes_named
 from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.feed import HOST_BLOCK_BYTES, Batches, from_host
 from sae_jax.data.files import read as read_file
 from sae_jax.data.normalise import Normalisation
+from sae_jax.data.packages import imported
 from sae_jax.data.rows import Part, Rows
 from sae_jax.data.shards import HELDOUT, LABELS, InOrder, Shards, names_at, open_shards
 from sae_jax.settings import UserError
@@ -34,6 +36,8 @@ EXCERPT_SIZE = 2**26
 THREADS, MOST_AHEAD = 2, 16
 # Of a permutation of `batches`.
 MOST_ROWS = 2**31
+# Beside a seed: no epoch has this number, whose order of the rows would be drawn from the same.
+SPLIT = 2**32 - 1
 # Steps that nobody takes.
 ENDLESS = 2**40
 
@@ -59,9 +63,9 @@ def read(argument: str, config: DataConfig) -> Rows:
     shards = open_shards(folder)
     if shards.rows > MOST_ROWS:
         raise UserError(f"a folder must hold at most {MOST_ROWS} rows: got {shards.rows}; split it")
-    rng = np.random.default_rng([config.data_seed, len(HELDOUT)])
+    rng = np.random.default_rng([config.data_seed, SPLIT])
     apart = folder / HELDOUT
-    if apart.is_dir():
+    if os.path.lexists(apart):
         measured = open_shards(apart)
         if measured.width != shards.width:
             raise UserError(
@@ -80,15 +84,14 @@ def read(argument: str, config: DataConfig) -> Rows:
         held = _some(shards.rows, min(max(1, round(config.heldout * shards.rows)), MEASURED), rng)
         trained = Training(shards.rows, held)
     labels, labels_apart = _labels(folder, shards), _labels(apart, measured)
-    heldout_labels = None if labels_apart is None else labels_apart[held]
     every = [Part(InOrder(shards), labels)]
     if apart != folder:
         every.append(Part(InOrder(measured), labels_apart))
     number = len(shards.shards)
     name = f"{shown(folder)}, {shards.rows:,} rows in {number} {'shard' if number == 1 else 'shards'}"
-    if config.classes:
-        chosen = of_classes(config.classes, labels, heldout_labels, name)[0]
-        trained = trained.among(np.flatnonzero(chosen))
+    classes = classes_named(config.classes, labels, labels_apart, name) if config.classes else []
+    if labels is not None and classes:
+        trained = trained.among(np.flatnonzero(np.isin(labels, classes)))
     if config.samples and config.samples < trained.number:
         trained = trained.limited(_some(trained.number, config.samples, rng))
     excerpt = trained.rows(_some(trained.number, max(1, min(EXCERPT, EXCERPT_SIZE // shards.width)), rng))
@@ -97,12 +100,13 @@ def read(argument: str, config: DataConfig) -> Rows:
         name,
         measured.read(held),
         labels=None if labels is None else labels[excerpt],
-        heldout_labels=heldout_labels,
+        heldout_labels=None if labels_apart is None else labels_apart[held],
         names=names_at(folder, shards.rows, excerpt),
         heldout_names=names_at(apart, measured.rows, held),
         normalize="length",
         digest=_digest(shards, measured),
         stream=from_host(_batches(shards, trained, config.data_seed), shards.width),
+        classes=classes,
         every=tuple(every),
     )
 
@@ -147,13 +151,7 @@ def _grain() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import grain
-    except ImportError:
-        raise UserError(
-            "activations need the package grain: got none; pip install 'sae_jax[activations]', or pip install grain"
-        ) from None
-    return grain
+    return imported("grain", "a folder of shards")
 
 
 def _some(number: int, most: int, rng: np.random.Generator) -> Int[np.ndarray, " some"]:
@@ -165,7 +163,7 @@ def _some(number: int, most: int, rng: np.random.Generator) -> Int[np.ndarray, "
 
 def _labels(folder: Path, shards: Shards) -> np.ndarray | None:
     path = folder / LABELS
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     return class_numbers(read_file(str(path), f"array:{path}")[0], f"labels of {shown(path)}", shards.rows)
 

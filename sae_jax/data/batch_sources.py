@@ -37,19 +37,25 @@ def as_stream(
     Args:
         source: step -> batch [batch, d_in], the same for the same step; or a Grain dataset of batches, a MapDataset or
             an IterDataset, that is deterministic. A MapDataset begins anew at its end.
-        heldout: samples [heldout, d_in]; None holds out the first batches of the source, with which the training then
-            does not begin.
+        heldout: samples [heldout, d_in]; None holds out the first batches of a function, with which the training then
+            does not begin. A Grain dataset would give them again in its next epoch.
         config: normalize and subtract_mean are read; statistics are those of the batches that a training begins with.
         normalisation: what is done to samples; None is what `config` says.
 
     Raises:
-        UserError: the source gives no batches, batches of several shapes, or ends.
+        UserError: the source gives no batches, batches of several shapes, or ends; or nothing is held out of a Grain
+            dataset.
     """
     check_type("config", config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
     if not holds_batches(source):
         raise UserError(
             f"a source must be a function step -> batch, or a Grain dataset: got {received(source)}; for an array use "
             "as_data"
+        )
+    if _is_grain(source) and heldout is None:
+        raise UserError(
+            f"a Grain dataset needs samples to be held out, since its own come again in every epoch: got "
+            f"{type(source).__name__} alone; use as_stream(dataset, heldout=ARRAY)"
         )
     name = type(source).__name__ if _is_grain(source) else getattr(source, "__name__", type(source).__name__)
     read = _reader(source, name)

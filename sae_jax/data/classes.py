@@ -9,10 +9,8 @@ import numpy as np
 from sae_jax.settings import UserError
 
 
-def of_classes(
-    text: str, train: np.ndarray | None, heldout: np.ndarray | None, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which training and held-out samples belong to the classes that `text` names, two arrays of booleans.
+def classes_named(text: str, train: np.ndarray | None, heldout: np.ndarray | None, name: str) -> list[int]:
+    """The classes that `text` names.
 
     Args:
         text: class numbers and ranges of them, 0-4,7.
@@ -41,4 +39,4 @@ def of_classes(
                 f"got {text!r}; leave it empty for all"
             )
         chosen += available[(available >= first) & (available <= last)].tolist()
-    return np.isin(train, chosen), np.isin(heldout, chosen)
+    return chosen

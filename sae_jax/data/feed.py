@@ -35,13 +35,14 @@ class Feed(NamedTuple):
     Attributes:
         draw: (block, key of the seed's batches, step, batch_size, axis_name) -> batch [batch, d_in]: traced, and this
             device's share of the batch where it is split over a named axis.
-        block: (first step, batch_size) -> pytree of arrays that `draw` reads from that step on, for `steps` of them.
+        block: (first step, batch_size, stop) -> pytree of arrays that `draw` reads from that step on, for `steps` of
+            them, and not from the step `stop` on.
         steps: (batch_size) -> how many steps a block serves; None where one block serves all.
         normalised: Normalisation -> the same source of normalised samples; None where they must stay as they are.
     """
 
     draw: Callable[[Any, Key, Scalar | Array, int, str | None], Array]
-    block: Callable[[int, int], Any]
+    block: Callable[[int, int, int], Any]
     steps: Callable[[int], int | None] = lambda batch_size: None
     normalised: Callable[[Normalisation], Feed] | None = None
 
@@ -55,7 +56,7 @@ class HostBlock(NamedTuple):
 
 def resident(rows: Float[np.ndarray | Array, "samples d_in"]) -> Feed:
     """Minibatches of an array that lies on the device, by a fresh permutation each epoch and seed."""
-    return Feed(_draw_resident, lambda first, batch_size: rows)
+    return Feed(_draw_resident, lambda first, batch_size, stop: rows)
 
 
 def _draw_resident(rows: Array, key: Key, step: Scalar | Array, batch_size: int, axis_name: str | None) -> Array:
@@ -74,7 +75,7 @@ def generated(generate: Callable[..., Array], *arrays: Any) -> Feed:
         generate: (*arrays, key, batch_size) -> batch [batch, d_in], pure; it gets another key for every seed and step.
         arrays: pytrees of arrays that it reads; a program is compiled for their shapes, and again for none of the same.
     """
-    return Feed(_drawing(generate), lambda first, batch_size: arrays)
+    return Feed(_drawing(generate), lambda first, batch_size, stop: arrays)
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,13 +104,17 @@ def from_host(batches: Batches, d_in: int, normalisation: Normalisation | None =
     def steps(batch_size: int) -> int:
         return max(1, min(MOST_STEPS, HOST_BLOCK_BYTES // (4 * batch_size * d_in)))
 
-    def block(first: int, batch_size: int) -> HostBlock:
-        reading = following.pop((first, batch_size), None) or iter(batches(first, batch_size, normalisation))
+    def block(first: int, batch_size: int, stop: int) -> HostBlock:
+        together, end = aligned((steps(batch_size), batch_size, d_in)), max(first, stop)
+        reading = following.pop((first, batch_size), None)
         following.clear()
-        together = aligned((steps(batch_size), batch_size, d_in))
+        if first < end and reading is None:
+            reading = iter(batches(first, batch_size, normalisation))
         for place in range(len(together)):
-            together[place] = next(reading)
-        following[first + len(together), batch_size] = reading
+            # What is never read has the shape of the others, so that one program does for all.
+            together[place] = next(reading) if reading and first + place < end else 0
+        if reading and first + len(together) < end:
+            following[first + len(together), batch_size] = reading
         return HostBlock(np.int32(first), together)
 
     return Feed(_draw_from_host, block, steps, functools.partial(from_host, batches, d_in))

@@ -27,11 +27,11 @@ LONGEST_HEADER = 1000
 
 
 class MissingFile(UserError):
-    """A file of samples that is not there; kind is the source, such as array, that was to read it."""
+    """A file of samples, or a folder, that is not there; kind is the source, such as array, that was to read it."""
 
-    def __init__(self, kind: str, path: str, fix: str) -> None:
-        super().__init__(f"dataset {kind} needs a file that exists: got {path}; {fix}")
-        self.kind = kind
+    def __init__(self, kind: str, path: str, fix: str, noun: str = "file") -> None:
+        super().__init__(f"dataset {kind} needs a {noun} that exists: got {path}; {fix}")
+        self.elsewhere = f"{kind}:NEW{'.npy' if noun == 'file' else ''}"
 
 
 def read_images(path: str, config: DataConfig) -> Rows:

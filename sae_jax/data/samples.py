@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sae_jax.data.checks import as_array, check_fits, check_image_shape, checked, class_numbers, trainable
-from sae_jax.data.classes import of_classes
+from sae_jax.data.classes import classes_named
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
 from sae_jax.data.normalise import Normalisation, fit
@@ -172,7 +172,8 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
     train, heldout = _split(rows, config)
     chosen = np.ones(len(train.places), bool), np.ones(len(heldout.places), bool)
     if config.classes:
-        chosen = of_classes(config.classes, train.classes, heldout.classes, rows.name)
+        classes = rows.classes or classes_named(config.classes, train.classes, heldout.classes, rows.name)
+        chosen = np.isin(np.asarray(train.classes), classes), np.isin(np.asarray(heldout.classes), classes)
     train = train.where(chosen[0]).where(slice(config.samples or None))
     rule = rows.normalize if config.normalize == "auto" else config.normalize
     subtract_sample_mean = config.subtract_mean == "patch" or (

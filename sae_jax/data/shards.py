@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from sae_jax.data.checks import LARGEST_SAMPLE
 from sae_jax.data.config import shown
-from sae_jax.data.files import HEADERS, LONGEST_HEADER
+from sae_jax.data.files import HEADERS, LONGEST_HEADER, MissingFile
 from sae_jax.data.parquet import as_npy
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import check_regular, reason_of
@@ -28,6 +28,8 @@ from sae_jax.storage.atomic import check_regular, reason_of
 DTYPES: dict[str, Any] = {"F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype("<f4")}
 # What the one array of rows is called where a file holds others beside it.
 ARRAY = "activations"
+# Of safetensors' header, in bytes, as in its own library.
+LONGEST = 100_000_000
 NAMES, LABELS, HELDOUT = "names.txt", "labels.npy", "heldout"
 
 
@@ -107,9 +109,15 @@ def open_shards(folder: Path) -> Shards:
     Raises:
         UserError: there is no such folder, no shard in it, or one is not what its name says, or of another width.
     """
-    if not folder.is_dir():
-        raise UserError(f"activations must be a folder of shards: got {shown(folder)}; use activations:DIR")
-    paths = sorted(path for path in folder.iterdir() if path.suffix in FORMATS and path.name != LABELS)
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix in FORMATS and path.name != LABELS)
+    except FileNotFoundError:
+        raise MissingFile("activations", shown(folder), "use activations:DIR", "folder") from None
+    except OSError as error:
+        raise UserError(
+            f"activations must be a folder of shards that can be read: got {shown(folder)}: {reason_of(error)}; use "
+            "activations:DIR"
+        ) from None
     if not paths:
         raise UserError(
             f"a folder of shards must hold {', '.join(FORMATS)} files: got none in {shown(folder)}; write some, "
@@ -193,7 +201,7 @@ def _opened(path: Path) -> Shard:
         check_regular(path)
         shard = FORMATS[path.suffix](path)
         size = shard.numbers.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = reason_of(error)
         raise UserError(
             f"shard {shown(path)} must be a whole file of rows: got {reason}; write it anew, or take it out of the "
@@ -222,7 +230,7 @@ def _of_npy(path: Path) -> Shard:
 def _of_safetensors(path: Path) -> Shard:
     with path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        if not 0 < size <= path.stat().st_size:
+        if not 0 < size <= min(path.stat().st_size, LONGEST):
             raise ValueError("no header")
         header = json.loads(stream.read(size))
     arrays = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -231,7 +239,13 @@ def _of_safetensors(path: Path) -> Shard:
     entry = arrays[ARRAY] if ARRAY in arrays else next(iter(arrays.values()))
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"numbers of kind {entry['dtype']}")
-    return _shard(path, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + size + entry["data_offsets"][0])
+    shape, (start, end) = entry["shape"], entry["data_offsets"]
+    if any(not isinstance(value, int) or value < 0 for value in (*shape, start, end)):
+        raise ValueError(f"shape {shape} at bytes {start} to {end}")
+    shard = _shard(path, tuple(shape), DTYPES[entry["dtype"]], 8 + size + start)
+    if end - start != shard.rows * shard.width * shard.dtype.itemsize:
+        raise ValueError(f"{end - start} bytes for shape {shape}")
+    return shard
 
 
 def _of_parquet(path: Path) -> Shard:

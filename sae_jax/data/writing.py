@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 
 from sae_jax.data.rows import Rows
-from sae_jax.data.shards import ARRAY, HELDOUT, LABELS, NAMES
+from sae_jax.data.shards import ARRAY, DTYPES, HELDOUT, LABELS, NAMES
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move_folder, temporary_path, write_file, writing
+from sae_jax.storage.atomic import move, temporary_path, write_file, writing
 from sae_jax.storage.tensors import save_tensors
 
-DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+BY_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
 # What a reader might take for the end of a line.
 LINE_ENDS = {ord(sign): sign.encode("unicode_escape").decode() for sign in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
 
@@ -32,7 +31,7 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
         rows: of a source.
         folder: a new or an empty one.
         shards: files; the rows are spread over them evenly, in their order.
-        dtype: of the numbers, one of `DTYPES`.
+        dtype: of the numbers, one of `BY_NAME`.
         flag: what the user calls the folder.
 
     Raises:
@@ -54,7 +53,7 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
                 inner, fewer = unfinished / HELDOUT, min(shards, len(rows.heldout))
                 inner.mkdir()
                 _write(inner, rows.heldout, rows.heldout_names, rows.heldout_labels, fewer, dtype)
-            move_folder(unfinished, target)
+            move(unfinished, target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -83,7 +82,7 @@ def _write(
 def _converted(samples: np.ndarray, dtype: str) -> np.ndarray:
     """Rows in another precision, one after another."""
     with np.errstate(over="ignore"):
-        part = np.ascontiguousarray(samples, DTYPES[dtype])
+        part = np.ascontiguousarray(samples, BY_NAME[dtype])
     if not np.all(np.isfinite(part)):
         largest = np.max(np.abs(samples.astype(float)))
         raise UserError(f"dtype {dtype} must hold every value: got one of size {largest:.3g}; use float32 or bfloat16")

@@ -88,13 +88,13 @@ def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def move_folder(folder: Path, target: Path) -> None:
-    """Give a folder that is complete its name, in one move that is on the disk.
+def move(path: Path, target: Path) -> None:
+    """Give a folder or a file that is complete its name, in one move that is on the disk.
 
     Raises:
         OSError: the file system refuses.
     """
-    os.replace(folder, target)
+    os.replace(path, target)
     sync(target.parent)
 
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move_folder, read_file, reason_of, unwritable, write_file
+from sae_jax.storage.atomic import move, read_file, reason_of, unwritable, write_file
 
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
@@ -73,7 +73,7 @@ def write_checkpoint(path: Path, run: str, position: Position, arrays: Arrays) -
             note = {"format": FORMAT, "run": run, "position": position._asdict(), "files": digests(partial)}
             write_file(partial / NOTE, (json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n").encode())
         remove_checkpoint(path)
-        move_folder(partial, path)
+        move(partial, path)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise unwritable(path.parent, _system_error(error)) from None

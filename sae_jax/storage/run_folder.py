@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import PARTIAL, move_folder, unwritable, write_file, writing
+from sae_jax.storage.atomic import PARTIAL, move, unwritable, write_file, writing
 from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, TENSORBOARD, WANDB
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
@@ -196,7 +196,7 @@ def claim(
             (folder / UNFINISHED).mkdir(exist_ok=True)
         yield before
         try:  # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
-            move_folder(folder / UNFINISHED, folder / REMOVED)
+            move(folder / UNFINISHED, folder / REMOVED)
         except OSError as error:
             if (folder / UNFINISHED).exists():  # Else somebody has removed it, or it is moved, if not yet on the disk.
                 raise unwritable(folder, error, fix="change its permissions and repeat the command") from None

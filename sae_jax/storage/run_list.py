@@ -12,7 +12,7 @@ from typing import NamedTuple
 from filelock import Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move_folder, writing
+from sae_jax.storage.atomic import move, writing
 from sae_jax.storage.results import RESULTS_FILE
 from sae_jax.storage.run_folder import LOCK_FILE, REMOVED, UNFINISHED, is_locked, is_unfinished, lock_of, remove_record
 
@@ -96,7 +96,7 @@ def remove_unfinished(folder: Path) -> bool:
                 return False
             if (folder / UNFINISHED).is_dir():
                 shutil.rmtree(folder / REMOVED, ignore_errors=True)
-                move_folder(folder / UNFINISHED, folder / REMOVED)
+                move(folder / UNFINISHED, folder / REMOVED)
             shutil.rmtree(folder / REMOVED, ignore_errors=True)
             remove_record(folder)
             (folder / LOCK_FILE).unlink(missing_ok=True)

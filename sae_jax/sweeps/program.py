@@ -185,7 +185,7 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     # Lists take more memory than what they spare.
     structure = jax.tree.structure(settings if loss is None else _with_loss(settings, loss))
     batch_size = settings.training.batch_size // engine.data_parallel
-    block = data.feed.block(0, batch_size)
+    block = data.feed.block(0, batch_size, 0)
     shapes = jax.tree.structure(block), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(block))
     # In step with others, a lane's line search waits for the longest one.
     full_batch = OPTIMIZERS[settings.training.optimizer].full_batch

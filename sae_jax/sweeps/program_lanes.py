@@ -99,7 +99,8 @@ def steps_per_block(lanes: Lanes) -> int | None:
 def block_at(lanes: Lanes, step: int) -> Any:
     """What batches are drawn from, from a step on, on all devices."""
     number = lanes.steps_before + step
-    return place(lanes.point.data.feed.block(number, lanes.training.batch_size), lanes.mesh, split=False)
+    stop = lanes.steps_before + lanes.steps
+    return place(lanes.point.data.feed.block(number, lanes.training.batch_size, stop), lanes.mesh, split=False)
 
 
 def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:

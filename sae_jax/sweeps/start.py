@@ -95,7 +95,13 @@ def _recalled(origin: Earlier, numbers: np.ndarray, train: TrainState, settings:
     """
     model, s = settings.architecture, settings.model
     others = [name for name in model.parameters(s) if name not in train.params]
-    if not all(name in origin.dataset and "seed" in origin.dataset[name].dims for name in others):
+    missing = [name for name in others if not (name in origin.dataset and "seed" in origin.dataset[name].dims)]
+    if missing and not settings.training.steps:
+        raise UserError(
+            f"steps 0 measures parameters that the run has kept, of all lanes: got none of {', '.join(missing)}; take "
+            "some steps, or start from a run that kept them"
+        )
+    if missing:
         return train.memory
     finished: dict[str, Any] = {name: _parameter(origin, name, numbers) for name in others}
     return model.recall(train.memory, {**train.params, **finished}, s)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +16,8 @@ from sae_jax import DataConfig, UserError
 from sae_jax.data import activations, load, read
 from sae_jax.data.shards import open_shards
 
+# A step that no training here comes to.
+LAST = 10**6
 WIDTH, BATCH = 8, 32
 RNG = np.random.default_rng(0)
 SIZES = {"a.npy": 90, "b.npy": 70, "c.safetensors": 110, "d.parquet": 50}
@@ -81,7 +84,7 @@ def test_an_epoch_is_every_row_that_is_not_held_out_once(folder):
     data = load(config(path, heldout=0.1))
     assert len(data.heldout) == 32 and len(data.train) == 288
     held = set(numbers_of(data.heldout, every))
-    block = data.stream.block(0, BATCH).batches
+    block = data.stream.block(0, BATCH, LAST).batches
     epochs = [np.concatenate(block[first : first + 9]) for first in (0, 9)]
     for epoch in epochs:
         assert sorted(numbers_of(epoch, every)) == sorted(set(range(320)) - held)
@@ -92,9 +95,9 @@ def test_an_epoch_is_every_row_that_is_not_held_out_once(folder):
 def test_batches_are_a_function_of_seed_and_step(folder):
     path, _ = folder
     feeds = [load(config(path, data_seed=seed)).stream for seed in (1, 1, 2)]
-    block = feeds[0].block(0, BATCH)
-    np.testing.assert_array_equal(feeds[1].block(7, BATCH).batches[:5], block.batches[7:12])
-    assert np.any(feeds[2].block(0, BATCH).batches[0] != block.batches[0])
+    block = feeds[0].block(0, BATCH, LAST)
+    np.testing.assert_array_equal(feeds[1].block(7, BATCH, LAST).batches[:5], block.batches[7:12])
+    assert np.any(feeds[2].block(0, BATCH, LAST).batches[0] != block.batches[0])
 
 
 def test_labels_and_names_go_with_their_rows(folder):
@@ -106,9 +109,27 @@ def test_labels_and_names_go_with_their_rows(folder):
     assert data.heldout_names == tuple(f"token {number}" for number in held)
     np.testing.assert_array_equal(data.heldout_labels, np.array(held) % 3)
     assert set(data.heldout_labels) == {0, 2} and set(data.left_out_labels) == {1}
-    trained = {*numbers_of(np.concatenate(data.stream.block(0, 50).batches[:2]), every)}
+    trained = {*numbers_of(np.concatenate(data.stream.block(0, 50, LAST).batches[:2]), every)}
     assert len(data.train) == len(trained) == 100 and trained == set(numbers_of(data.train, every))
     assert {number % 3 for number in trained} == {0, 2} and not trained & set(held)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_are_those_of_all_rows_however_few_are_trained_on(folder, seed):
+    path, _ = folder
+    np.save(path / "labels.npy", np.arange(320) % 10)
+    data = load(config(path, classes="0-8", samples=12, data_seed=seed, heldout=0.5))
+    assert len(data.train) == 12 and set(data.heldout_labels) == set(range(9)) and set(data.left_out_labels) == {9}
+
+
+def test_a_package_that_is_missing_is_named(folder, monkeypatch):
+    path, _ = folder
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match="a Parquet shard is read by the package pyarrow: got none; run: python -m pip"):
+        load(config(path))
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(UserError, match="a folder of shards is read by the package grain: got none"):
+        load(config(path))
 
 
 def test_a_folder_may_hold_rows_out_itself(folder):
@@ -125,8 +146,8 @@ def test_a_folder_may_hold_rows_out_itself(folder):
 def test_streamed_batches_are_normalised_like_the_excerpt(folder):
     path, _ = folder
     data = load(config(path, normalize="standardize"))
-    batch = data.stream.block(0, BATCH).batches[0]
-    raw = load(config(path)).stream.block(0, BATCH).batches[0]
+    batch = data.stream.block(0, BATCH, LAST).batches[0]
+    raw = load(config(path)).stream.block(0, BATCH, LAST).batches[0]
     np.testing.assert_array_equal(batch, data.normalisation.apply(raw))
     np.testing.assert_allclose(data.train.mean(axis=0), 0, atol=1e-6)
     lengths = np.linalg.norm(load(config(path, "auto")).train, axis=1)
@@ -149,7 +170,7 @@ def test_more_rows_than_an_excerpt_holds_are_trained_on(folder, monkeypatch):
     monkeypatch.setattr(activations, "MEASURED", 10)
     data = load(config(path, heldout=0.5))
     assert len(data.train) == 40 and len(data.heldout) == 10, "no more are held out than are measured"
-    trained = set(numbers_of(np.concatenate(data.stream.block(0, BATCH).batches[:9]), every))
+    trained = set(numbers_of(np.concatenate(data.stream.block(0, BATCH, LAST).batches[:9]), every))
     assert len(trained) == 288 and not trained & set(numbers_of(data.heldout, every))
 
 
@@ -171,9 +192,18 @@ def _of_other_numbers(path):
     np.save(path / "a.npy", np.zeros((4, WIDTH), np.int8))
 
 
-def _header(path):
-    text = json.dumps({"x": {"dtype": "F64", "shape": [4, 8], "data_offsets": [0, 256]}}).encode()
-    (path / "c.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(256))
+def _header(content):
+    """Replaces the header of a shard."""
+
+    def spoil(path):
+        text = json.dumps(content).encode()
+        (path / "c.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(256))
+
+    return spoil
+
+
+def _entry(dtype="F32", shape=(4, 8), offsets=(0, 128)):
+    return _header({"x": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}})
 
 
 BAD = {
@@ -187,14 +217,25 @@ BAD = {
         lambda path: [one.unlink() for one in path.iterdir()],
         r"must hold \.npy, \.safetensors, \.parquet files: got none in",
     ),
-    "no folder": (lambda path: path.rename(f"{path}x"), "activations must be a folder of shards: got .*; use"),
+    "no folder": (lambda path: path.rename(f"{path}x"), "dataset activations needs a folder that exists: got .*; use"),
     "lines": (_without_lines, r"names\.txt must have a line for each of 320 rows: got 1; write it anew"),
     "no text": (lambda path: (path / "names.txt").write_bytes(b"\xff\xfe"), r"names\.txt must be a file of UTF-8 text"),
     "a pipe": (lambda path: os.mkfifo(path / "z.npy"), r"z\.npy must be a whole file of rows: got it is no regular"),
     "a pipe of names": (lambda path: os.mkfifo(path / "names.txt"), r"names\.txt must be a file of UTF-8 text: got it"),
     "a link to nothing": (lambda path: (path / "z.npy").symlink_to("nothing"), r"z\.npy must be a whole file of rows"),
     "integers": (_of_other_numbers, r"a\.npy must be a whole file of rows: got numbers of kind int8 instead of"),
-    "doubles": (_header, r"c\.safetensors must be a whole file of rows: got numbers of kind F64"),
+    "a header of nothing": (_header([]), r"c\.safetensors must be a whole file of rows: got"),
+    "negative sides": (_entry(shape=(-4, 8)), r"got shape \[-4, 8\] at bytes 0 to 128"),
+    "half a row": (_entry(shape=(4.5, 8)), r"got shape \[4\.5, 8\] at bytes"),
+    "half an offset": (_entry(offsets=(0.5, 128)), r"at bytes 0\.5 to 128"),
+    "infinite": (_entry(shape=(float("inf"), 8)), r"c\.safetensors must be a whole file of rows: got"),
+    "fewer bytes": (_entry(offsets=(0, 16)), r"got 16 bytes for shape \[4, 8\]"),
+    "labels from a pipe": (lambda path: os.mkfifo(path / "labels.npy"), r"labels\.npy"),
+    "a link to no heldout": (lambda path: (path / "heldout").symlink_to("nowhere"), "needs a folder that exists"),
+    "doubles": (
+        _entry(dtype="F64", offsets=(0, 256)),
+        "a whole file of rows: got numbers of kind F64",
+    ),
     "no npy": (lambda path: (path / "a.npy").write_bytes(b"x" * 200), r"a\.npy must be a whole file of rows: got"),
     "no parquet": (lambda path: (path / "d.parquet").write_bytes(b"x" * 200), r"d\.parquet must be a whole file"),
     "one axis": (lambda path: np.save(path / "a.npy", np.zeros(4, np.float32)), r"an array of shape \[4\] instead of"),

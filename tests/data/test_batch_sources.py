@@ -8,6 +8,8 @@ import sae_jax
 from sae_jax import UserError, as_stream
 from sae_jax.data import batch_sources
 
+# A step that no training here comes to.
+LAST = 10**6
 BATCH, WIDTH = 16, 6
 ROWS = np.random.default_rng(0).normal(size=(160, WIDTH)).astype(np.float32)
 SETTINGS = {"d_hidden": 5, "batch_size": BATCH, "steps": 30, "learning_rate": 0.01}
@@ -38,28 +40,42 @@ def expected(name, step):
     return batch(step) if name == "function" else of_grain()[step]
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_the_first_batches_are_held_out_and_the_others_trained_on(name):
-    data = as_stream(SOURCES[name])
-    np.testing.assert_array_equal(data.heldout, np.concatenate([expected(name, step) for step in (0, 1)]))
-    np.testing.assert_array_equal(data.train, np.concatenate([expected(name, step) for step in (2, 3)]))
+def test_the_first_batches_of_a_function_are_held_out_and_the_others_trained_on():
+    data = as_stream(batch)
+    np.testing.assert_array_equal(data.heldout, np.concatenate([batch(step) for step in (0, 1)]))
+    np.testing.assert_array_equal(data.train, np.concatenate([batch(step) for step in (2, 3)]))
     for first in (0, 5):
-        block = data.stream.block(first, BATCH)
+        block = data.stream.block(first, BATCH, LAST)
         for step in (first, first + 7):
-            np.testing.assert_array_equal(block.batches[step - first], expected(name, step + 2), err_msg=str(step))
+            np.testing.assert_array_equal(block.batches[step - first], batch(step + 2), err_msg=str(step))
+
+
+def test_no_step_after_the_last_is_asked_for():
+    def short(step):
+        assert step < 32, "30 steps after the two batches that are held out"
+        return batch(step)
+
+    assert np.isfinite(sae_jax.sweep(short, "topk", k=2, **SETTINGS)["loss"]).all()
+
+
+@pytest.mark.parametrize("name", ["MapDataset", "IterDataset"])
+def test_of_a_grain_dataset_samples_are_held_out_by_name(name):
+    with pytest.raises(UserError, match=r"its own come again in every epoch: got .*; use as_stream\(dataset, heldout="):
+        sae_jax.sweep(SOURCES[name], "topk", k=2, **SETTINGS)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_with_samples_held_out_every_batch_is_trained_on(name):
     data = as_stream(SOURCES[name], ROWS[:20])
     np.testing.assert_array_equal(data.heldout, ROWS[:20])
-    np.testing.assert_array_equal(data.stream.block(0, BATCH).batches[3], expected(name, 3))
+    np.testing.assert_array_equal(data.stream.block(0, BATCH, LAST).batches[3], expected(name, 3))
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_sweep_takes_it_and_a_lane_is_its_solo_run(name):
-    grid = sae_jax.sweep(SOURCES[name], "topk", k=[1, 2], seeds=2, normalize="standardize", **SETTINGS)
-    solo = sae_jax.sweep(SOURCES[name], "topk", k=2, seeds=[1], normalize="standardize", **SETTINGS)
+    source = SOURCES[name] if name == "function" else as_stream(SOURCES[name], ROWS[:20])
+    grid = sae_jax.sweep(source, "topk", k=[1, 2], seeds=2, **SETTINGS)
+    solo = sae_jax.sweep(source, "topk", k=2, seeds=[1], **SETTINGS)
     lane = grid.sel(k=2, seed=1)
     np.testing.assert_allclose(solo["decoder_weight"].squeeze(), lane["decoder_weight"], rtol=1e-5, atol=1e-6)
     assert np.all(np.isfinite(grid["eval_explained_variance"]))
@@ -81,7 +97,7 @@ BAD = {
 @pytest.mark.parametrize(("source", "message"), BAD.values(), ids=BAD)
 def test_what_gives_no_batches_is_refused(source, message):
     with pytest.raises(UserError, match=message):
-        sae_jax.sweep(source, "topk", k=2, **SETTINGS)
+        sae_jax.sweep(as_stream(source, ROWS[:20]), "topk", k=2, **SETTINGS)
 
 
 def test_settings_that_do_not_fit_are_refused():

@@ -16,6 +16,8 @@ from sae_jax.data.normalise import fit
 from sae_jax.training.config import lane_settings
 from sae_jax.training.lane import init_lane, no_curves, train_steps
 
+# A step that no training here comes to.
+LAST = 10**6
 BATCH, INPUTS = 32, 16
 ROWS = np.random.default_rng(0).uniform(0.1, 0.9, size=(100, INPUTS)).astype(np.float32)
 MIXING = np.random.default_rng(1).normal(size=(4, INPUTS)).astype(np.float32)
@@ -52,7 +54,7 @@ def ten_steps_a_block(monkeypatch):
 
 def batch(feed, seed, step, first=0, axis_name=None):
     """The batch of a seed and a step, from the block that begins with a step."""
-    return feed.draw(feed.block(first, BATCH), jax.random.key(seed), step, BATCH, axis_name)
+    return feed.draw(feed.block(first, BATCH, LAST), jax.random.key(seed), step, BATCH, axis_name)
 
 
 @every_feed
@@ -89,7 +91,7 @@ def test_a_host_block_holds_the_batches_of_its_steps():
     feed = FEEDS["from_host"]
     assert feed.steps(BATCH) == 10 and feed.steps(10**9) == 1
     assert FEEDS["resident"].steps(BATCH) is None and FEEDS["generated"].steps(BATCH) is None
-    block = feed.block(20, BATCH)
+    block = feed.block(20, BATCH, LAST)
     assert int(block.first) == 20 and block.batches.shape == (10, BATCH, INPUTS)
     for step in (20, 27, 29):
         np.testing.assert_array_equal(batch(feed, 0, step, first=20), read(step, BATCH))
@@ -107,14 +109,31 @@ def test_blocks_in_turn_are_read_by_one_iterator_and_others_by_another():
     feed = from_host(counted, INPUTS)
     for first in (0, 10, 20, 50, 60, 10, 20):
         expected = [read(step, BATCH) for step in range(first, first + 10)]
-        np.testing.assert_array_equal(feed.block(first, BATCH).batches, expected)
+        np.testing.assert_array_equal(feed.block(first, BATCH, LAST).batches, expected)
     assert begun == [0, 50, 10]
+
+
+def test_nothing_is_read_that_no_step_takes():
+    taken = []
+
+    def counted(first, batch_size, normalisation):
+        for step in itertools.count(first):
+            taken.append(step)
+            yield read(step, batch_size)
+
+    feed = from_host(counted, INPUTS)
+    assert feed.block(0, BATCH, 0).batches.shape == (10, BATCH, INPUTS) and taken == []
+    feed.block(0, BATCH, 13)
+    block = feed.block(10, BATCH, 13)
+    assert taken == list(range(13))
+    np.testing.assert_array_equal(block.batches[2], read(12, BATCH))
+    assert not block.batches[3:].any()
 
 
 def test_batches_from_the_host_are_normalised_as_rows_are():
     normalisation = fit(ROWS, np.ones(len(ROWS), bool), "standardize", False)
     feed = FEEDS["from_host"].normalised(normalisation)
-    block = feed.block(3, BATCH).batches
+    block = feed.block(3, BATCH, LAST).batches
     np.testing.assert_array_equal(block[2], normalisation.apply(read(5, BATCH)))
     assert FEEDS["generated"].normalised is None
 
@@ -131,12 +150,12 @@ def test_training_through_two_host_blocks_is_training_from_one_array():
     expected = advance(settings, draw_in_order, *start, whole, key, 0, 20)
     found = start
     for first in (0, 10):
-        found = advance(settings, feed.draw, *found, feed.block(first, BATCH), key, first, first + 10)
+        found = advance(settings, feed.draw, *found, feed.block(first, BATCH, LAST), key, first, first + 10)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     # Interrupted within a block, and taken up from a block that begins there.
-    found = advance(settings, feed.draw, *start, feed.block(0, BATCH), key, 0, 7)
+    found = advance(settings, feed.draw, *start, feed.block(0, BATCH, LAST), key, 0, 7)
     for first, stop in ((7, 17), (17, 20)):
-        found = advance(settings, feed.draw, *found, feed.block(first, BATCH), key, first, stop)
+        found = advance(settings, feed.draw, *found, feed.block(first, BATCH, LAST), key, first, stop)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -171,7 +190,7 @@ def test_a_sweep_from_the_host_trains_on_the_batches_of_every_step():
 
     # As a resident array of whole batches in order, which is what the host reads block by block.
     every = np.stack([read(step, BATCH) for step in range(35)])
-    whole = Feed(lambda rows, key, step, size, axis: jnp.asarray(rows)[step], lambda first, size: every)
+    whole = Feed(lambda rows, key, step, size, axis: jnp.asarray(rows)[step], lambda first, size, stop: every)
     from_blocks, at_once = trained(from_host(batches, INPUTS)), trained(whole)
     for name in ("loss", "encoder_weight"):
         np.testing.assert_array_equal(from_blocks[name], at_once[name])

@@ -242,7 +242,7 @@ def test_children_are_scaled_by_their_parents():
 @pytest.mark.parametrize("argument", [SMALL, f"{HIERARCHY},correlation=low_rank"])
 def test_a_batch_is_a_function_of_the_seed_and_the_step_however_it_is_drawn(argument):
     feed = load(DataConfig(dataset=f"superposition:{argument}", samples=20)).feed
-    block = feed.block(0, 24)
+    block = feed.block(0, 24, 1)
 
     def batch(seed, step, axis_name=None):
         return feed.draw(block, jax.random.key(seed), step, 24, axis_name)
@@ -263,7 +263,7 @@ def test_a_batch_is_a_function_of_the_seed_and_the_step_however_it_is_drawn(argu
 def test_other_worlds_of_the_same_shapes_share_their_program():
     first, second = (load(DataConfig(dataset=f"superposition:{SMALL},p={p}", samples=20)) for p in (0.1, 0.2))
     assert first.feed.draw is second.feed.draw
-    assert np.any(first.feed.block(0, 8)[0].probabilities != second.feed.block(0, 8)[0].probabilities)
+    assert np.any(first.feed.block(0, 8, 1)[0].probabilities != second.feed.block(0, 8, 1)[0].probabilities)
     tree = load(DataConfig(dataset=f"superposition:{HIERARCHY}", samples=20))
     assert tree.feed.draw is not first.feed.draw
 
@@ -278,7 +278,7 @@ def test_lanes_equal_those_trained_alone_and_take_no_sample_twice():
             lane = every[name].sel(l1=l1, seed=seed)
             np.testing.assert_allclose(lane, alone[name].sel(seed=seed), rtol=2e-4, atol=1e-5, err_msg=name)
     feed = load(data).feed
-    batches = [feed.draw(feed.block(0, 16), jax.random.key(0), step, 16, None) for step in range(50)]
+    batches = [feed.draw(feed.block(0, 16, 50), jax.random.key(0), step, 16, None) for step in range(50)]
     rows = np.concatenate(batches)
     rows = rows[np.any(rows != 0, axis=1)]
     assert len(np.unique(rows, axis=0)) == len(rows) > 300

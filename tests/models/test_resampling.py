@@ -110,7 +110,7 @@ def test_a_unit_that_begins_anew_has_a_samples_direction_and_no_history(name, ro
 def drawn_batches():
     """The batches of 240 steps from features in superposition, [240, 64, 32]."""
     feed = load(DataConfig(dataset="superposition", samples=500)).feed
-    draw = jax.jit(jax.vmap(lambda step: feed.draw(feed.block(0, 64), jax.random.key(1), step, 64, None)))
+    draw = jax.jit(jax.vmap(lambda step: feed.draw(feed.block(0, 64, 1), jax.random.key(1), step, 64, None)))
     return draw(jnp.arange(240))
 
 
