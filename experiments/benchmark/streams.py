@@ -94,7 +94,8 @@ def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dic
 
     object.__setattr__(data, "stream", feed._replace(block=block))
     k = min(32, units // 4)
-    trained = sweep(data, "topk", k=k, d_hidden=units, batch_size=batch, steps=steps, progress=False)
+    settings = {"k": k, "d_hidden": units, "batch_size": batch, "steps": steps, "learning_rate": 1e-4}
+    trained = sweep(data, "topk", progress=False, **settings)
     if not np.isfinite(trained["loss"].values[..., -1]).all():
         raise RuntimeError("a training of the benchmark has diverged")
     # From the first block of the training to the last: the last one's steps end after it.
