@@ -94,7 +94,7 @@ def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dic
 
     object.__setattr__(data, "stream", feed._replace(block=block))
     k = min(32, units // 4)
-    settings = {"k": k, "d_hidden": units, "batch_size": batch, "steps": steps, "learning_rate": 1e-4}
+    settings: dict[str, Any] = {"k": k, "d_hidden": units, "batch_size": batch, "steps": steps, "learning_rate": 1e-4}
     trained = sweep(data, "topk", progress=False, **settings)
     if not np.isfinite(trained["loss"].values[..., -1]).all():
         raise RuntimeError("a training of the benchmark has diverged")
