@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,14 +38,15 @@ def as_stream(
     Args:
         source: step -> batch [batch, d_in], the same for the same step; or a Grain dataset of batches, a MapDataset or
             an IterDataset, that is deterministic. A MapDataset begins anew at its end.
-        heldout: samples [heldout, d_in]; None holds out the first batches of a function, with which the training then
-            does not begin. A Grain dataset would give them again in its next epoch.
+        heldout: samples [heldout, d_in]; None holds out the first batches of a function or of a MapDataset. The
+            training then takes the others, those of a MapDataset again and again: its next epoch, in another order,
+            would give what is held out.
         config: normalize and subtract_mean are read; statistics are those of the batches that a training begins with.
         normalisation: what is done to samples; None is what `config` says.
 
     Raises:
-        UserError: the source gives no batches, batches of several shapes, or ends; or nothing is held out of a Grain
-            dataset.
+        UserError: the source gives no batches, batches of several shapes, or ends; or it is a Grain dataset of no known
+            length, of which nothing can be held out.
     """
     check_type("config", config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
     if not holds_batches(source):
@@ -52,18 +54,20 @@ def as_stream(
             f"a source must be a function step -> batch, or a Grain dataset: got {received(source)}; for an array use "
             "as_data"
         )
-    if _is_grain(source) and heldout is None:
+    if _is_grain(source) and heldout is None and not _length(source):
         raise UserError(
-            f"a Grain dataset needs samples to be held out, since its own come again in every epoch: got "
-            f"{type(source).__name__} alone; use as_stream(dataset, heldout=ARRAY)"
+            f"a Grain dataset without an end needs samples to be held out, since its own come again: got "
+            f"{type(source).__name__} alone; use as_stream(dataset, heldout=ARRAY), or leave its repeat out"
         )
     name = type(source).__name__ if _is_grain(source) else getattr(source, "__name__", type(source).__name__)
     read = _reader(source, name)
     first = next(read(0))
     number = -(-ROWS // len(first))
     excerpt = np.concatenate(list(itertools.islice(read(0), number if heldout is not None else 2 * number)))
-    start = 0
+    start, length = 0, _length(source)
     if heldout is None:
+        if _is_grain(source) and length <= number:
+            raise UserError(f"{name} must have more batches than are held out: got {length} and {number}; add some")
         start, heldout, excerpt = number, excerpt[: number * len(first)], excerpt[number * len(first) :]
     else:
         heldout = checked(heldout, "held-out samples", ("samples", "features"))
@@ -74,10 +78,28 @@ def as_stream(
                 f"batch_size must be that of the batches of {name}, {len(first)}: got {batch_size}; set it to that"
             )
         following = read(start + step)
+        if start and length:
+            following = _around(read, start, length, step)
         return following if normalisation is None else map(normalisation.apply, following)
 
     stream = from_host(batches, first.shape[1])
     return prepare(Rows(excerpt, f"batches of {name}", heldout, stream=stream), config, normalisation)
+
+
+def _around(
+    read: Callable[[int], Iterator[np.ndarray]], start: int, length: int, step: int
+) -> Iterator[Float[np.ndarray, "batch d_in"]]:
+    """The batches from a step on, of which there are length - start, again and again."""
+    place = step % (length - start)
+    while True:
+        yield from itertools.islice(read(start + place), length - start - place)
+        place = 0
+
+
+def _length(source: Any) -> int:
+    """Batches of a MapDataset that ends; 0 of any other source."""
+    length = len(source) if _is_grain(source) and hasattr(source, "__getitem__") else 0
+    return length if length < sys.maxsize else 0
 
 
 def _is_grain(source: Any) -> bool:

@@ -58,10 +58,28 @@ def test_no_step_after_the_last_is_asked_for():
     assert np.isfinite(sae_jax.sweep(short, "topk", k=2, **SETTINGS)["loss"]).all()
 
 
-@pytest.mark.parametrize("name", ["MapDataset", "IterDataset"])
-def test_of_a_grain_dataset_samples_are_held_out_by_name(name):
-    with pytest.raises(UserError, match=r"its own come again in every epoch: got .*; use as_stream\(dataset, heldout="):
-        sae_jax.sweep(SOURCES[name], "topk", k=2, **SETTINGS)
+def test_what_is_held_out_of_a_dataset_is_never_trained_on():
+    data = as_stream(of_grain())
+    np.testing.assert_array_equal(data.heldout, np.concatenate([of_grain()[step] for step in (0, 1)]))
+    block = data.stream.block(0, BATCH, LAST).batches
+    assert len(block) > 3 * 8
+    for step, rows in enumerate(block):
+        np.testing.assert_array_equal(rows, of_grain()[2 + step % 8], err_msg=str(step))
+    np.testing.assert_array_equal(data.stream.block(13, BATCH, LAST).batches[:9], block[13:22])
+    assert np.isfinite(sae_jax.sweep(of_grain(), "topk", k=2, **SETTINGS)["loss"]).all()
+
+
+@pytest.mark.parametrize("source", [of_grain().repeat(), SOURCES["IterDataset"]], ids=["repeated", "IterDataset"])
+def test_of_a_dataset_without_an_end_samples_are_held_out_by_name(source):
+    with pytest.raises(
+        UserError, match=r"needs samples to be held out, since its own come again: got .*; use as_stream"
+    ):
+        sae_jax.sweep(source, "topk", k=2, **SETTINGS)
+
+
+def test_a_dataset_must_have_more_batches_than_are_held_out():
+    with pytest.raises(UserError, match="must have more batches than are held out: got 2 and 2; add some"):
+        as_stream(grain.MapDataset.source(ROWS[: 2 * BATCH]).batch(BATCH))
 
 
 @pytest.mark.parametrize("name", SOURCES)
