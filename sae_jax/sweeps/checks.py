@@ -21,18 +21,25 @@ def check_split(grid: Grid, engine: Engine, devices: int) -> None:
     Raises:
         UserError: there are some, or devices would be left over, or one batch of all samples is to be split.
     """
-    parts = engine.data_parallel
-    if devices % parts:
+    parts, group = engine.data_parallel, engine.group
+    if devices % group:
+        names = [name for name in ("data_parallel", "unit_parallel") if getattr(engine, name) > 1]
         raise UserError(
-            f"devices must be a multiple of data_parallel: got {devices} and {parts}; "
-            f"use a smaller data_parallel, or devices {-(-devices // parts) * parts}"
+            f"devices must be a multiple of {' x '.join(names)}: got {devices} and {group}; "
+            f"use a smaller {' or '.join(names)}, or devices {-(-devices // group) * group}"
         )
     for _, lanes, _ in grid.programs():
         training = lanes.training
-        if OPTIMIZERS[training.optimizer].full_batch and parts > 1:
+        for name in ("data_parallel", "unit_parallel"):
+            if OPTIMIZERS[training.optimizer].full_batch and getattr(engine, name) > 1:
+                raise UserError(
+                    f"{name} must be 1 for optimizer {training.optimizer}, whose line search takes the whole batch "
+                    f"on one device: got {getattr(engine, name)}; use adam or sgd"
+                )
+        if lanes.model.d_hidden % engine.unit_parallel:
             raise UserError(
-                f"data_parallel must be 1 for optimizer {training.optimizer}, whose line search takes the whole batch "
-                f"on one device: got {parts}; use adam or sgd"
+                f"d_hidden must be a multiple of unit_parallel: got {lanes.model.d_hidden} and {engine.unit_parallel}; "
+                f"use d_hidden {-(-lanes.model.d_hidden // engine.unit_parallel) * engine.unit_parallel}"
             )
         if training.batch_size % parts:
             raise UserError(

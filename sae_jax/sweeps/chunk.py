@@ -202,7 +202,7 @@ def _restored(
     arrays = read_state(recovery, position, shapes)
     leaves = [arrays.get(name, one) for name, one in _by_path(like).items()]
     saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return place(saved["lanes"], lanes.mesh, split=True), saved["points"], saved["snapshots"]
+    return place(saved["lanes"], lanes.mesh, split=True, units=lanes.units), saved["points"], saved["snapshots"]
 
 
 def position_at(lanes: Lanes, plan: Plan, first: int, step: int, finished: bool) -> Position:

@@ -20,7 +20,7 @@ from sae_jax.settings import UserError
 from sae_jax.storage.arrays import is_aligned
 from sae_jax.sweeps import processes
 
-LANES, BATCH = "lanes", "batch"
+LANES, BATCH, UNITS = "lanes", "batch", "units"
 # What processes send each other of the results at a time.
 GATHERED_BYTES = 2**26
 # Linux: the mappings of this process, a line each, and how many it may have. A compiled program takes many of them.
@@ -98,10 +98,27 @@ def machine_description(devices: list[jax.Device]) -> str:
     return f"{platform.machine()}, {cpu_cores()} cores, {devices[0].device_kind}"
 
 
-def lane_mesh(devices: list[jax.Device], data_parallel: int = 1) -> Mesh:
-    """A mesh (lanes, batch): blocks of lanes over its first axis, the rows of every batch over its second."""
-    shape = (len(devices) // data_parallel, data_parallel)
-    return jax.make_mesh(shape, (LANES, BATCH), axis_types=(AxisType.Auto,) * 2, devices=devices)
+def lane_mesh(devices: list[jax.Device], data_parallel: int = 1, unit_parallel: int = 1) -> Mesh:
+    """A mesh (lanes, batch, units): blocks of lanes over its first axis, the rows of every batch over its second, the
+    units of every lane over its third.
+    """
+    shape = (len(devices) // (data_parallel * unit_parallel), data_parallel, unit_parallel)
+    return jax.make_mesh(shape, (LANES, BATCH, UNITS), axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def lanes_spec(leaf: Any, mesh: Mesh, units: int) -> PartitionSpec:
+    """How an array [lanes, ...] lies on the mesh: over its lanes, and over its axis of units where these are split.
+
+    Args:
+        leaf: array or what has its shape.
+        mesh: the devices.
+        units: of a lane; the first axis of this length is taken for that of the units. Which one is split changes no
+            result.
+    """
+    if mesh.shape[UNITS] == 1 or units not in leaf.shape[1:]:
+        return PartitionSpec(LANES)
+    axis = leaf.shape.index(units, 1)
+    return PartitionSpec(LANES, *[None] * (axis - 1), UNITS)
 
 
 def batch_axis(mesh: Mesh) -> str | None:
@@ -109,16 +126,16 @@ def batch_axis(mesh: Mesh) -> str | None:
     return BATCH if mesh.shape[BATCH] > 1 else None
 
 
-def place(tree: Any, mesh: Mesh, split: bool) -> Any:
-    """Put a pytree on the mesh: split over its leading axis, or a copy everywhere.
+def place(tree: Any, mesh: Mesh, split: bool, units: int = 0) -> Any:
+    """Put a pytree on the mesh: split over its leading axis, and over its units as by `lanes_spec`, or a copy everywhere.
 
     Every process holds its arrays whole, but for those that lie there already.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(LANES) if split else PartitionSpec())
-    if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
 
     def placed(leaf: Any) -> Array:
+        sharding = NamedSharding(mesh, lanes_spec(leaf, mesh, units) if split else PartitionSpec())
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
         if isinstance(leaf, Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
             return leaf
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])

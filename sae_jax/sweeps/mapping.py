@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from sae_jax.sweeps.devices import LANES, lane_mesh, place, release_programs
+from sae_jax.sweeps.devices import BATCH, LANES, UNITS, lane_mesh, lanes_spec, place, release_programs
 
 
 def over_lanes(
@@ -58,8 +58,17 @@ def over_lanes(
     def spread(*arguments: Any) -> Any:
         whole, split = PartitionSpec(), PartitionSpec(LANES)
         specs = tuple(whole if i < shared else split for i in range(len(arguments)))
-        mapped = jax.shard_map(all_blocks, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
-        return mapped(*arguments)
+        if mesh.shape[UNITS] == 1:
+            return jax.shard_map(all_blocks, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(*arguments)
+        # XLA splits the units: what is computed of them says nothing of devices.
+        mapped = jax.shard_map(
+            all_blocks, mesh=mesh, in_specs=specs, out_specs=split, axis_names={LANES, BATCH}, check_vma=False
+        )
+        units = arguments[-2].model.d_hidden
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, lanes_spec(leaf, mesh, units))),
+            mapped(*arguments),
+        )
 
     return jax.jit(spread, donate_argnums=(shared,) if in_place else ())
 

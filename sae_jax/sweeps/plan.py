@@ -34,6 +34,7 @@ class Engine:
         0, NON_NEGATIVE, "devices of every process to spread lanes over; 0 is all, on a CPU one per core"
     )
     data_parallel: int = setting(1, AT_LEAST_ONE, "devices that split every batch between them")
+    unit_parallel: int = setting(1, AT_LEAST_ONE, "devices that split the units of every lane between them")
     lanes_per_chunk: int = setting(0, NON_NEGATIVE, "the most lanes trained at once; 0 is chosen from memory")
     cells_per_block: int = setting(
         0, NON_NEGATIVE, "cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices"
@@ -43,13 +44,19 @@ class Engine:
     def __post_init__(self) -> None:
         check_all(self)
 
+    @property
+    def group(self) -> int:
+        """How many devices work on one lane."""
+        return self.data_parallel * self.unit_parallel
+
 
 class Plan(NamedTuple):
     """How lanes are packed: a block holds cells of one seed, which share its batches; a chunk is what runs at once.
 
     Attributes:
         cells, seeds: size of the sweep; lanes = cells * seeds.
-        devices, data_parallel: number of devices, and how many of them form a group that splits batches.
+        devices: number of them.
+        data_parallel, unit_parallel: how many parts a group of them splits every batch, and every lane's units, into.
         cells_per_block: cells in a block; the last block of a seed is filled up with repeats.
         blocks_per_group: blocks that a group of devices holds in one chunk.
         chunks: chunks, one after another.
@@ -71,6 +78,7 @@ class Plan(NamedTuple):
     sequential: bool
     lane_bytes: int
     device_bytes: int
+    unit_parallel: int = 1
     data_bytes: int = 0
     state_bytes: int = 0
     lists: bool = False
@@ -81,7 +89,7 @@ class Plan(NamedTuple):
 
     @property
     def groups(self) -> int:
-        return self.devices // self.data_parallel
+        return self.devices // (self.data_parallel * self.unit_parallel)
 
     @property
     def blocks_per_chunk(self) -> int:
@@ -97,7 +105,9 @@ class Plan(NamedTuple):
         held = self.devices * self.blocks_per_group * self.cells_per_block * self.lane_bytes
         processes = jax.process_count()
         shared = f" of {processes} processes" if processes > 1 else ""
-        split = f" ({self.groups} x {self.data_parallel} that split each batch)" if self.data_parallel > 1 else ""
+        parts = {"each batch": self.data_parallel, "its units": self.unit_parallel}
+        several = [f"{number} that split {what}" for what, number in parts.items() if number > 1]
+        split = f" ({' x '.join([str(self.groups), *several])})" if several else ""
         return (
             f"{count(self.lanes, 'lane')} ({count(self.cells, 'cell')} x {count(self.seeds, 'seed')}) on "
             f"{count(self.devices, kind + ' device')}{shared}{split}: {count(self.chunks, 'chunk')} of "
@@ -144,7 +154,7 @@ def make_plan(
 
     Args:
         cells, seeds: size of the sweep.
-        devices: devices to spread over, a multiple of `engine.data_parallel`.
+        devices: devices to spread over, a multiple of `engine.group`.
         lane_bytes: memory of one lane on each device of its group.
         device_bytes: memory of all lanes of a chunk on one device.
         engine: what the user has decided.
@@ -155,7 +165,7 @@ def make_plan(
     Raises:
         UserError: not even one lane per device fits, or not one block of the wanted size.
     """
-    groups = len(devices) // engine.data_parallel
+    groups = len(devices) // engine.group
     on_cpu = devices[0].platform == "cpu"
     fitting = device_bytes // lane_bytes
     if fitting < 1:
@@ -195,6 +205,7 @@ def make_plan(
         sequential=engine.blocks == "in_turn" or (engine.blocks == "auto" and on_cpu),
         lane_bytes=lane_bytes,
         device_bytes=device_bytes,
+        unit_parallel=engine.unit_parallel,
     )
 
 

@@ -100,7 +100,7 @@ def prepare(
         observer.line(line)
     # A device without a lane of its own would train a filler.
     if not processes.started() and groups:
-        available = available[: max(len(cells) * len(seeds) for _, cells, seeds in groups) * engine.data_parallel]
+        available = available[: max(len(cells) * len(seeds) for _, cells, seeds in groups) * engine.group]
     if earlier and not engine.cells_per_block and not engine.lanes_per_chunk:
         engine = dataclasses.replace(engine, cells_per_block=earlier.cells_per_block)
     programs = []

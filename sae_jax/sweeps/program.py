@@ -180,7 +180,8 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     """
     release_programs()
     # What gathers and scatters cost has been measured on processors alone.
-    loss = lists_of(settings) if devices[0].platform == "cpu" else None
+    # Lists choose single rows, which lie on other devices where units are split.
+    loss = lists_of(settings) if devices[0].platform == "cpu" and engine.unit_parallel == 1 else None
     lists = loss is not None
     # Lists take more memory than what they spare.
     structure = jax.tree.structure(settings if loss is None else _with_loss(settings, loss))
@@ -195,7 +196,12 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     arrays = WORKING_ARRAYS + settings.architecture.arrays(settings.model)
     worked_bytes = state_bytes + arrays * width * (len(data.train) if full_batch else batch_size)
     lane_bytes, measure_bytes = worked_bytes, WORKING_ARRAYS * width * len(data.heldout)
-    if worked_bytes * cells * seeds * engine.data_parallel / len(devices) + measure_bytes > SMALL_BYTES:
+    if engine.unit_parallel > 1:
+        # The compiler's account is of a whole lane.
+        state_bytes, lane_bytes, measure_bytes = (
+            -(-size // engine.unit_parallel) for size in (state_bytes, worked_bytes, measure_bytes)
+        )
+    elif worked_bytes * cells * seeds * engine.group / len(devices) + measure_bytes > SMALL_BYTES:
         while_training, measure_bytes = _working_memory(
             structure, data.feed.draw, shapes, data.heldout.shape, batch_size
         )

@@ -61,6 +61,11 @@ class Lanes(NamedTuple):
         return self.program.settings.training
 
     @property
+    def units(self) -> int:
+        """Units of a lane."""
+        return int(self.point.settings.model.d_hidden)
+
+    @property
     def steps(self) -> int:
         """How many are taken here; where lanes go on, those of the training are all of theirs."""
         return int(self.point.settings.training.steps)
@@ -81,7 +86,7 @@ def place_lanes(study: Study, number: int, watched: bool, keep_state: bool = Fal
     release_programs()
     program = study.programs[number]
     data = study.points[program.point].data
-    mesh = lane_mesh(study.devices, program.plan.data_parallel)
+    mesh = lane_mesh(study.devices, program.plan.data_parallel, program.plan.unit_parallel)
     # Evenly from all of them: those of one image lie side by side.
     part = data.heldout[:: -(-len(data.heldout) // WATCHED_ROWS)] if watched else None
     heldout, part = (place(rows, mesh, split=False) for rows in (data.heldout, part))
@@ -111,7 +116,7 @@ def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:
         return state, sums
     numbers = start[np.maximum(chunk.cells, 0), chunk.seeds[:, None]]
     continued = lanes.program.steps_before is not None
-    return place(started(origin, numbers, continued, state, lanes.program.settings), lanes.mesh, split=True), sums
+    return place(started(origin, numbers, continued, state, lanes.program.settings), lanes.mesh, split=True, units=lanes.units), sums
 
 
 def shapes_at_start(lanes: Lanes, inputs: Inputs) -> Any:

@@ -48,6 +48,7 @@ def sweep(
     zip: Sequence[str] = (),
     devices: int = 0,
     data_parallel: int = 1,
+    unit_parallel: int = 1,
     lanes_per_chunk: int = 0,
     cells_per_block: int = 0,
     blocks: str = "auto",
@@ -66,6 +67,7 @@ def sweep(
         zip: settings of as many values, which are paired along one dimension instead of crossed.
         devices: how many devices to use; 0 is all (on a CPU, one per core).
         data_parallel: how many devices split every batch between them; the rest of the mesh holds other lanes.
+        unit_parallel: how many devices split the units of every lane between them, its optimizer's state too.
         lanes_per_chunk: the most lanes trained at once; 0 is chosen from memory.
         cells_per_block: cells of one seed that are stepped as one batch; 0 is chosen from the grid and the devices.
         blocks: how a device runs its blocks, in_turn or in_parallel; auto is in_turn on a CPU.
@@ -92,6 +94,7 @@ def sweep(
     engine = Engine(
         devices=devices,
         data_parallel=data_parallel,
+        unit_parallel=unit_parallel,
         lanes_per_chunk=lanes_per_chunk,
         cells_per_block=cells_per_block,
         blocks=blocks,
