@@ -85,6 +85,7 @@ def cases():
         "zip": ("zip", {"empty list", "empty array"}),
         "devices": ("devices", {"whole number", "number in an array"}),
         "data_parallel": ("data_parallel|devices", set()),
+        "unit_parallel": ("unit_parallel|devices", set()),
         "lanes_per_chunk": ("lanes_per_chunk", {"whole number", "number in an array"}),
         "cells_per_block": ("cells_per_block", {"whole number", "number in an array"}),
         "blocks": ("blocks", set()),

@@ -16,10 +16,10 @@ from sae_jax.training.optimizers import OPTIMIZERS
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:
-    """Refuse batches that cannot be split evenly over the devices.
+    """Refuse batches and units that cannot be split evenly over the devices.
 
     Raises:
-        UserError: there are some, or devices would be left over, or one batch of all samples is to be split.
+        UserError: there are some, or devices would be left over, or an optimizer of all samples is to be split.
     """
     parts, group = engine.data_parallel, engine.group
     if devices % group:

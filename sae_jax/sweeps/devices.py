@@ -107,7 +107,7 @@ def lane_mesh(devices: list[jax.Device], data_parallel: int = 1, unit_parallel: 
 
 
 def lanes_spec(leaf: Any, mesh: Mesh, units: int) -> PartitionSpec:
-    """How an array [lanes, ...] lies on the mesh: over its lanes, and over its axis of units where these are split.
+    """How an array [blocks, cells, ...] lies on the mesh: over its blocks and, where they are split, over its units.
 
     Args:
         leaf: array or what has its shape.
@@ -115,9 +115,9 @@ def lanes_spec(leaf: Any, mesh: Mesh, units: int) -> PartitionSpec:
         units: of a lane; the first axis of this length is taken for that of the units. Which one is split changes no
             result.
     """
-    if mesh.shape[UNITS] == 1 or units not in leaf.shape[1:]:
+    if mesh.shape[UNITS] == 1 or units not in leaf.shape[2:]:
         return PartitionSpec(LANES)
-    axis = leaf.shape.index(units, 1)
+    axis = leaf.shape.index(units, 2)
     return PartitionSpec(LANES, *[None] * (axis - 1), UNITS)
 
 
@@ -127,9 +127,15 @@ def batch_axis(mesh: Mesh) -> str | None:
 
 
 def place(tree: Any, mesh: Mesh, split: bool, units: int = 0) -> Any:
-    """Put a pytree on the mesh: split over its leading axis, and over its units as by `lanes_spec`, or a copy everywhere.
+    """Put a pytree on the mesh: split over its blocks and, by `lanes_spec`, over its units, or a copy everywhere.
 
     Every process holds its arrays whole, but for those that lie there already.
+
+    Args:
+        tree: arrays.
+        mesh: the devices.
+        split: whether their first axis is that of blocks.
+        units: of a lane, where these are split, too; 0 leaves them whole.
     """
 
     def placed(leaf: Any) -> Array:
@@ -186,9 +192,9 @@ def from_leader(
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:
-    """A pytree of arrays that are split over lanes, as NumPy arrays; on every process, all of which must call it.
+    """A pytree of arrays that are split over lanes and units, as NumPy arrays; on every process, and all must call it.
 
-    Arrays of other processes come a few blocks at a time, since every device receives a copy.
+    Arrays of other processes come a few blocks at a time, since every device receives a copy, with all of their units.
     """
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return jax.device_get(tree)

@@ -172,7 +172,7 @@ def make_plan(
         raise UserError(
             f"a lane per device must fit in memory: {len(devices)} x {lane_bytes / 2**20:,.0f} MiB needed, "
             f"{len(devices) * max(device_bytes, 0) / 2**20:,.0f} MiB available; "
-            "use a smaller d_hidden, batch_size or history_size, or fewer devices"
+            "use a smaller d_hidden, batch_size or history_size, a larger unit_parallel, or fewer devices"
         )
     chunk_bytes = CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES
     enough = max(chunk_bytes // (lane_bytes + host_bytes), engine.cells_per_block, 1)

@@ -196,16 +196,15 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
     arrays = WORKING_ARRAYS + settings.architecture.arrays(settings.model)
     worked_bytes = state_bytes + arrays * width * (len(data.train) if full_batch else batch_size)
     lane_bytes, measure_bytes = worked_bytes, WORKING_ARRAYS * width * len(data.heldout)
-    if engine.unit_parallel > 1:
-        # The compiler's account is of a whole lane.
-        state_bytes, lane_bytes, measure_bytes = (
-            -(-size // engine.unit_parallel) for size in (state_bytes, worked_bytes, measure_bytes)
-        )
-    elif worked_bytes * cells * seeds * engine.group / len(devices) + measure_bytes > SMALL_BYTES:
+    if worked_bytes * cells * seeds * engine.data_parallel / len(devices) + measure_bytes > SMALL_BYTES:
         while_training, measure_bytes = _working_memory(
             structure, data.feed.draw, shapes, data.heldout.shape, batch_size
         )
         lane_bytes = state_bytes + while_training
+    # Of a whole lane, until here; what has no units is small beside what has.
+    state_bytes, worked_bytes, lane_bytes, measure_bytes = (
+        -(-size // engine.unit_parallel) for size in (state_bytes, worked_bytes, lane_bytes, measure_bytes)
+    )
     shared_bytes = copied_bytes((block, data.heldout), devices) + measure_bytes
     # Every process must make the same plan.
     budget = min(processes.gather("load the data", lambda: memory_budget(local_devices(devices), shared_bytes)))

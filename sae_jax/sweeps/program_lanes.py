@@ -116,7 +116,9 @@ def carry_at_start(lanes: Lanes, chunk: Chunk, inputs: Inputs) -> Carry:
         return state, sums
     numbers = start[np.maximum(chunk.cells, 0), chunk.seeds[:, None]]
     continued = lanes.program.steps_before is not None
-    return place(started(origin, numbers, continued, state, lanes.program.settings), lanes.mesh, split=True, units=lanes.units), sums
+    return place(
+        started(origin, numbers, continued, state, lanes.program.settings), lanes.mesh, split=True, units=lanes.units
+    ), sums
 
 
 def shapes_at_start(lanes: Lanes, inputs: Inputs) -> Any:

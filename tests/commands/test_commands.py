@@ -174,6 +174,11 @@ BAD = [
     (["--heldout", "0.9"], "--heldout: heldout must be in (0, 0.5]: got 0.9"),
     (["--blocks", "sideways"], "--blocks: blocks must be one of auto, in_turn, in_parallel: got 'sideways'"),
     (["--devices", "2", "--data-parallel", "3"], "devices must be a multiple of data_parallel: got 2 and 3"),
+    (["--devices", "3", "--unit-parallel", "2"], "devices must be a multiple of unit_parallel: got 3 and 2"),
+    (
+        ["--d-hidden", "7", "--devices", "2", "--unit-parallel", "2"],
+        "d_hidden must be a multiple of unit_parallel: got 7",
+    ),
     (["--batch-size", "99", "--devices", "2", "--data-parallel", "2"], "batch_size must be a multiple of data_paralle"),
     (["--devices", "99"], "devices must be at most what JAX has: got 99"),
     (["--name", "taken"], "the run's folder must be new, empty or of an unfinished run: got runs/taken"),

@@ -186,6 +186,8 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
         rule = "error: cannot resume: the command must be the one that started the run: got runs/run with "
         assert f"{rule}rho [0.05 0.1] -> 0.2" in complaint
         assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
+    _, complaint, code = ended(start(tmp_path, "--resume", "run", "--unit-parallel", "2"))
+    assert code == 2 and f"{rule}unit_parallel 1 -> 2; repeat python" in complaint
     _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
     assert code == 2 and complaint.count("\n") == 1
     assert "a run must be finished: got runs/run, an unfinished one; resume it: --resume runs/run" in complaint

@@ -94,10 +94,12 @@ def interrupted_often(study, folder, most):
         ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
         ({"patience": 2, "steps": 300}, Engine(devices=2)),
         ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
+        ({"estimator": "ema"}, Engine(devices=4, unit_parallel=2, lanes_per_chunk=6)),
         (DICTIONARIES, Engine(devices=2, lanes_per_chunk=4)),
+        (DICTIONARIES, Engine(devices=4, data_parallel=2, unit_parallel=2, lanes_per_chunk=2)),
         (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=2)),
     ],
-    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "dictionaries", "lists"],
+    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "unit parallel", "dictionaries", "both", "lists"],
 )
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
     study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
