@@ -187,7 +187,7 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
         assert f"{rule}rho [0.05 0.1] -> 0.2" in complaint
         assert "repeat python -m experiments.sweep --rho 0.05 0.1" in complaint
     _, complaint, code = ended(start(tmp_path, "--resume", "run", "--unit-parallel", "2"))
-    assert code == 2 and f"{rule}unit_parallel 1 -> 2; repeat python" in complaint
+    assert code == 2 and f"{rule}unit_parallel 1 -> 2; add --unit-parallel 1" in complaint
     _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
     assert code == 2 and complaint.count("\n") == 1
     assert "a run must be finished: got runs/run, an unfinished one; resume it: --resume runs/run" in complaint

@@ -19,7 +19,7 @@ from tests.processes import start as start_python
 
 DICTIONARY = FIXTURES / "folders" / "batchtopk-training"
 
-SMALL = ["--samples", "300", "--d-hidden", "5", "--batch-size", "50", "--seeds", "2"]
+SMALL = ["--samples", "300", "--d-hidden", "6", "--batch-size", "50", "--seeds", "2"]
 GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
 GRID += ["--figures", "False"]
 LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
@@ -74,18 +74,26 @@ def alone(folder):
 
 
 @pytest.mark.parametrize(
-    ("processes", "devices", "data_parallel"), [(2, 2, 1), (3, 1, 1), (2, 1, 2)], ids=["2x2", "3x1", "2x1 split"]
+    ("processes", "devices", "how"),
+    [
+        (2, 2, []),
+        (3, 1, []),
+        (2, 1, ["--data-parallel", "2"]),
+        (2, 1, ["--unit-parallel", "2"]),
+        (2, 2, ["--data-parallel", "2", "--unit-parallel", "2"]),
+    ],
+    ids=["2x2", "3x1", "2x1 batch", "2x1 units", "2x2 both"],
 )
-def test_many_processes_train_what_one_does(alone, processes, devices, data_parallel, tmp_path):
-    words = [*GRID, "--devices", str(devices), "--data-parallel", str(data_parallel), "--name", "run"]
+def test_many_processes_train_what_one_does(alone, processes, devices, how, tmp_path):
+    words, same = [*GRID, "--devices", str(devices), *how, "--name", "run"], processes * devices == 4 and not how
     # Where bits are compared, sets of names are in an order of its own in each.
-    leader, *followers = ended(start(tmp_path, *[words] * processes, anew=processes * devices == 4))
+    leader, *followers = ended(start(tmp_path, *[words] * processes, anew=same))
     assert (leader[0], leader[2]) == (0, "")
     assert followers == [(0, "", "")] * (processes - 1)
     assert f"on {processes * devices} CPU devices of {processes} processes" in leader[1]
     assert "[Gloo]" not in leader[1] and "files:" in leader[1]
     together = results.load(tmp_path / "runs" / "run")
-    if processes * devices == 4:
+    if same:
         # The same blocks on as many devices: the same bits.
         xr.testing.assert_equal(together, alone)
     for name, values in alone.data_vars.items():
