@@ -199,6 +199,9 @@ def fetch(tree: Any, mesh: Mesh) -> Any:
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return jax.device_get(tree)
     leaves = jax.tree.leaves(tree)
+    if mesh.shape[UNITS] > 1 and len(leaves) > 1:
+        # A device may have no room for a lane with all of its units: one array at a time.
+        return jax.tree.map(lambda leaf: fetch(leaf, mesh), tree)
     groups, blocks = mesh.shape[LANES], len(leaves[0]) // mesh.shape[LANES]
     rows = int(np.clip(GATHERED_BYTES * blocks // sum(leaf.nbytes for leaf in leaves), 1, blocks))
     whole = jax.tree.map(lambda leaf: np.empty((groups, blocks, *leaf.shape[1:]), leaf.dtype), tree)

@@ -202,8 +202,8 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
         )
         lane_bytes = state_bytes + while_training
     # Of a whole lane, until here; what has no units is small beside what has.
-    state_bytes, worked_bytes, lane_bytes, measure_bytes = (
-        -(-size // engine.unit_parallel) for size in (state_bytes, worked_bytes, lane_bytes, measure_bytes)
+    worked_bytes, lane_bytes, measure_bytes = (
+        -(-size // engine.unit_parallel) for size in (worked_bytes, lane_bytes, measure_bytes)
     )
     shared_bytes = copied_bytes((block, data.heldout), devices) + measure_bytes
     # Every process must make the same plan.

@@ -67,7 +67,7 @@ VARIANTS = {
     "resampling": ({"model": "topk", "dead_units": "resampling", "resample_times": [2, 4], **DEAD}, BATCHES_TOO),
     "target l0": ({"model": "relu", "target_l0": [2.0, 3.0], "dead_units": "pre_activation", "seeds": 2}, TWO),
     "target rate": ({"model": "jumprelu", "target_rate": [0.1, 0.2], "frozen": "soft", "seeds": 2}, TWO_GROUPS),
-    "prefixes": ({"model": "topk", "prefixes": "drawn:3", "k": [2.0, 3.0], "seeds": 2}, BATCHES_TOO),
+    "prefixes": ({"model": "topk", "prefixes": "drawn:3", "k": [2.0, 3.0], "seeds": 2, "snapshots": 3}, BATCHES_TOO),
     "frozen": ({"model": "batch_topk", "frozen": "decoder", "prefixes": "1/4,1/2", "k": 3.0}, FOUR),
     "tied": ({"tied": True, "rho": [0.05, 0.1], "beta": [0.5, 2.0], "seeds": 2, "cells_per_block": 2}, TWO_GROUPS),
     "batch": (
@@ -85,6 +85,14 @@ def test_every_help_and_packing_trains_what_it_does_on_one_device(name, samples)
     found = agree(samples, [how], **settings)
     if name.startswith("auxk"):
         assert float(found["loss_aux"].max()) > 0
+
+
+def test_lanes_that_start_from_others_go_on_as_on_one_device(samples):
+    settings = SETTINGS | {"model": "relu", "target_l0": [2.0, 3.0]}
+    before = sweep(samples, **settings, **TWO)
+    alone, split = (sweep(samples, start_from=before, steps=50, **how) for how in ({"devices": 1}, TWO))
+    np.testing.assert_allclose(split["decoder_weight"], alone["decoder_weight"], rtol=1e-5, atol=1e-5)
+    assert float(np.abs(split["decoder_weight"] - before["decoder_weight"]).max()) > 1e-3
 
 
 @pytest.fixture(scope="module")
