@@ -156,14 +156,16 @@ def test_the_compiled_step_needs_half_the_memory_on_each_of_two_devices_and_the_
     monkeypatch,
 ):
     monkeypatch.setattr(program, "SMALL_BYTES", 0)
-    needed = {}
+    needed, saved = {}, set()
     for parts in (1, 2):
         engine = Engine(devices=parts, unit_parallel=parts)
         settings = {"d_hidden": 4096, "batch_size": 64, "steps": 4}
         samples = as_data(np.random.default_rng(0).uniform(size=(200, 96)))
         study = prepare(samples, "relu", seeds=1, engine=engine, observer=Observer(), **settings)
         needed[parts] = study.programs[0].plan.lane_bytes, compiled_bytes(study)
+        saved.add(study.programs[0].plan.state_bytes)
     assert needed[2][0] == -(-needed[1][0] // 2)
+    assert len(saved) == 1  # A checkpoint holds all units.
     assert needed[2][1] < 0.6 * needed[1][1]
     # The plan asks for a whole lane's working memory, of which a device's part may be less than its share.
     assert 0.9 < needed[2][0] / needed[2][1] < 2
