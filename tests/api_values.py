@@ -103,7 +103,7 @@ def cases():
             {"dataset": dataset},
             {
                 "dataset": ("dataset", set()),
-                "data": ("data|samples", {"nothing", "another width"}),
+                "data": ("data|samples|batch 0", {"nothing", "another width"}),
                 "model": model,
                 "seeds": ("seeds", {"nothing", "whole number"}),
                 "zip": ("zip", {"nothing", "empty list", "empty array"}),
