@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -74,6 +73,12 @@ def sequential_rate(folder: Path) -> float:
     return read / (time.perf_counter() - start)
 
 
+def peak_bytes() -> int:
+    """Memory of this process at its height; what getrusage says begins with that of the process it was forked from."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dict[str, Any]:
     """Train on shards in this process; its memory, and the time of blocks of batches.
 
@@ -106,7 +111,7 @@ def train_on(folder: str, width: int, units: int, batch: int, steps: int) -> dic
         rows += feed.block(place * steps_of_block, batch, 4 * steps_of_block).batches.shape[0] * batch
     reading += time.perf_counter()
     return {
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "waiting_share": sum(seconds[BEFORE:]) / whole,
         "step_seconds": whole / (steps_of_block * (len(seconds) - BEFORE)),
         "random_bytes_per_second": rows * width * 2 / reading,

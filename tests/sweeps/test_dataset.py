@@ -71,7 +71,7 @@ def test_every_setting_is_a_coordinate(dataset):
     assert {name: dataset[name].item() for name in expected} == expected
     assert all(dataset[name].dims == () for name in expected) and dataset["rho"].dims == ("rho",)
     assert dataset["steps"].attrs == {
-        "long_name": "training steps; left out, lbfgs takes 400 iterations",
+        "long_name": "training steps; left out, lbfgs takes 400 iterations; 0 measures what start_from names",
         "units": "step",
     }
 
