@@ -1,7 +1,6 @@
 """The README's three commands, from a folder of shards to a SAELens folder and a page of units, as they are written."""
 
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,15 @@ from safetensors.numpy import save_file
 
 import sae_jax
 from sae_jax import interop
-from sae_jax.analysis import figures
 from sae_jax.commands import activations as write_activations
-from sae_jax.commands import encode, export, sweep, units
+from sae_jax.commands import encode
 from sae_jax.data import activations
 from sae_jax.data.shards import open_shards
 from sae_jax.storage import results
+from tests.commands.pages import typed_commands
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.partition("\n## For model activations\n")[2].partition("\n## ")[0]
-COMMANDS = {"sweep": sweep.main, "units": units.main, "export": export.main}
 FEATURES, WIDTH, ROWS = 80, 48, 4000
 
 
@@ -36,12 +34,8 @@ def folder(tmp_path_factory):
         rows = (sizes @ directions).astype(np.float16)
         save_file({"activations": rows}, folder / "shards" / f"{number:05d}.safetensors")
     (folder / "shards" / "names.txt").write_text("\n".join(names) + "\n")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        patched.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
-        for name, words in re.findall(r"^    python -m experiments\.(\w+) (.*)$", SECTION, re.MULTILINE):
-            COMMANDS[name](shlex.split(words))
-    return folder
+    with typed_commands(SECTION, folder):
+        yield folder
 
 
 def most_of_a_name(names):

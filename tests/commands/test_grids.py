@@ -1,37 +1,25 @@
 """The commands of docs/grids.md, as a user types them one after another."""
 
-import contextlib
-import io
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sae_jax.analysis import figures
 from sae_jax.analysis.tasks import TaskConfig, apply
 from sae_jax.commands import merge, sweep, train
 from sae_jax.storage import results
+from tests.commands.pages import typed_commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "grids.md"
-COMMANDS = {"sweep": sweep.main, "merge": merge.main}
 
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
     """The folder of runs after every command of the page, and what each of them printed, by the name of its run."""
-    folder, told = tmp_path_factory.mktemp("grids"), {}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        patched.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
-        for line in PAGE.read_text().splitlines():
-            if line.startswith("    python -m experiments."):
-                name, *words = shlex.split(line.strip().removeprefix("python -m experiments."))
-                with contextlib.redirect_stdout(io.StringIO()) as stream:
-                    COMMANDS[name](words)
-                told[words[-1]] = stream.getvalue()
-        yield folder / "runs", told
+    folder = tmp_path_factory.mktemp("grids")
+    with typed_commands(PAGE.read_text(), folder) as typed:
+        yield folder / "runs", {words[-1]: said for _, words, said in typed}
 
 
 def test_the_page_has_every_command(typed):

@@ -1,9 +1,6 @@
 """The commands of docs/sharing.md, as a user types them one after another, and runs that start from its folder."""
 
-import contextlib
-import io
 import json
-import shlex
 import shutil
 from pathlib import Path
 
@@ -14,28 +11,20 @@ import sae_jax
 from sae_jax import UserError, interop
 from sae_jax.analysis import figures
 from sae_jax.analysis.beside import beside
-from sae_jax.commands import draw, encode, evaluate, export, frontier, merge, sweep
+from sae_jax.commands import draw, encode, evaluate, export, merge, sweep
 from sae_jax.storage import results
 from sae_jax.sweeps.dictionaries import digest
+from tests.commands.pages import typed_commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "sharing.md"
-COMMANDS = {"sweep": sweep.main, "export": export.main, "frontier": frontier.main, "draw": draw.main}
 
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
     """The folder in which every command of the page was typed, and what each of them printed."""
-    folder, told = tmp_path_factory.mktemp("sharing"), {}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        patched.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
-        for line in PAGE.read_text().splitlines():
-            if line.startswith("    python -m experiments."):
-                name, *words = shlex.split(line.strip().removeprefix("python -m experiments."))
-                with contextlib.redirect_stdout(io.StringIO()) as stream:
-                    COMMANDS[name](words)
-                told[f"{name} {words[-1]}"] = stream.getvalue()
-        yield folder, told
+    folder = tmp_path_factory.mktemp("sharing")
+    with typed_commands(PAGE.read_text(), folder) as typed:
+        yield folder, {f"{name} {words[-1]}": said for name, words, said in typed}
 
 
 @pytest.fixture
