@@ -44,6 +44,11 @@ FLAGS = [
         "the default is sigmoid",
     ),
     (["--products", "float64"], "products must be one of float32, bfloat16: got 'float64'", "did you mean bfloat16?"),
+    (
+        ["--model", "topk", "--activation-dtype", "float16"],
+        "activation_dtype must be one of float32, bfloat16: got 'float16'",
+        "did you mean bfloat16?",
+    ),
     (["--heldout", "1e-46"], "heldout must be in (0, 0.5]: got 1e-46, which is 0 in single", "the default is 0.1"),
     (
         ["--activation", "ReLU"],

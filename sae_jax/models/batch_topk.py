@@ -21,6 +21,7 @@ from sae_jax.models import dictionary, dictionary_loss, firing, memory, sparse, 
 from sae_jax.models.base import Batch, Loss, Parameter, Params, Step
 from sae_jax.models.dictionary import PREFIXES
 from sae_jax.models.dictionary_memory import Memory, Seen
+from sae_jax.models.linear import widened
 from sae_jax.models.selection import largest_of_batch
 from sae_jax.settings import HALF_OPEN_UNIT, TEXT, Unread, one_of, static, swept
 
@@ -44,7 +45,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z, strength = topk.compared(params, step.x, s)
+    z, strength = dictionary.stored(topk.compared(params, step.x, s), s)
     positive = jax.nn.relu(strength)
     chosen = largest_of_batch(jax.lax.stop_gradient(positive), total_at(step, s), step.across) & (positive > 0)
     codes = jnp.where(chosen, jax.nn.relu(z), 0)
@@ -63,7 +64,7 @@ def total_at(step: Step, s: Settings) -> Float[Array, ""]:
 
 def _least(strength: Array, chosen: Array, step: Step) -> Float[Array, ""]:
     """The smallest that was chosen of the whole batch; infinite where none was."""
-    return -step.across.max(jnp.max(jnp.where(chosen, -strength, -jnp.inf)))
+    return -step.across.max(widened(jnp.max(jnp.where(chosen, -strength, -jnp.inf))))
 
 
 def sparse_loss(dense: Loss, s: Settings) -> Loss | None:

@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from sae_jax.models.base import Across, Batch, Codes, Params
+from sae_jax.models.linear import by_sample
 from sae_jax.models.rows import norms
 from sae_jax.models.selection import largest
 
@@ -68,6 +69,7 @@ def auxiliary_error(
     residual: Batch,
     across: Across,
     strength: Codes | None = None,
+    factors: str = "float32",
 ) -> Float[Array, ""]:
     """AuxK: how badly dead units alone rebuild what the others leave, e = x - x_hat, over e's own variance.
 
@@ -82,13 +84,14 @@ def auxiliary_error(
         residual: e, [batch, d_in].
         across: statistics of the whole batch.
         strength: what units are chosen by, [batch, d_hidden]; None is z.
+        factors: of products, as in `linear.product`.
 
     Source: Gao et al. 2024, section 2.4 and appendix A.2.
     """
     residual = jax.lax.stop_gradient(residual)
     centre = across.mean(jnp.mean(residual, axis=0))
     variance = across.mean(jnp.mean(jnp.sum(jnp.square(residual - centre[None]), axis=1)))
-    error = _unexplained(params, pre_activations, dead, residual, strength)
+    error = _unexplained(params, pre_activations, dead, residual, strength, factors)
     there = jnp.any(dead) & (variance > 0)
     return jnp.where(there, error / jnp.where(there, variance, 1), 0)
 
@@ -100,6 +103,7 @@ def auxiliary_error_in_full(
     residual: Batch,
     across: Across,
     strength: Codes | None = None,
+    factors: str = "float32",
 ) -> Float[Array, ""]:
     """AuxK as SAELens has it: min(1, dead units / (d_in / 2)) mean_i ||e_i - e_hat_i||^2, without variance.
 
@@ -108,17 +112,19 @@ def auxiliary_error_in_full(
     Source: SAELens 6.54.12, TopKTrainingSAE.
     """
     residual = jax.lax.stop_gradient(residual)
-    error = _unexplained(params, pre_activations, dead, residual, strength)
+    error = _unexplained(params, pre_activations, dead, residual, strength, factors)
     share = jnp.minimum(1.0, jnp.sum(dead) / (residual.shape[1] // 2))
     return jnp.where(jnp.any(dead), share * error, 0)
 
 
-def _unexplained(params: Params, pre_activations: Codes, dead: Array, residual: Batch, strength: Any) -> Array:
+def _unexplained(
+    params: Params, pre_activations: Codes, dead: Array, residual: Batch, strength: Any, factors: str
+) -> Array:
     """mean_i ||e_i - A_i Wd||^2, A the pre-activations of each sample's d_in / 2 strongest dead units, and 0."""
     by = pre_activations if strength is None else strength
     among = jnp.where(dead[None], jax.lax.stop_gradient(by), -jnp.inf)
     chosen = largest(among, max(residual.shape[1] // 2, 1)) & dead[None]
-    rebuilt = jnp.where(chosen, pre_activations, 0) @ params["decoder_weight"]
+    rebuilt = by_sample(jnp.where(chosen, pre_activations, 0), params["decoder_weight"], factors)
     return jnp.mean(jnp.sum(jnp.square(residual - rebuilt), axis=1))
 
 

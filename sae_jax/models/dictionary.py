@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from sae_jax.models import base, prefixes, resampling, rows
-from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Scalar
+from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Scalar, Tree
 from sae_jax.models.dictionary_memory import Memory, Seen, start_memory, update_memory
 from sae_jax.models.linear import product
 from sae_jax.settings import (
@@ -82,6 +83,9 @@ class Settings(base.Settings):
     products: str = static(
         "float32", one_of(("float32", "bfloat16")), "factors of matrix products, which are summed in float32"
     )
+    activation_dtype: str = static(
+        "float32", one_of(("float32", "bfloat16")), "what pre-activations and codes of a training step are stored in"
+    )
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
@@ -108,6 +112,13 @@ def pre_activations(params: Params, x: Batch, s: Settings) -> Float[Array, "batc
     """z = (x - bd) We^T + be, [batch, d_hidden]."""
     centred = jnp.asarray(x - params["decoder_bias"][None])
     return product(centred.T, params["encoder_weight"].T, s.products, True) + params["encoder_bias"][None]
+
+
+def stored(values: Tree, s: Settings) -> Tree:
+    """Pre-activations, or what is made of them, as a training step stores them; parameters and sums stay float32."""
+    if s.activation_dtype == "float32":
+        return values
+    return jax.tree.map(lambda one: one.astype(s.activation_dtype), values)
 
 
 def decode(params: Params, codes: Codes, s: Settings) -> Float[Array, "batch d_in"]:
@@ -199,6 +210,7 @@ def check_units(name: str, value: Any, s: Settings) -> None:
         raise UserError(f"{name} must be at most d_hidden: got {highest:g} of {s.d_hidden}; use fewer, or more units")
 
 
+EXACT = {"rows": "free", "frozen": "none", "dead_units": "none"}
 # What a record of a dictionary has unless its file says otherwise.
 SHARED: dict[str, Any] = {
     "parameters": lambda s: PARAMETERS,
@@ -216,6 +228,6 @@ SHARED: dict[str, Any] = {
     "renew": renew,
     "measures": measures,
     "arrays": held,
-    "exact": lambda s: {"rows": "free", "frozen": "none", "dead_units": "none", "products": "float32"},
+    "exact": lambda s: dict.fromkeys(("products", "activation_dtype"), "float32") | EXACT,
     "check": check,
 }

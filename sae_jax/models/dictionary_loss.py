@@ -103,11 +103,12 @@ def _with_help(
         # The residual without the bias: dead units rebuild what the others leave.
         error = dead.auxiliary_error if s.aux_form == "normalised" else dead.auxiliary_error_in_full
 
-        def rebuilt() -> Array:
+        def unexplained() -> Array:
             z, strength = whole()
-            return jnp.asarray(s.aux * error(params, z, silent, residual, step.across, strength), reconstruction.dtype)
+            rebuilt = error(params, z, silent, residual, step.across, strength, s.products)
+            return jnp.asarray(s.aux * rebuilt, reconstruction.dtype)
 
-        values["aux"] = jax.lax.cond(dead.any_lane(silent), rebuilt, lambda: jnp.zeros_like(reconstruction))
+        values["aux"] = jax.lax.cond(dead.any_lane(silent), unexplained, lambda: jnp.zeros_like(reconstruction))
     if s.dead_units.startswith("pre_activation"):
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold

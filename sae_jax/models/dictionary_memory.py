@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from sae_jax.models import dead
 from sae_jax.models.base import Step
+from sae_jax.models.linear import widened
 
 
 @struct.dataclass
@@ -67,7 +68,7 @@ def seen(rates: Array, codes: Array | np.ndarray, step: Step) -> Seen:
         samples=step.across.sum(jnp.int32(len(step.x))),
         l0=jnp.sum(rates),
         rates=rates,
-        least=-step.across.max(jnp.max(jnp.where(codes > 0, -codes, -jnp.inf))),
+        least=-step.across.max(widened(jnp.max(jnp.where(codes > 0, -codes, -jnp.inf)))),
     )
 
 

@@ -44,10 +44,14 @@ def init(key: Key, d_in: int, s: Settings) -> Params:
     return dictionary.init(key, d_in, s) | {"gate_bias": zeros, "log_magnitude": zeros}
 
 
-def gates_and_codes(params: Params, x: Batch, s: Settings) -> tuple[Array, Array]:
-    """(relu(pi), f), both [batch, d_hidden]; encoder_bias is b_mag."""
+def shared_product(params: Params, x: Batch, s: Settings) -> Array:
+    """(x - bd) We^T, [batch, d_hidden]."""
     centred = jnp.asarray(x - params["decoder_bias"][None])
-    shared = product(centred.T, params["encoder_weight"].T, s.products, True)
+    return product(centred.T, params["encoder_weight"].T, s.products, True)
+
+
+def gates_and_codes(params: Params, shared: Array) -> tuple[Array, Array]:
+    """(relu(pi), f), both [batch, d_hidden], of the shared product; encoder_bias is b_mag."""
     gates = jax.nn.relu(shared + params["gate_bias"][None])
     magnitudes = jax.nn.relu(jnp.exp(params["log_magnitude"])[None] * shared + params["encoder_bias"][None])
     return gates, jnp.where(gates > 0, magnitudes, 0)
@@ -55,18 +59,21 @@ def gates_and_codes(params: Params, x: Batch, s: Settings) -> tuple[Array, Array
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
     """f: magnitudes where gates are open."""
-    return gates_and_codes(params, x, s)[1]
+    return gates_and_codes(params, shared_product(params, x, s))[1]
 
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    gates, codes = gates_and_codes(params, step.x, s)
+    shared = dictionary.stored(shared_product(params, step.x, s), s)
+    # Else differentiation would hold the product in float32, too.
+    made = gates_and_codes if s.activation_dtype == "float32" else jax.checkpoint(gates_and_codes)
+    gates, codes = dictionary.stored(made(params, shared), s)
     values, seen = dictionary_loss.shared_loss(params, state, step, s, gates, codes)
     weight = relu.steered(state, s.l1 * step.ramp(s.l1_warmup), s)
     decoder = params if s.auxiliary_decoder else jax.lax.stop_gradient(params)
     rebuilt = dictionary.decode(decoder, gates, s)
     return values | {
-        "l1": weight * jnp.mean(jnp.sum(relu.weighed(params, gates, s), axis=1)),
+        "l1": weight * relu.l1_norm(params, gates, s),
         "gates": jnp.mean(jnp.sum(jnp.square(step.target - rebuilt), axis=1)),
     }, seen
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sae_jax.models.base import Codes, Scalar
+from sae_jax.models.linear import widened
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -36,7 +37,8 @@ def jump(
     """
     z = jnp.asarray(pre_activations)
     on = z > threshold[None]
-    return jnp.where(on, z, 0), on.astype(z.dtype)
+    # Gates are summed, which few bits would not bear.
+    return jnp.where(on, z, 0), widened(on.astype(z.dtype))
 
 
 def _jump_fwd(
@@ -49,7 +51,7 @@ def _jump_bwd(to_input: bool, residuals: Any, cotangents: tuple[Array, Array]) -
     (z, threshold, bandwidth), (to_codes, to_gates) = residuals, cotangents
     at_jump = kernel(z - threshold[None], bandwidth) * (threshold[None] * to_codes + to_gates)
     to_z = jnp.where(z > threshold[None], to_codes, 0) + (at_jump if to_input else 0)
-    return to_z, -jnp.sum(at_jump, axis=0), jnp.zeros_like(jnp.asarray(bandwidth))
+    return to_z.astype(z.dtype), -jnp.sum(at_jump, axis=0), jnp.zeros_like(jnp.asarray(bandwidth))
 
 
 jump.defvjp(_jump_fwd, _jump_bwd)

@@ -75,7 +75,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z = dictionary.pre_activations(params, step.x, s)
+    z = dictionary.stored(dictionary.pre_activations(params, step.x, s), s)
     codes, gates = jump(z, params["threshold"], s.bandwidth, s.input_gradient)
     values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes, params["threshold"])
     weight = s.l0 * step.ramp(s.l0_warmup)

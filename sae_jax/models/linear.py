@@ -106,6 +106,23 @@ def product(left: Array, right: Array, factors: str, by_column: bool) -> Array:
     return _along_rows(left.astype(precision), right.astype(precision), factors, by_column)
 
 
+def by_sample(values: Batch | Array, weight: Array, factors: str) -> Array:
+    """values @ weight, [batch, n], of factors that lie sample by sample; left to XLA where they are not rounded.
+
+    Args:
+        values: [batch, k].
+        weight: [k, n].
+        factors: as in `product`.
+    """
+    values = jnp.asarray(values)
+    return values @ weight if factors == "float32" else product(values.T, weight, factors, False)
+
+
+def widened(values: Array) -> Array:
+    """What is to be summed, in float32 where it is stored in fewer bits."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _along_rows(left: Array, right: Array, factors: str, by_column: bool) -> Array:
     """A product whose gradient states its own products, of factors that are rounded likewise.

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.base import Batch, Key, Model, Params, Step
 from sae_jax.models.dictionary_memory import Memory, Seen
+from sae_jax.models.linear import by_sample
 from sae_jax.settings import (
     AT_LEAST_ONE,
     NON_NEGATIVE,
@@ -64,7 +65,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
     def one_round(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
         residual, codes, done = carry
         # No gradient passes a choice, so that the one of a round needs no product over all units.
-        along = jax.lax.stop_gradient(residual) @ jax.lax.stop_gradient(weight).T
+        along = by_sample(jax.lax.stop_gradient(residual), jax.lax.stop_gradient(weight).T, s.products)
         # The first of the largest: XLA's argmax goes through units one by one.
         first = jnp.min(jnp.where(along == jnp.max(along, axis=1, keepdims=True), units[None], len(weight)), axis=1)
         best = jnp.minimum(first, len(weight) - 1)
@@ -87,8 +88,8 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    codes = encode(params, step.x, s)
-    along = (step.x - params["decoder_bias"][None]) @ params["decoder_weight"].T
+    codes = dictionary.stored(encode(params, step.x, s), s)
+    along = by_sample(step.x - params["decoder_bias"][None], params["decoder_weight"].T, s.products)
     return dictionary_loss.shared_loss(params, state, step, s, along, codes)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sae_jax.models.base import Batch, Codes, Params, Step
+from sae_jax.models.linear import by_sample
 from sae_jax.settings import UserError
 
 DRAWN = "drawn"
@@ -62,7 +63,7 @@ def drawn(text: str) -> int:
 
 
 def nested_errors(
-    params: Params, codes: Codes, target: Batch, sizes: tuple[int, ...]
+    params: Params, codes: Codes, target: Batch, sizes: tuple[int, ...], factors: str = "float32"
 ) -> tuple[list[Float[Array, ""]], Float[Array, "batch d_in"]]:
     """Squared error of every prefix, mean_i ||x_i - x_hat_i,0:m||^2; together they cost one product.
 
@@ -71,6 +72,7 @@ def nested_errors(
         codes: [batch, d_hidden].
         target: x, [batch, d_in].
         sizes: m, ascending.
+        factors: of products, as in `linear.product`.
 
     Returns:
         (an error for each size, what the last one leaves of the target, [batch, d_in]).
@@ -79,7 +81,7 @@ def nested_errors(
     """
     errors, residual, begin = [], jnp.asarray(target - params["decoder_bias"][None]), 0
     for end in sizes:
-        residual = residual - codes[:, begin:end] @ params["decoder_weight"][begin:end]
+        residual = residual - by_sample(codes[:, begin:end], params["decoder_weight"][begin:end], factors)
         errors.append(jnp.mean(jnp.sum(jnp.square(residual), axis=1)))
         begin = end
     return errors, residual
@@ -98,10 +100,11 @@ def reconstruction(params: Params, codes: Codes, step: Step, s: Any) -> tuple[Ar
     """
     number = drawn(s.prefixes)
     if number:
-        errors = drawn_errors(params, codes, step.target, drawn_sizes(step, number, s.d_hidden))
-        residual = jnp.asarray(step.target - params["decoder_bias"][None]) - codes @ params["decoder_weight"]
+        errors = drawn_errors(params, codes, step.target, drawn_sizes(step, number, s.d_hidden), s.products)
+        whole = by_sample(codes, params["decoder_weight"], s.products)
+        residual = jnp.asarray(step.target - params["decoder_bias"][None]) - whole
     else:
-        one_by_one, residual = nested_errors(params, codes, step.target, widths(s.prefixes, s.d_hidden))
+        one_by_one, residual = nested_errors(params, codes, step.target, widths(s.prefixes, s.d_hidden), s.products)
         errors = jnp.stack(one_by_one)
     return combined(errors, s), residual
 
@@ -133,13 +136,15 @@ def drawn_sizes(step: Step, number: int, d_hidden: int) -> Float[Array, " number
     return jnp.minimum(sizes, d_hidden).at[-1].set(d_hidden)
 
 
-def drawn_errors(params: Params, codes: Codes, target: Batch, sizes: Array) -> Float[Array, " number"]:
+def drawn_errors(
+    params: Params, codes: Codes, target: Batch, sizes: Array, factors: str = "float32"
+) -> Float[Array, " number"]:
     """Squared error of prefixes whose widths are traced; each costs a product."""
     units = jnp.arange(codes.shape[1])
 
     def error(size: Array) -> Array:
         inside = jnp.where((units < size)[None], codes, 0)
-        residual = target - params["decoder_bias"][None] - inside @ params["decoder_weight"]
+        residual = target - params["decoder_bias"][None] - by_sample(inside, params["decoder_weight"], factors)
         return jnp.mean(jnp.sum(jnp.square(residual), axis=1))
 
     return jax.lax.map(error, sizes)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from sae_jax.models import dictionary, dictionary_loss, dictionary_memory, rows, steering
 from sae_jax.models.base import Batch, Model, Params, Scalar, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
+from sae_jax.models.linear import widened
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, Unread, one_of, static, swept
 
 
@@ -45,16 +46,17 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z = dictionary.pre_activations(params, step.x, s)
+    z = dictionary.stored(dictionary.pre_activations(params, step.x, s), s)
     codes = jax.nn.relu(z)
     values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes)
     weight = steered(state, s.l1 * step.ramp(s.l1_warmup), s)
-    return values | {"l1": weight * jnp.mean(jnp.sum(weighed(params, codes, s), axis=1))}, seen
+    return values | {"l1": weight * l1_norm(params, codes, s)}, seen
 
 
-def weighed(params: Params, codes: Array, s: Any) -> Array:
-    """Codes, times the norms of their decoder rows where l1_weights says so."""
-    return codes * rows.norms(params["decoder_weight"])[None] if s.l1_weights == "norms" else codes
+def l1_norm(params: Params, codes: Array, s: Any) -> Float[Array, ""]:
+    """mean_i sum_j f_ij of codes >= 0, each times the norm of its decoder row where l1_weights says so."""
+    means = jnp.mean(widened(codes), axis=0)
+    return jnp.sum(means * rows.norms(params["decoder_weight"]) if s.l1_weights == "norms" else means)
 
 
 def steered(state: Memory | None, weight: Scalar | Array, s: Any) -> Scalar | Array:

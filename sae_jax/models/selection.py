@@ -11,14 +11,17 @@ from jaxtyping import Array, Bool, Float
 
 from sae_jax.models.base import Across, Codes, Scalar, Step
 
-BITS = 32
+BITS, HALF = 32, 16
+# Odd, so that units of up to 2^16 have ranks of their own: the halves of the golden ratio's share of 2^32.
+RANKS = (0x9E37, 0x79B1)
 
 
 def largest(pre_activations: Codes, k: Scalar | Array) -> Bool[Array, "batch d_hidden"]:
     """Which pre-activations are among the k largest of their sample, [batch, d_hidden]; k may be traced.
 
     `lax.top_k` needs a k that is fixed when the program is compiled. Here the k-th largest value is found bit by bit,
-    as the largest number that at least k values reach, so that one program serves every k. Equal values stay together.
+    as the largest number that at least k values reach, so that one program serves every k. Equal values stay together;
+    those of bfloat16, of which many are equal, are told apart by their units.
 
     Args:
         pre_activations: [batch, d_hidden].
@@ -77,10 +80,18 @@ def largest_of_units(
 
 
 def _ordered(values: Codes) -> Array:
-    """Floats as unsigned numbers of the same order: the sign bit is flipped, and all others of negative ones."""
+    """Floats as unsigned numbers of the same order: the sign bit is flipped, and all others of negative ones.
+
+    The lower half of a bfloat16's number is a rank among equals: another one for every unit, in another order for
+    every value, so that no unit comes first at all of them.
+    """
     bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
     top = jnp.uint32(1 << BITS - 1)
-    return jnp.where(bits & top, ~bits, bits | top)
+    ordered = jnp.where(bits & top, ~bits, bits | top)
+    if values.dtype != jnp.bfloat16:
+        return ordered
+    value, unit = ordered >> HALF, jax.lax.broadcasted_iota(jnp.uint32, values.shape, 1)
+    return (value << HALF) | ((unit * RANKS[0] + value * RANKS[1]) & ((1 << HALF) - 1))
 
 
 def _greatest(enough: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:

@@ -84,7 +84,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
 
 def _loss(params: Params, state: Memory | None, step: Step, s: Any, signed: bool) -> tuple[dict[str, Array], Seen]:
     # Dead units too are chosen by size where signs stay, and rebuild with them.
-    z, strength = compared(params, step.x, s, signed)
+    z, strength = dictionary.stored(compared(params, step.x, s, signed), s)
     codes = _codes(z, strength, count_at(step, s), signed)
     return dictionary_loss.shared_loss(params, state, step, s, z, codes, strength=strength)
 
@@ -95,7 +95,7 @@ def most_active(s: Any) -> int | None:
     Args:
         s: settings of all lanes, swept leaves [lanes].
     """
-    if s.products != "float32" or s.dead_units.startswith("pre_activation"):
+    if (s.products, s.activation_dtype) != ("float32", "float32") or s.dead_units.startswith("pre_activation"):
         return None
     most = math.ceil(float(np.max(np.asarray(count(s)))))
     return most if most * sparse.WORTH < s.d_hidden else None
