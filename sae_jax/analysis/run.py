@@ -268,7 +268,8 @@ def folder_of(run: str | Path, runs: str | Path = RUNS) -> Path:
         UserError: it is unfinished; `results.load` says what else may be wrong.
     """
     folder, named = Path(run), Path(runs) / run
-    if not os.path.isdir(folder) and os.path.isdir(named):
+    # A folder of samples may have the name of a run that was trained on them.
+    if not run_folder.holds_run(folder) and run_folder.holds_run(named):
         folder = named
     if run_folder.is_unfinished(folder) and not (folder / results.RESULTS_FILE).is_file():
         raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")

@@ -51,6 +51,11 @@ def is_unfinished(folder: Path) -> bool:
     return started and (os.path.isdir(folder / UNFINISHED) or not os.path.exists(folder / RESULTS_FILE))
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return os.path.isfile(folder / RESULTS_FILE) or is_unfinished(folder)
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a folder, which is no link to one, holds a run that has written all of its files."""
     files = all(os.path.isfile(folder / name) for name in (CONFIG_FILE, RESULTS_FILE))

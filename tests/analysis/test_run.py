@@ -1,5 +1,7 @@
 """A finished run, opened: its lanes encode samples that it never saw."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import sae_jax
 from sae_jax import DataConfig, UserError, encode, lane_settings
-from sae_jax.analysis import trained_lane
+from sae_jax.analysis import run, trained_lane
 from sae_jax.storage import results
 from sae_jax.storage.arrays import in_memory
 from sae_jax.sweeps.keep import keep_parameters
@@ -254,3 +256,11 @@ def test_a_hole_of_a_merged_run_is_no_lane():
     with pytest.raises(UserError, match="the run must hold the lane: got a hole of a merged grid"):
         run.lane(rho=0.1, beta=2)
     assert run.best().point in ({"rho": 0.1, "beta": 1.0, "seed": 0}, {"rho": 0.2, "beta": 2.0, "seed": 0})
+
+
+def test_a_run_is_meant_where_a_folder_of_its_name_holds_samples(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "runs").symlink_to(folder.parent)
+    assert sae_jax.open("table").lane(rho=0.05, d_hidden=5, k=0, seed=0).encode(X[:3]).shape == (3, 5)
+    assert run.folder_of("table") == Path("runs/table")
