@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from sae_jax.data.packages import imported
 from sae_jax.storage.atomic import move, write_file, writing
 
 ROWS_AT_ONCE = 1024
+# Decoded files that no run has read for so many days make room for the next one.
+DAYS = 30
 
 
 def as_npy(path: Path) -> Path:
     """A .npy file of a Parquet file's rows, in $XDG_CACHE_HOME or else ~/.cache; made where it is not there.
 
-    The rows are its only column of lists of numbers. A file that was changed since is decoded again.
+    The rows are its only column of lists of numbers. A file that was changed since is decoded again; what no run has read
+    for 30 days is removed when another file is decoded.
 
     Raises:
         ValueError: there is no such column, several, or its lists are of several lengths.
@@ -35,6 +40,8 @@ def as_npy(path: Path) -> Path:
         raise ValueError("no home folder to decode it in (set XDG_CACHE_HOME)") from None
     target = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.npy"
     if target.is_file():
+        with contextlib.suppress(OSError):  # Somebody else's cache.
+            os.utime(target)
         return target
     try:
         file = parquet.ParquetFile(path)
@@ -73,11 +80,19 @@ def as_npy(path: Path) -> Path:
 
     with writing(folder, "XDG_CACHE_HOME", "make room there, or write shards as .safetensors"):
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_unread(folder)
         # Another process may decode the same file at this moment.
         unshared = target.with_suffix(f".{os.getpid()}.npy")
         write_file(unshared, write)
         move(unshared, target)
     return target
+
+
+def _remove_unread(folder: Path) -> None:
+    for path in folder.glob("*.npy"):
+        with contextlib.suppress(OSError):  # Another process may be removing it.
+            if time.time() - path.stat().st_mtime > DAYS * 86_400:
+                path.unlink()
 
 
 def _is_rows(pyarrow: Any, kind: Any) -> bool:

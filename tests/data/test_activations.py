@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import ml_dtypes
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 import sae_jax
 from sae_jax import DataConfig, UserError
 from sae_jax.data import activations, load, read
+from sae_jax.data.parquet import as_npy
 from sae_jax.data.shards import open_shards
 
 # A step that no training here comes to.
@@ -77,6 +79,19 @@ def test_a_parquet_file_that_was_changed_is_decoded_anew(folder):
     write(path / "d.parquet", 2 * every[270:])
     os.utime(path / "d.parquet", ns=(1, 1))
     np.testing.assert_array_equal(open_shards(path).read(np.arange(270, 320)), 2 * every[270:])
+
+
+def test_decoded_files_that_no_run_has_read_for_a_month_make_room(folder, tmp_path_factory):
+    path = folder[0] / "d.parquet"
+    read = as_npy(path)
+    unread, copy = read.with_name("unread.npy"), tmp_path_factory.mktemp("other") / "e.parquet"
+    unread.write_bytes(b"")
+    shutil.copy(path, copy)
+    for file in (read, unread):
+        os.utime(file, (1, 1))
+    assert as_npy(path) == read and unread.exists()
+    decoded = as_npy(copy)
+    assert sorted(read.parent.iterdir()) == sorted([read, decoded])
 
 
 def test_an_epoch_is_every_row_that_is_not_held_out_once(folder):
