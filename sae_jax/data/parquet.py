@@ -23,8 +23,8 @@ DAYS = 30
 def as_npy(path: Path) -> Path:
     """A .npy file of a Parquet file's rows, in $XDG_CACHE_HOME or else ~/.cache; made where it is not there.
 
-    The rows are its only column of lists of numbers. A file that was changed since is decoded again; what no run has read
-    for 30 days is removed when another file is decoded.
+    The rows are its only column of lists of numbers. A file that was changed since is decoded again; what no run has
+    read for 30 days is removed when another file is decoded.
 
     Raises:
         ValueError: there is no such column, several, or its lists are of several lengths.
