@@ -49,7 +49,7 @@ def lines(name):
 
 def untracked(folder, names):
     """What a copy of the tree leaves out: what git ignores, and git's own."""
-    top = {"runs", "build", "dist", "shared"} if Path(folder) == ROOT else set()
+    top = {"runs", "build", "dist", "shared", "site"} if Path(folder) == ROOT else set()
     return top | {name for name in names if name.startswith(".") or name.endswith((".egg-info", "__pycache__"))}
 
 
