@@ -1,6 +1,8 @@
 """The pages of docs/: links lead somewhere, commands and code run as written, and every page stands in the site."""
 
+import contextlib
 import importlib.util
+import io
 import re
 from pathlib import Path
 
@@ -105,6 +107,33 @@ def test_commands_that_are_named_exist(name):
         assert (ROOT / path).is_file(), path
 
 
+@pytest.fixture(scope="module")
+def flags():
+    """The flags of every command, from its help."""
+    found = {}
+    for command in COMMANDS:
+        with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"sae_jax.commands.{command}").main(["--help", "all"])
+        assert not ended.value.code
+        found[command] = {*re.findall(r"--[a-z][a-z0-9-]*", stream.getvalue())}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_flags_of_commands_exist(name, flags):
+    whole_lines = re.sub(r" *\\\n *", " ", PAGES[name])
+    for command, words in re.findall(r"(?:experiments\.|sae-jax )(\w+)((?: [^`\n&#]*)?)", whole_lines):
+        if command in COMMANDS:
+            assert {*re.findall(r"(?<= )--[a-z][a-z0-9-]*", words)} <= flags[command], command
+
+
+def test_the_first_screen_of_the_site_is_that_of_the_readme():
+    def typed(text):
+        return re.findall(r"^    (python -m pip install -r .*)$", text, re.MULTILINE)
+
+    assert len(typed(PAGES["README.md"])) == 2 and typed(PAGES["docs/index.md"]) == typed(PAGES["README.md"])
+
+
 @pytest.mark.parametrize("name", TYPED)
 def test_commands_and_code_run_as_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -168,7 +197,8 @@ def test_every_page_stands_in_the_site(site):
     assert len(listed) == len(set(listed))
     there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     assert set(listed) - {"contributing.md"} == there
-    assert [next(iter(entry)) for entry in site["nav"]] == ["Start", "Tutorial", "How to", "Reference", "Results"]
+    parts = [next(iter(entry)) for entry in site["nav"]]
+    assert parts[:5] == ["Start", "Tutorial", "How to", "Reference", "Results"]
 
 
 def test_the_site_loads_nothing_from_elsewhere(site):
