@@ -221,12 +221,19 @@ def site_path(path: str) -> str | None:
 
 
 def with_formulas(page: str) -> str:
-    """HTML with TeX formulas as MathML, which browsers draw without a script."""
+    """HTML with TeX formulas as MathML, which browsers draw without a script.
+
+    Raises:
+        UserError: a formula has a word of TeX that the converter does not know.
+    """
     from latex2mathml.converter import convert
 
     def formula(match: re.Match[str]) -> str:
-        display = "block" if match[1] == "div" else "inline"
-        return f'<{match[1]} class="arithmatex">{convert(html.unescape(match[2]), display=display)}</{match[1]}>'
+        text = html.unescape(match[2])
+        made = convert(text, display="block" if match[1] == "div" else "inline")
+        if "\\" in made:
+            raise UserError(f"a formula must be TeX that latex2mathml knows: got {text}; use simpler words")
+        return f'<{match[1]} class="arithmatex">{made}</{match[1]}>'
 
     return FORMULA.sub(formula, page)
 

@@ -33,6 +33,11 @@ PAGES = {
 }
 TUTORIAL = [name for name in PAGES if name.startswith("docs/tutorial/")]
 TYPED = [*TUTORIAL, *(name for name in PAGES if name.startswith("docs/howto/"))]
+# What a page takes for granted: the README's run, in less time.
+BEFORE = {
+    "docs/results.md": "python -m experiments.sweep --dataset digits --d-hidden 25 --steps 300 --rho .05 .1 --beta .1 1"
+    " --seeds 2 --name digits",
+}
 LARGEST_FIGURE = 200_000
 # Commands that are not typed here, each with what holds it instead.
 ELSEWHERE = {
@@ -134,10 +139,12 @@ def test_the_first_screen_of_the_site_is_that_of_the_readme():
     assert len(typed(PAGES["README.md"])) == 2 and typed(PAGES["docs/index.md"]) == typed(PAGES["README.md"])
 
 
-@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("name", [*BEFORE, *TYPED])
 def test_commands_and_code_run_as_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
+    if name in BEFORE:
+        take("command", BEFORE[name])
     typed = [(kind, step) for kind, step in steps_of(PAGES[name]) if step not in ELSEWHERE]
     for kind, step in typed:
         assert take(kind, step).strip(), step
@@ -243,6 +250,15 @@ def test_the_interface_has_every_exported_name(hooks):
 def test_a_mark_that_names_no_table_is_refused(hooks):
     with pytest.raises(UserError, match=r"a table must be one of commands, .*: got settings of nothing; mend"):
         hooks.filled("<!-- made by docs/hooks.py: settings of nothing -->")
+
+
+def test_formulas_become_markup_and_unknown_words_are_refused(hooks):
+    pytest.importorskip("latex2mathml", reason="pip install .[docs]")
+    made = hooks.with_formulas('<p><span class="arithmatex">\\(a &lt; \\hat\\rho_j\\)</span> b</p>')
+    assert re.fullmatch(r'<p><span class="arithmatex"><math .*display="inline".*</math></span> b</p>', made)
+    assert "&#x0003C;" in made and "\\" not in made
+    with pytest.raises(UserError, match=r"a formula must be TeX .*: got \\nothing; use"):
+        hooks.with_formulas('<div class="arithmatex">\\[\\nothing\\]</div>')
 
 
 @pytest.mark.parametrize(
