@@ -31,10 +31,11 @@ from sae_jax.training.config import LaneSettings, TrainingSettings
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"^<!-- made by docs/hooks\.py: (.+) -->$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^():#\s]+)(#[^()\s]*)?\)")
-FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>([,.;:?!)，。、；：？！）]*)', re.DOTALL)
 # Where files that lie beside docs/ stand in the site.
 BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
 FIGURES = "reproductions/"
+CHINESE = "zh/"
 # The order of variables.
 KINDS = ("curve", "measure", "status", "parameter")
 
@@ -220,6 +221,11 @@ def site_path(path: str) -> str | None:
     return path if path.startswith(FIGURES) else BESIDE.get(path)
 
 
+def anchor(heading: str, separator: str) -> str:
+    """The anchor of a heading, by GitHub's rule."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", separator)
+
+
 def with_formulas(page: str) -> str:
     """HTML with TeX formulas as MathML, which browsers draw without a script.
 
@@ -233,12 +239,21 @@ def with_formulas(page: str) -> str:
         made = convert(text, display="block" if match[1] == "div" else "inline")
         if "\\" in made:
             raise UserError(f"a formula must be TeX that latex2mathml knows: got {text}; use simpler words")
-        return f'<{match[1]} class="arithmatex">{made}</{match[1]}>'
+        # Or a Chinese page would draw it with the letters of a Chinese font.
+        made = f'<{match[1]} class="arithmatex" lang="en">{made}</{match[1]}>'
+        # No line begins with what ends a clause.
+        return f'<span class="clause">{made}{match[3]}</span>' if match[3] else made
 
     return FORMULA.sub(formula, page)
 
 
 # What mkdocs calls.
+
+
+def on_config(config: Any) -> Any:
+    """Give headings the anchors that they have on GitHub, Chinese ones too."""
+    config.mdx_configs["toc"]["slugify"] = anchor
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -262,3 +277,9 @@ def on_page_markdown(markdown: str, page: Any, **others: Any) -> str:
 def on_page_content(html: str, **others: Any) -> str:
     """Draw formulas."""
     return with_formulas(html)
+
+
+def on_page_context(context: Any, page: Any, config: Any, **others: Any) -> Any:
+    """Say in which language a page is: browsers choose its letters, and the theme its own words, by that."""
+    config.theme["language"] = "zh" if page.file.src_uri.startswith(CHINESE) else "en"
+    return context

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def hooks():
 @pytest.fixture(scope="module")
 def site():
     """The settings of the site."""
-    return yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -205,7 +206,7 @@ def test_every_page_stands_in_the_site(site):
     there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     assert set(listed) - {"contributing.md"} == there
     parts = [next(iter(entry)) for entry in site["nav"]]
-    assert parts[:5] == ["Start", "Tutorial", "How to", "Reference", "Results"]
+    assert parts == ["Start", "Tutorial", "How to", "Reference", "Results", "中文"]
 
 
 def test_the_site_loads_nothing_from_elsewhere(site):
@@ -255,10 +256,12 @@ def test_a_mark_that_names_no_table_is_refused(hooks):
 def test_formulas_become_markup_and_unknown_words_are_refused(hooks):
     pytest.importorskip("latex2mathml", reason="pip install .[docs]")
     made = hooks.with_formulas('<p><span class="arithmatex">\\(a &lt; \\hat\\rho_j\\)</span> b</p>')
-    assert re.fullmatch(r'<p><span class="arithmatex"><math .*display="inline".*</math></span> b</p>', made)
+    assert re.fullmatch(r'<p><span class="arithmatex" lang="en"><math .*display="inline".*</math></span> b</p>', made)
     assert "&#x0003C;" in made and "\\" not in made
     with pytest.raises(UserError, match=r"a formula must be TeX .*: got \\nothing; use"):
         hooks.with_formulas('<div class="arithmatex">\\[\\nothing\\]</div>')
+    ended = hooks.with_formulas('<span class="arithmatex">\\(a\\)</span>，<span class="arithmatex">\\(b\\)</span> c')
+    assert re.fullmatch(r'<span class="clause"><span .*</math></span>，</span><span .*</math></span> c', ended)
 
 
 @pytest.mark.parametrize(
@@ -275,3 +278,21 @@ def test_formulas_become_markup_and_unknown_words_are_refused(hooks):
 )
 def test_links_out_of_docs_lead_to_their_place_in_the_site(hooks, source, link, expected):
     assert hooks.in_site(f"[a]({link})", source) == f"[a]({expected})"
+
+
+def test_chinese_pages_are_marked_as_chinese_and_keep_their_anchors(hooks):
+    config = SimpleNamespace(theme={}, mdx_configs={"toc": {}})
+    for uri, language in (("zh/index.md", "zh"), ("index.md", "en")):
+        hooks.on_page_context({}, page=SimpleNamespace(file=SimpleNamespace(src_uri=uri)), config=config, nav=None)
+        assert config.theme["language"] == language
+    anchor = hooks.on_config(config).mdx_configs["toc"]["slugify"]
+    for heading in ("代价：滞后", "The law of the miss", "Parts that cross with all of them but `classic`"):
+        assert [anchor(heading, "-")] == anchors_of(f"## {heading}\n")
+    assert anchor("代价：滞后", "-") == "代价滞后"
+
+
+@pytest.mark.parametrize(("query", "found"), [("稀疏自编码", True), ("running", True), ("稀薄", False)])
+def test_chinese_is_searched_by_single_characters(site, query, found):
+    [search] = [one["search"] for one in site["plugins"] if "search" in one]
+    words = set(re.split(search["separator"], "稀疏自编码器，以及 the running average"))
+    assert (set(re.split(search["separator"], query)) <= words) is found

@@ -18,10 +18,13 @@ from tests.faults.__main__ import markdown_table as faults_table
 
 ROOT = Path(__file__).parents[1]
 # Those in folders of docs/ are held by test_docs.py.
-DOCUMENTS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
+DOCUMENTS = {
+    path.name: path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+}
 README = DOCUMENTS["README.md"]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-BLOCKS = [(name, code) for name, text in DOCUMENTS.items() for code in BLOCK.findall(text)]
+# Code of the Chinese one is the same: tests/test_translations.py.
+BLOCKS = [(name, code) for name, text in DOCUMENTS.items() if ".zh" not in name for code in BLOCK.findall(text)]
 LONGEST_EXAMPLE = 20
 
 
