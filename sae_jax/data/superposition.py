@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sae_jax.data import features, sampling
+from sae_jax.data.arguments import named_values
 from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import generated
@@ -135,16 +136,8 @@ def settings_from(argument: str) -> Settings:
     Raises:
         UserError: a name is unknown, is there twice or has no effect, or a value is refused.
     """
-    fields, given = settings_of(Settings), dict[str, str]()
-    for part in argument.split(",") if argument.strip() else []:
-        name, equals, value = (word.strip() for word in part.partition("="))
-        if not equals:
-            raise UserError(f"{NAME} must be followed by NAME=VALUE,...: got {part!r}; as in {NAME}:features=128,p=.02")
-        if name not in (*fields, "preset"):
-            raise unknown(f"setting of {NAME}", name, [*fields, "preset"])
-        if name in given:
-            raise UserError(f"{name} of {NAME} must be given once: got it twice; leave one out")
-        given[name] = value
+    fields = settings_of(Settings)
+    given = named_values(NAME, argument, [*fields, "preset"], "features=128,p=.02")
     preset = given.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise unknown(f"preset of {NAME}", preset, PRESETS)
