@@ -4,6 +4,7 @@ from sae_jax import analysis as analysis
 from sae_jax import commands as commands
 from sae_jax import data as data
 from sae_jax import models as models
+from sae_jax import plugins as plugins
 from sae_jax import settings as settings
 from sae_jax import storage as storage
 from sae_jax import sweeps as sweeps

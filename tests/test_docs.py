@@ -25,6 +25,7 @@ from sae_jax.settings import UserError, flag, settings_of
 from sae_jax.storage import results
 from sae_jax.training.config import TrainingSettings
 from tests.commands.pages import steps_of, take
+from tests.plugins.files import EXAMPLE, forgotten
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -113,16 +114,20 @@ def test_commands_that_are_named_exist(name):
         assert (ROOT / path).is_file(), path
 
 
+def flags_of(command, *words):
+    """The flags of a command, from its help."""
+    with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"sae_jax.commands.{command}").main([*words, "--help", "all"])
+    assert not ended.value.code
+    return {*re.findall(r"--[a-z][a-z0-9-]*", stream.getvalue())}
+
+
 @pytest.fixture(scope="module")
 def flags():
-    """The flags of every command, from its help."""
-    found = {}
-    for command in COMMANDS:
-        with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.raises(SystemExit) as ended:
-            importlib.import_module(f"sae_jax.commands.{command}").main(["--help", "all"])
-        assert not ended.value.code
-        found[command] = {*re.findall(r"--[a-z][a-z0-9-]*", stream.getvalue())}
-    return found
+    """The flags of every command, and those beside the plug-in that the documents have."""
+    alone = {command: flags_of(command) for command in COMMANDS}
+    with forgotten():
+        return alone, {command: flags_of(command, "--plugin", str(EXAMPLE)) for command in COMMANDS}
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -130,7 +135,8 @@ def test_flags_of_commands_exist(name, flags):
     whole_lines = re.sub(r" *\\\n *", " ", PAGES[name])
     for command, words in re.findall(r"(?:experiments\.|sae-jax )(\w+)((?: [^`\n&#]*)?)", whole_lines):
         if command in COMMANDS:
-            assert {*re.findall(r"(?<= )--[a-z][a-z0-9-]*", words)} <= flags[command], command
+            known = flags["--plugin docs/my_parts.py" in words][command]
+            assert {*re.findall(r"(?<= )--[a-z][a-z0-9-]*", words)} <= known, command
 
 
 def test_the_first_screen_of_the_site_is_that_of_the_readme():

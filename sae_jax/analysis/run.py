@@ -18,13 +18,13 @@ from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check_type, received, settings_of, unknown
 from sae_jax.storage import results, run_folder
 from sae_jax.storage.description import PARAMETERS_SEED, lane_dims, names_of_kind
-from sae_jax.sweeps.reading import check_kept, check_results, constants_of, recorded
+from sae_jax.sweeps.reading import ENDS, check_kept, check_results, constants_of, recorded
+from sae_jax.sweeps.used_parts import check_plugins
 from sae_jax.training.config import LaneSettings, declared, lane_settings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.truth import MEASURES
 
 RUNS = "runs"
-ENDS = ("diverged_at", "stopped_at")
 L0, EXPLAINED = "eval_l0", "eval_explained_variance"
 
 
@@ -148,6 +148,7 @@ class Run:
         for name in changed:
             if name not in settings_of(DataConfig):
                 raise unknown("setting of the data", name, settings_of(DataConfig))
+        check_plugins(self.dataset, () if "dataset" in changed else ("source",))
         values = {**self._config, **lane.point, **changed}
         return DataConfig(**{name: values[name] for name in settings_of(DataConfig) if name in values})
 
@@ -178,6 +179,7 @@ class Run:
         settings = self._settings(self.dataset.isel(point))
         measures = measures_of(settings.architecture, settings.model)
         measure = measures.get(name.removeprefix("eval_")) or MEASURES.get(name)
+        check_plugins(self.dataset, () if measure else ("measure",))
         return measure is not None and measure.lower_is_better
 
     def _settings(self, lane: xr.Dataset) -> LaneSettings:
@@ -257,6 +259,7 @@ def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:
         folder = folder_of(run)
         dataset = results.load(folder)
     check_kept(dataset)
+    check_plugins(dataset, ("model", "term"), model is not None)
     name = recorded(dataset, "config", dict).get("model", "classic")
     return Run(dataset, model_of(name if model is None else model), folder)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from sae_jax.commands.environment import call, check_new_folder, check_writable, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, named_flags, options_from, options_of, read
+from sae_jax.commands.plugin_flags import data_fields, load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.data.config import DataConfig
 from sae_jax.settings import TEXT, Range, UserError, flag, one_of, setting, settings_of, unread
@@ -40,7 +41,8 @@ class ActivationsConfig:
 def main(argv: list[str]) -> None:
     """Parse, read, write."""
     with one_line_errors():
-        of_data = {name: field for name, field in settings_of(DataConfig).items() if name not in OF_TRAINING}
+        load_plugins(argv)
+        of_data = {name: field for name, field in data_fields().items() if name not in OF_TRAINING}
         groups = {"activations": options_of(ActivationsConfig), "data": options_from(of_data)}
         words = read(argv, call("activations"), (__doc__ or "").partition("\n")[0], groups)
         options, config = checked_settings(ActivationsConfig, words), _config(words, named_flags(argv))

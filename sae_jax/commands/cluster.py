@@ -98,7 +98,7 @@ def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> N
     Raises:
         UserError: a flag of `Launch` breaks a rule, or the processes cannot find each other.
     """
-    given = {name: _words(argv, flag(name)) for name in settings_of(Launch)}
+    given = {name: words_after(argv, flag(name)) for name in settings_of(Launch)}
     values: dict[str, Any] = {}
     for name, words in given.items():
         if words is not None:
@@ -188,7 +188,7 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     os._exit(code)
 
 
-def _words(argv: Sequence[str], name: str) -> list[str] | None:
+def words_after(argv: Sequence[str], name: str) -> list[str] | None:
     """The words after a flag, or after its =; None where it is not there."""
     for place, word in enumerate(argv):
         head, equals, value = word.partition("=")

@@ -23,6 +23,7 @@ from sae_jax.commands.environment import call, check_writable, draw_to_files
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import MEASURE, OUT, RUN, SELECT, load_run, one, run_folder, several
 from sae_jax.commands.flags import checked_settings, option, options_of, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import UserError, one_of, setting, unknown
 
@@ -38,6 +39,7 @@ class Look:
 def main(argv: list[str]) -> None:
     """Read a run, draw, save, tell."""
     with one_line_errors():
+        load_plugins(argv)
         figure = option("figure", ("",), f"of {', '.join(FIGURES)}; empty is the usual ones", "NAME", True)
         others = option("beside", ("",), "finished runs on the same samples, as points of the frontier", "RUN", True)
         groups = {"figures": [RUN, figure, *options_of(Look), MEASURE, SELECT, others, OUT]}

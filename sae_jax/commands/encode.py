@@ -18,6 +18,7 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.lanes import AT, BEST, LANE, chosen_lane
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import TEXT, setting
 
@@ -41,6 +42,7 @@ class EncodeConfig:
 def main(argv: list[str]) -> None:
     """Parse, read, encode, write."""
     with one_line_errors():
+        load_plugins(argv)
         words = read(
             argv, call("encode"), (__doc__ or "").partition("\n")[0], {"encode": [RUN, *options_of(EncodeConfig)]}
         )

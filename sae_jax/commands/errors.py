@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from sae_jax.commands.cluster import end
+from sae_jax.commands.plugin_flags import plugin_failure
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import unwritable
 from sae_jax.sweeps.recovery import Interrupted
@@ -38,7 +39,7 @@ def one_line_errors(printing: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         end(error, INTERRUPTED, "interrupted")
     except BaseException as error:
-        if line := _missing_platform(error):
+        if line := _missing_platform(error) or plugin_failure(error):
             end(error, BAD_INPUT, f"error: {line}")
         end(error, FAILED)
 

@@ -18,16 +18,16 @@ from sae_jax.analysis.options import TASKS, TaskConfig
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, load_run, moved, moved_files_named, run_folder
-from sae_jax.commands.flags import checked_settings, options_of, read
+from sae_jax.commands.flags import checked_settings, options_from, options_of, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
-from sae_jax.settings import NON_NEGATIVE, TEXT, one_of, setting
+from sae_jax.settings import NON_NEGATIVE, TEXT, one_of, setting, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """What is to be done, and on what."""
+    """On what it is to be done."""
 
-    task: str = setting("probe", one_of(TASKS), "what to put the lanes to")
     dataset: str = setting(
         "", TEXT, "where the file of the run's samples lies now, such as array:FILE.npy; empty is where it was"
     )
@@ -37,10 +37,13 @@ class Where:
 def main(argv: list[str]) -> None:
     """Parse, measure, save, draw, tell."""
     with one_line_errors():
-        groups = {
-            "task": [RUN, *options_of(Where)],
-            "settings": options_of(TaskConfig),
-        }
+        load_plugins(argv)
+        Which = dataclasses.make_dataclass(
+            "Which", [("task", str, setting("probe", one_of(TASKS), "what to put the lanes to"))], frozen=True
+        )
+        owners = {name: getattr(task, "Settings", TaskConfig) for name, task in TASKS.items()}
+        fields = {name: field for owner in owners.values() for name, field in settings_of(owner).items()}
+        groups = {"task": [RUN, *options_of(Which), *options_of(Where)], "settings": options_from(fields)}
         words = read(argv, call("evaluate"), (__doc__ or "").partition("\n")[0], groups)
         folder = run_folder(words, "evaluate")
         # Help need not wait for all that measures.
@@ -54,12 +57,13 @@ def main(argv: list[str]) -> None:
         set_up()
         draw_to_files()
         end_in_order()
-        where, options = checked_settings(Where, words), checked_settings(TaskConfig, words)
+        task, where = checked_settings(Which, words).task, checked_settings(Where, words)
+        options = checked_settings(owners[task], words)
         before = moved(load_run(folder), where.dataset)
         check_finished(folder)
         with moved_files_named(where.dataset):
-            measurement = measure(where.task, before, options, devices=where.devices)
-        path = folder / "figures" / f"{where.task}.png"
+            measurement = measure(task, before, options, devices=where.devices)
+        path = folder / "figures" / f"{task}.png"
         with held(folder):
             # Another process may have added to them meanwhile.
             dataset = with_measurement(moved(load_run(folder), where.dataset), measurement)
@@ -67,5 +71,5 @@ def main(argv: list[str]) -> None:
                 results.save_figure(measurement.figure, path)
             results.save_measures(dataset, folder)
             write_summary(dataset, folder)
-        print_task(dataset, where.task)
+        print_task(dataset, task)
         print(f"files:\n  {folder / results.RESULTS_FILE}\n  {path}")

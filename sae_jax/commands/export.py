@@ -20,6 +20,7 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.lanes import AT, BEST, LANE, chosen_lane
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, one_of, setting
 
@@ -51,6 +52,7 @@ class ExportConfig:
 def main(argv: list[str]) -> None:
     """Parse, open, write."""
     with one_line_errors():
+        load_plugins(argv)
         words = read(
             argv, call("export"), (__doc__ or "").partition("\n")[0], {"export": [RUN, *options_of(ExportConfig)]}
         )

@@ -10,6 +10,8 @@ import tyro
 
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.help import FIRST, asks_for_help, options_type, print_help
+from sae_jax.commands.plugin_flags import HELP as PLUGIN_HELP
+from sae_jax.commands.plugin_flags import PLUGIN, data_fields, load_plugins, plugin_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.data.config import DataConfig
 from sae_jax.models import CLASSIC, MODELS, OF_PRESETS, model_of
@@ -32,7 +34,6 @@ Parsed = tuple[RunConfig, Mapping[str, Any], int | Sequence[int]]
 
 ZIP = "settings whose values are paired, the first of each and so on, instead of crossed"
 PRESET = setting("", TEXT, "published settings by name, such as gao; flags beside it change it; several are an axis")
-MODEL = setting(CLASSIC.name, TEXT, f"what is trained: {', '.join(MODELS)}, or one as topk:frozen=decoder")
 GROUPS = {"training": TrainingSettings, "data": DataConfig, "run": RunConfig, "processes": Launch}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "True|False"}
 
@@ -66,11 +67,12 @@ def parse(
         if several
         else ("seed", "seed of initialisation and batches", "0")
     )
+    load_plugins(argv)
+    MODEL = setting(CLASSIC.name, TEXT, f"what is trained: {', '.join(MODELS)}, or one as topk:frozen=decoder")
     groups = {"model": options_from({"model": MODEL, "preset": PRESET, **_model_fields()}, defaults, several)}
-    groups |= {
-        group: options_of(owner, defaults, several and group not in ("run", "processes"))
-        for group, owner in GROUPS.items()
-    }
+    for group, owner in GROUPS.items():
+        fields = data_fields() if owner is DataConfig else settings_of(owner)
+        groups[group] = options_from(fields, defaults, several and group not in ("run", "processes"))
     groups["run"].insert(0, option(seed_flag, (seed_default,), seed_help, "INT", several))
     if several:
         groups["run"].insert(1, option("zip", (), ZIP, "TEXT", True))
@@ -148,6 +150,8 @@ def read(
         UserError: a flag is unknown or repeated, or a word has no flag.
         SystemExit: help was asked for, and is printed.
     """
+    groups = {**groups, "plugins": [option(PLUGIN, ("",), PLUGIN_HELP, "FILE", True)]}
+    first = (*first, *plugin_words()) if first else ()
     # The library has flags of its own, which write files.
     flags = [flag(name) for options in groups.values() for name, _, field in options if not field.metadata]
     for word in argv:

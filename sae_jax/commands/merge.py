@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sae_jax.commands.environment import call, draw_usual
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import TEXT, UserError, setting
 
@@ -44,6 +45,7 @@ class Where:
 def main(argv: list[str]) -> None:
     """Read, merge, save, draw, tell."""
     with one_line_errors():
+        load_plugins(argv)
         positional = option("run", ("",), "folders of finished runs", "RUN", True, positional=True)
         groups: dict[str, list[Any]] = {"merge": [positional, *options_of(Where)]}
         words = read(argv, call("merge"), (__doc__ or "").partition("\n")[0], groups)
@@ -58,6 +60,7 @@ def main(argv: list[str]) -> None:
         from sae_jax.storage import record as records
         from sae_jax.storage import results
         from sae_jax.storage import run_folder as runs
+        from sae_jax.storage.plugin_list import recorded
         from sae_jax.sweeps.merge import merge
         from sae_jax.sweeps.reading import grid_of
 
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> None:
         grid = grid_of(dataset)
         command = f"{call('merge')} {shlex.join(argv)}"
         content, lines = records.merged_content(
-            command, grid.as_json(), list(grid.dims), [Path(name) for name in names]
+            command, grid.as_json(), list(grid.dims), [Path(name) for name in names], recorded(dataset)
         )
         with contextlib.closing(RunLog()) as log:
             for line in lines:

@@ -31,6 +31,9 @@ class RunConfig(Engine):
         "cell, or none",
     )
     figures: bool = setting(True, TRUE_OR_FALSE, "draw the usual figures at the end; the command draw does it later")
+    observers: tuple[str, ...] = setting(
+        ("",), TEXT, "who of plug-ins watches the training, by name, or NAME:SETTING=VALUE,..."
+    )
     track: str = setting("none", one_of(("none", *PACKAGES)), "tracker of experiments to which lanes' curves are sent")
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sae_jax.analysis.report import print_table
 from sae_jax.settings import UserError, printable
-from sae_jax.storage import results
+from sae_jax.storage import plugin_list, results
 from sae_jax.storage.provenance import read_sessions, seconds_of
 from sae_jax.storage.record import CONFIG_FILE, command_name, read_record
 from sae_jax.storage.run_folder import UNFINISHED
@@ -70,7 +70,8 @@ def print_run(run: Run, call: Callable[[str], str]) -> None:
         words = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         print(printable(f"versions: {words}"))
     if record and run.state == UNFINISHED:
-        print(f"to resume: {call(command_name(record['command']))} --resume {shlex.quote(str(run.folder))}")
+        plugins = plugin_list.flags(plugin_list.valid(record.get("plugins")))
+        print(f"to resume: {call(command_name(record['command']))} --resume {shlex.quote(str(run.folder))}{plugins}")
 
 
 def _made(sessions: Sequence[dict[str, Any]]) -> list[str]:

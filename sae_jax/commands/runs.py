@@ -14,6 +14,7 @@ from pathlib import Path
 from sae_jax.commands.environment import call
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, nearest, setting
 
 
@@ -29,6 +30,7 @@ class Which:
 def main(argv: list[str]) -> None:
     """Parse, and list, show or clear."""
     with one_line_errors():
+        load_plugins(argv)
         run = option("run", ("",), "a run to show: its name, or its folder", "NAME", False, positional=True)
         groups = {"runs": [run, *options_of(Which)]}
         words = read(argv, call("runs"), (__doc__ or "").partition("\n")[0], groups)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +14,19 @@ import xarray as xr
 from jax import process_count
 
 from sae_jax.analysis.report import print_table
-from sae_jax.commands.cluster import Launch, launch
+from sae_jax.commands.cluster import launch
 from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, without
+from sae_jax.commands.plugin_flags import made_observers, names_of
+from sae_jax.commands.resuming import named_folder, recorded_words, resumed_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
 from sae_jax.commands.signals import Interrupts, interrupts_of
 from sae_jax.data import DataConfig
 from sae_jax.settings import UserError, as_json, settings_of
+from sae_jax.storage import plugin_list, results
 from sae_jax.storage import record as records
-from sae_jax.storage import results
 from sae_jax.storage import run_folder as runs
 from sae_jax.storage.arrays import Opener, in_folder, no_storage
 from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, read_sessions, session_of
@@ -37,15 +38,13 @@ from sae_jax.sweeps.lane_warnings import stopped_early, warnings_of
 from sae_jax.sweeps.observers import Observer, Observers
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.prepare import prepare
-from sae_jax.sweeps.processes import gather, leads, started, together
+from sae_jax.sweeps.processes import agree, gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery, saving, summary, wait
 from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, unnamed
 from sae_jax.sweeps.sweep import train
 from sae_jax.sweeps.terminal import Terminal
 from sae_jax.sweeps.trackers import Tracker, check_tracker
-
-# Flags that a command that resumes a run may change.
-OF_THE_PROCESS = ("resume", "name", "runs", *settings_of(Launch))
+from sae_jax.sweeps.used_parts import used_by
 
 Parse = Callable[[Sequence[str]], Parsed]
 Record = Mapping[str, Any]
@@ -69,9 +68,11 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
     set_up()
     words, parsed = together("read the command", lambda: _read_command(command, argv, parse))
     run = parsed[0]
+    agree("read the command", "plug-ins", [[one.name, one.identity] for one in plugin_list.LOADED.values()])
     with contextlib.closing(Observers()) as observer:
+        own = together("read the command", lambda: made_observers(run.observers if leads() else ()))
         terminal, log = (Terminal(), RunLog()) if leads() else (None, None)
-        for one in (terminal, log):
+        for one in (terminal, log, *own):
             if one:
                 observer.add(one)
         # What is to be said at the end is said once the folder is free again.
@@ -85,7 +86,9 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
             together("claim the folder", lambda: _record(folder, command, words, content, log, stack))
             [sizes, *_] = gather("claim the folder", lambda: before and before["packing"])
             study = together("claim the folder", lambda: packed_as(study, sizes) if sizes else study)
-            resume_command = f"{call(command)} --resume {shlex.quote(str(folder))}"
+            resume_command = (
+                f"{call(command)} --resume {shlex.quote(str(folder))}{plugin_list.flags(content['plugins'])}"
+            )
             resume_command += " with the --distributed flags of each process" if started() else ""
             if folder:
                 interrupts.last_words = (
@@ -118,7 +121,7 @@ def _devices(command: str, argv: Sequence[str], parse: Parse) -> int:
     """The devices that a command line asks for, as far as this process can see; what is wrong with it is said later."""
     with contextlib.suppress(UserError):
         [run, *_] = parse(argv)
-        return parse(_resumed_words(argv, _recorded_words(command, run)))[0].devices if run.resume else run.devices
+        return parse(resumed_words(argv, recorded_words(command, run)))[0].devices if run.resume else run.devices
     return 0
 
 
@@ -131,33 +134,9 @@ def _read_command(command: str, argv: Sequence[str], parse: Parse) -> tuple[Sequ
     if run.extend:
         raise UserError(f"extend must be left out beside resume: got {run.extend} and {run.resume}; use one of them")
     # Only the first process need see the run's folder.
-    recorded = gather("read the command", lambda: _recorded_words(command, run) if leads() else None)[0]
-    words = _resumed_words(argv, recorded)
+    recorded = gather("read the command", lambda: recorded_words(command, run) if leads() else None)[0]
+    words = resumed_words(argv, recorded)
     return words, parse(words)
-
-
-def _recorded_words(command: str, run: RunConfig) -> list[str]:
-    """The words of the command that began the run to resume."""
-    return records.arguments_of(runs.unfinished_record(_resumed_folder(run)), call(command))
-
-
-def _resumed_words(argv: Sequence[str], recorded: Sequence[str]) -> list[str]:
-    """The words of the command that began a run, then those of the one that resumes it."""
-    return [*without(recorded, argv, OF_THE_PROCESS), *argv]
-
-
-def _resumed_folder(run: RunConfig) -> Path:
-    """The folder that `--resume` names, by its path or by its name in the folder of all runs."""
-    path, named = Path(run.resume), Path(run.runs) / run.resume
-    # What else has that name here is not meant where a run has it.
-    held = (one for holds in (runs.is_unfinished, runs.is_finished) for one in (path, named) if holds(one))
-    folder = next(held, path)
-    return folder.resolve() if os.path.islink(folder) else folder  # A link at the name of a new run is refused.
-
-
-def _named_folder(run: RunConfig) -> Path | None:
-    """The run's folder, where the command line names it."""
-    return _resumed_folder(run) if run.resume else Path(run.runs) / run.name if run.name else None
 
 
 def _load_data(command: str, parsed: Parsed, words: Sequence[str], observer: Observer) -> Study:
@@ -165,7 +144,7 @@ def _load_data(command: str, parsed: Parsed, words: Sequence[str], observer: Obs
     run = parsed[0]
     if run.track != "none" and leads():
         check_tracker(run.track)
-    folder = _named_folder(run)
+    folder = named_folder(run)
     if leads() and folder:
         runs.check_claimable(folder)
     earlier, origin = earlier_of(run), origin_of_run(run)
@@ -191,7 +170,7 @@ def _claim_folder(
     if not leads():
         return None, None
     # The same command resumes its unfinished run, also where the run's name was made of the time.
-    folder = _named_folder(run) or runs.find_unfinished(Path(run.runs), content, unnamed(study))
+    folder = named_folder(run) or runs.find_unfinished(Path(run.runs), content, unnamed(study))
     named_by_time = Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = folder or stack.enter_context(runs.new_folder(named_by_time))
     return folder, stack.enter_context(runs.claim(folder, content, unnamed(study)))
@@ -231,6 +210,7 @@ def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -
         [point.data.summary for point in study.points],
         packing(study),
         machine_description(study.devices),
+        plugins=used_by(study.grid, names_of(run.observers)),
         **record_of(run),
     )
 

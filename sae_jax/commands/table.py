@@ -19,6 +19,7 @@ from sae_jax.commands.environment import call, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import MEASURE, OUT, RUN, SELECT, load_run, one, run_folder, several
 from sae_jax.commands.flags import checked_settings, option, options_of, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import one_of, setting
 
@@ -33,6 +34,7 @@ class Form:
 def main(argv: list[str]) -> None:
     """Read a run, and print or write its table."""
     with one_line_errors():
+        load_plugins(argv)
         by = option("by", ("",), "axes that make rows; empty is all", "AXIS", True)
         groups = {"table": [RUN, *options_of(Form), by, MEASURE, SELECT, OUT]}
         words = read(argv, call("table"), (__doc__ or "").partition("\n")[0], groups)

@@ -20,6 +20,7 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, load_run, moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.lanes import AT, chosen_lane
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import TEXT, UserError, setting
 
@@ -39,6 +40,7 @@ class Which:
 def main(argv: list[str]) -> None:
     """Parse, look at units, save, draw, tell."""
     with one_line_errors():
+        load_plugins(argv)
         groups = {"units": [RUN, *options_of(Which)], "kept": options_of(UnitsConfig)}
         words = read(argv, call("units"), (__doc__ or "").partition("\n")[0], groups)
         folder = run_folder(words, "units")

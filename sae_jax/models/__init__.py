@@ -60,6 +60,13 @@ def model_of(name: str | Model | Sequence[str | Model]) -> Model:
     return _named(one)
 
 
+def put_models(records: Mapping[str, Model]) -> None:
+    """Let names mean these records from now on, as plug-ins extend them or add some."""
+    MODELS.clear()
+    MODELS.update(records)
+    _named.cache_clear()
+
+
 def refuse_overridden(model: Model, given: Mapping[str, Any]) -> None:
     """Refuse other values of settings than variants say by their names, which would be false.
 
@@ -109,5 +116,6 @@ __all__ = [
     "Step",
     "Term",
     "model_of",
+    "put_models",
     "refuse_overridden",
 ]

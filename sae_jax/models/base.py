@@ -28,10 +28,11 @@ class Settings:
     """What every model has; each extends it in its own file. A declaration is a flag, a range, a help and an axis.
 
     UNREAD says which settings have no effect beside which value of another: lanes that differ in nothing else are
-    equal, and trained once.
+    equal, and trained once. PARTS names what plug-ins have added to the model, by kind.
     """
 
     UNREAD: ClassVar[Unread] = {}
+    PARTS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     d_hidden: int = static(49, AT_LEAST_ONE, "number of hidden units")
 

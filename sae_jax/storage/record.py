@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from sae_jax.settings import UserError
+from sae_jax.storage import plugin_list
 from sae_jax.storage.atomic import read_file, reason_of
 
 CONFIG_FILE = "config.json"
@@ -47,6 +48,7 @@ def content_of(
     machine: str,
     extends: str | None = None,
     started_from: str | None = None,
+    plugins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What config.json holds of a run.
 
@@ -61,6 +63,7 @@ def content_of(
         machine: what it is trained on, in words.
         extends: a digest of the run, or the dictionary, that it extends or starts from, if any.
         started_from: the folder that it starts from, if any.
+        plugins: those that it uses, as `plugin_list.records` made them.
 
     Returns:
         These, and the versions of the packages that the results depend on, as values of JSON.
@@ -73,6 +76,7 @@ def content_of(
     }
     # What a later version of JAX no longer knows, it can no longer be told.
     versions |= {name: str(value) for name in JAX_FLAGS if (value := jax.config.values.get(name))}
+    versions |= plugin_list.versions(plugins)
     content = {
         "command": command,
         "settings": settings,
@@ -83,6 +87,7 @@ def content_of(
         "packing": packing,
         "extends": extends,
         "started_from": started_from,
+        "plugins": [*plugins],
         "versions": versions,
     }
     return dict(json.loads(json.dumps(content)))
@@ -95,12 +100,16 @@ def package_versions() -> dict[str, str]:
 
 
 def merged_content(
-    command: str, settings: Mapping[str, Any], axes: Sequence[str], folders: Sequence[Path]
+    command: str,
+    settings: Mapping[str, Any],
+    axes: Sequence[str],
+    folders: Sequence[Path],
+    plugins: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """What config.json holds of a run that was made of others, and lines about versions in which these differ.
 
     Args:
-        command, settings, axes: as in `content_of`.
+        command, settings, axes, plugins: as in `content_of`.
         folders: of the runs.
     """
     before: dict[str, dict[str, Any]] = {}
@@ -123,6 +132,7 @@ def merged_content(
         "packing": [list(size) for size in dict.fromkeys(tuple(s) for one in before.values() for s in one["packing"])],
         "extends": None,
         "merged": [str(folder) for folder in folders],
+        "plugins": [*plugins],
         "versions": first.get("versions", {}),
     }
     return dict(json.loads(json.dumps(content))), lines

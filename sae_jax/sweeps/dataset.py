@@ -14,12 +14,14 @@ from sae_jax.data import Truth
 from sae_jax.data.normalise import STORED, arrays_of
 from sae_jax.data.statistics import offset
 from sae_jax.models.base import Term
+from sae_jax.storage import plugin_list
 from sae_jax.storage.arrays import Opener
 from sae_jax.storage.description import FORMAT, SETTINGS
 from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.program import Point
 from sae_jax.sweeps.study import Study
 from sae_jax.sweeps.truth import truth_measures
+from sae_jax.sweeps.used_parts import used_by
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.lane import snapshot_steps, windows
@@ -224,7 +226,9 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
 def attributes(grid: Grid) -> dict[str, Any]:
     """What a Dataset says of itself that is in no coordinate: alike for sweeps that differ in values alone."""
     declared = {"config": {"model": grid.model.name}, SETTINGS: list(fields_of(grid.model)), "axes": list(grid.dims)}
-    return {"format": FORMAT} | {name: json.dumps(value) for name, value in declared.items()}
+    used = used_by(grid)
+    plugins = {plugin_list.ATTRIBUTE: used} if used else {}
+    return {"format": FORMAT} | {name: json.dumps(value) for name, value in (declared | plugins).items()}
 
 
 def _normalisations(study: Study) -> dict[str, Any]:

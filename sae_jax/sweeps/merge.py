@@ -15,6 +15,7 @@ import xarray as xr
 from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
 from sae_jax.settings import UserError, settings_of
+from sae_jax.storage import plugin_list
 from sae_jax.storage.description import lane_dims
 from sae_jax.sweeps.dataset import CONSISTENCY, SUMMARY, grid_coordinates
 from sae_jax.sweeps.grid import Grid, fields_of
@@ -81,7 +82,9 @@ def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
         **grid_coordinates(grid),
         SUMMARY: summary if len(texts) > 1 else ((), texts[0], summary.attrs),
     }
-    united = xr.Dataset(variables, coordinates, {"title": parts[0].dataset.attrs.get("title", "")})
+    plugins = plugin_list.joined(*map(plugin_list.recorded, datasets))
+    named = {plugin_list.ATTRIBUTE: json.dumps(plugins)} if plugins else {}
+    united = xr.Dataset(variables, coordinates, {"title": parts[0].dataset.attrs.get("title", "")} | named)
     origins = dict.fromkeys(dataset.attrs[STARTED_FROM] for dataset in datasets if STARTED_FROM in dataset.attrs)
     started = {STARTED_FROM: " and ".join(origins)} if origins else {}
     return described(united, grid).assign_attrs(started)

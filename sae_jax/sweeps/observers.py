@@ -13,6 +13,8 @@ from sae_jax.sweeps.grid import Grid
 
 # Held-out measures that observers receive while lanes are trained.
 WATCHED = ("reconstruction", "explained_variance", "l0", "dead_fraction")
+# What plug-ins declare, by name: f(what follows the colon) -> Observer.
+OBSERVERS: dict[str, Callable[[str], Observer]] = {}
 
 
 class Progress(NamedTuple):

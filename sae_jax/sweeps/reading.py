@@ -13,9 +13,11 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.normalise import STORED, Normalisation, from_arrays
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check, check_type, settings_of, unknown
+from sae_jax.storage import plugin_list
 from sae_jax.storage.description import SETTINGS, lane_dims
 from sae_jax.sweeps.dataset import SUMMARY, attributes, grid_coordinates
 from sae_jax.sweeps.grid import Grid, along_models, checked, checked_seeds, fields_of
+from sae_jax.sweeps.used_parts import check_plugins, unneeded, used_by
 from sae_jax.training.config import before_named, check_given
 
 OF_LANES = ("parameter", "curve", "measure")
@@ -60,6 +62,7 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
         UserError: the Dataset holds no such settings, or some that are refused.
     """
     config = recorded(dataset, "config", dict)
+    check_plugins(dataset, ("model", "term", "source"), model is not None)
     model = model_of(
         config.get("model", "classic") if model is None else model
     )  # Before models had names there was one.
@@ -120,8 +123,9 @@ def constants_of(dataset: xr.Dataset, fields: Collection[str]) -> dict[str, Any]
         UserError: a setting is unknown.
     """
     config = recorded(dataset, "config", dict)
+    passed_over = {"model", "seeds"} | unneeded(dataset, fields)
     for name in (*config, *_settings_at_first(dataset)):
-        if name not in fields and name not in ("model", "seeds"):
+        if name not in fields and name not in passed_over:
             raise unknown("setting", name, fields)
     single = [name for name in fields if name in dataset.coords and not dataset.coords[name].dims]
     return config | {name: dataset.coords[name].item() for name in single}
@@ -172,7 +176,9 @@ def described(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:
     """
     added = {name: values for name, values in grid_coordinates(grid).items() if name not in dataset.variables}
     title = {"title": dataset.attrs.get("title", "")}
-    return dataset.assign_coords(added).assign_attrs(title | attributes(grid))
+    plugins = plugin_list.joined(plugin_list.recorded(dataset), used_by(grid))
+    named = {plugin_list.ATTRIBUTE: json.dumps(plugins)} if plugins else {}
+    return dataset.assign_coords(added).assign_attrs(title | attributes(grid) | named)
 
 
 def present(dataset: xr.Dataset) -> xr.DataArray | None:

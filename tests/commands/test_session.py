@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sae_jax.commands import session, sweep
+from sae_jax.commands import resuming, session, sweep
 from sae_jax.commands.flags import parse
 
 
@@ -40,7 +40,7 @@ def test_a_link_to_a_run_resumes_the_run_in_its_own_folder(tmp_path):
     (run / "config.json").touch()
     (tmp_path / "link").symlink_to(run)
     for words in (["--resume", str(tmp_path / "link")], ["--runs", str(tmp_path), "--resume", "link"]):
-        assert session._resumed_folder(parsed(words)[0]) == run
+        assert resuming.resumed_folder(parsed(words)[0]) == run
 
 
 def test_a_finished_run_is_named_as_an_unfinished_one_is(tmp_path):
@@ -49,11 +49,11 @@ def test_a_finished_run_is_named_as_an_unfinished_one_is(tmp_path):
     for name in ("config.json", "results.nc"):
         (run / name).touch()
     words = ["--runs", str(tmp_path / "runs"), "--resume"]
-    assert session._resumed_folder(parsed([*words, "run"])[0]) == run
+    assert resuming.resumed_folder(parsed([*words, "run"])[0]) == run
     (tmp_path / "runs" / "other" / "unfinished").mkdir(parents=True)
     (tmp_path / "runs" / "other" / "config.json").touch()
-    assert session._resumed_folder(parsed([*words, "other"])[0]) == run.with_name("other")
-    assert str(session._resumed_folder(parsed([*words, "nowhere"])[0])) == "nowhere"
+    assert resuming.resumed_folder(parsed([*words, "other"])[0]) == run.with_name("other")
+    assert str(resuming.resumed_folder(parsed([*words, "nowhere"])[0])) == "nowhere"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])

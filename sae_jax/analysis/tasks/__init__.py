@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Every setting of a task at its default.
+USUAL = TaskConfig()
+
+
 class Measurement(NamedTuple):
     """What a task has measured of every lane of a sweep.
 
@@ -40,7 +44,7 @@ class Measurement(NamedTuple):
 def apply(
     task: str,
     dataset: xr.Dataset,
-    options: TaskConfig = TaskConfig(),  # noqa: B008
+    options: Any = USUAL,
     data: Data | None = None,
     devices: int = 0,
     model: Model | None = None,
@@ -65,7 +69,7 @@ def with_measurement(dataset: xr.Dataset, measurement: Measurement, model: Model
 def measure(
     task: str,
     dataset: xr.Dataset,
-    options: TaskConfig = TaskConfig(),  # noqa: B008
+    options: Any = USUAL,
     data: Data | None = None,
     devices: int = 0,
     model: Model | None = None,
@@ -75,7 +79,7 @@ def measure(
     Args:
         task: one of TASKS.
         dataset: what `sae_jax.sweep` returned or `sae_jax.storage.results.load` read.
-        options: settings of the task.
+        options: settings of the task: a TaskConfig, or for a plug-in's task that has Settings of its own one of those.
         data: the samples, where the sweep was given samples; None loads them again as the settings say.
         devices: how many devices to use; 0 is all.
         model: the record, where the model is none that sae_jax knows by name.
@@ -84,18 +88,20 @@ def measure(
         UserError: the task is unknown, or needs what the run or its data do not have.
     """
     check_type("task", task, str, "the name of a task", f"known: {', '.join(TASKS)}")
-    check_type("options", options, TaskConfig, "a TaskConfig", "use sae_jax.tasks.TaskConfig(...)")
     check_type("data", data, (Data, type(None)), "Data", "use sae_jax.as_data(samples)")
     check_whole("devices", devices, 0)
     if task not in TASKS:
         raise unknown("task", task, TASKS)
+    module = importlib.import_module(f"{__name__}.{TASKS[task]}") if isinstance(TASKS[task], str) else TASKS[task]
+    Settings = getattr(module, "Settings", TaskConfig)
+    options = Settings() if options is USUAL else options
+    check_type("options", options, Settings, f"a {Settings.__name__}", f"use {Settings.__name__}(...) of the task")
     from matplotlib import pyplot as plt
 
     from sae_jax.analysis.style import drawing
 
     check_results(dataset)
     need_parameters(dataset, f"task {task}")
-    module = importlib.import_module(f"{__name__}.{TASKS[task]}") if isinstance(TASKS[task], str) else TASKS[task]
     dataset = arranged(dataset)
     grid, programs = grid_of(dataset, model), trained(dataset, data, devices, model)
     results = [module.measure(lanes, options) for lanes in programs]

@@ -1,0 +1,158 @@
+"""Plug-ins from files, from modules and from the entry points of installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.abc
+import importlib.util
+import os
+import sys
+import traceback
+import types
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+from sae_jax.plugins.checks import declared_by
+from sae_jax.plugins.registry import put, unload
+from sae_jax.settings import SweepWarning, UserError, check_type
+from sae_jax.storage.atomic import check_regular, reason_of
+from sae_jax.storage.plugin_list import DIGITS, GROUP, LOADED, Plugin
+
+
+class _Held(importlib.abc.SourceLoader):
+    """Runs the very bytes that a digest was taken of, and keeps no compiled file beside them."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path, self._content = path, content
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self._path)
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self._content
+
+
+def load(plugin: str | Path | types.ModuleType) -> Plugin:
+    """Register the parts of a plug-in: from now on their names mean them, as those of the package's own parts do.
+
+    The same file again is the same plug-in; one that has changed takes the place of what it was.
+
+    Args:
+        plugin: the path of a file of Python, whose PARTS are read; or a module.
+
+    Raises:
+        UserError: the file is missing, is no Python or fails, or what it declares is broken or has a name that is
+            taken; nothing of it is registered.
+    """
+    check_type("plugin", plugin, (str, os.PathLike, types.ModuleType), "a file or a module", "use 'my_parts.py'")
+    if isinstance(plugin, types.ModuleType):
+        path = Path(getattr(plugin, "__file__", None) or plugin.__name__)
+        content = path.read_bytes() if path.is_file() else plugin.__name__.encode()
+        return _loaded(plugin, path.name, os.path.abspath(path), hashlib.sha256(content).hexdigest(), "")
+    path = Path(os.path.abspath(os.path.expanduser(plugin)))
+    try:
+        check_regular(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"a plug-in must be a file of Python that can be read: got {plugin}: {reason_of(error)}; check the path"
+        ) from None
+    digest = hashlib.sha256(content).hexdigest()
+    known = LOADED.get(str(path))
+    if known and known.sha256 in ("", digest):
+        return known
+    return _loaded(_module(path, content, digest), path.name, str(path), digest, "")
+
+
+def load_installed() -> list[Plugin]:
+    """Register the plug-ins that installed packages name by entry points of the group sae_jax.plugins.
+
+    Commands do so by themselves; a program of your own says so.
+
+    Returns:
+        Those that were.
+
+    Warns:
+        SweepWarning: one is broken; it is left out.
+    """
+    plugins = []
+    for entry in metadata.entry_points(group=GROUP):
+        name = f"{entry.dist.name if entry.dist else entry.name}"
+        try:
+            plugins.append(_installed(entry, name))
+        except UserError as error:
+            warnings.warn(
+                f"{error}; the plug-in of the installed package {name} is left out", SweepWarning, stacklevel=2
+            )
+    return plugins
+
+
+def _installed(entry: metadata.EntryPoint, name: str) -> Plugin:
+    try:
+        module = entry.load()
+    except (Exception, SystemExit) as error:
+        raise UserError(f"a plug-in must be importable: got {entry.value}: {_short(error)}") from None
+    if not isinstance(module, types.ModuleType) or not module.__file__:
+        raise UserError(f"an entry point of {GROUP} must name a module with PARTS: got {entry.value}")
+    path = os.path.abspath(module.__file__)
+    if path in LOADED:
+        return LOADED[path]
+    return _loaded(module, name, path, "", entry.dist.version if entry.dist else "")
+
+
+def _loaded(module: types.ModuleType, name: str, path: str, sha256: str, version: str) -> Plugin:
+    """Check and register what a module declares, in the place of what it declared before."""
+    before = LOADED.get(path)
+    if before:
+        unload(before)
+    try:
+        try:
+            declared = declared_by(name, module)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"a plug-in must not raise an exception: {where(error, path) or _short(error)}") from None
+        plugin = Plugin(name, path, sha256, version, declared)
+        put(plugin)
+    except BaseException:
+        if before:
+            put(before)
+        raise
+    return plugin
+
+
+def _module(path: Path, content: bytes, digest: str) -> types.ModuleType:
+    """Run a file as a module of its own."""
+    name = f"sae_jax_plugin_{path.stem}_{digest[:DIGITS]}"
+    spec = importlib.util.spec_from_loader(name, _Held(path, content), origin=str(path))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Dataclasses look for their module there.
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        said = where(error, str(path)) or f"got {_short(error)} from {path.name}; correct it there"
+        raise UserError(f"a plug-in must not raise an exception as it is read: {said}") from None
+    return module
+
+
+def where(error: BaseException, path: str) -> str | None:
+    """What was raised where in a file, or below the folder of a package; None where the file has no part in it."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"got {_short(error)} at line {error.lineno} of {Path(path).name}; correct it there"
+    folder = f"{Path(path).parent}{os.sep}" if Path(path).name == "__init__.py" else None
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path or (folder and frame.filename.startswith(folder))
+    ]
+    if not frames:
+        return None
+    return f"got {_short(error)} at line {frames[-1].lineno} of {Path(frames[-1].filename).name}; correct it there"
+
+
+def _short(error: BaseException) -> str:
+    words = error.msg if isinstance(error, SyntaxError) else (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}({words})"

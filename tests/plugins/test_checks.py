@@ -1,0 +1,144 @@
+"""What is wrong with a plug-in ends in one line, and nothing of it is registered."""
+
+import pytest
+
+import sae_jax
+from sae_jax import UserError
+from sae_jax.plugins import LOADED, load
+from tests.plugins.files import EXAMPLE, written
+
+OFF = "swept(0.0, NON_NEGATIVE, '', off=0.0)"
+TASK = "Task('t_score', fails, fails)"
+BROKEN = {
+    "no parts": ("{}", "a plug-in must declare its parts by name in PARTS: got {} in parts.py"),
+    "a list": ("[term()]", r"got \[.*\] in parts.py"),
+    "another kind": ("{'a': 3}", "a part must be a Model, AddedTerm, .* got 3 as a in parts.py"),
+    "a name with a dash": ("{'a-b': term()}", "names of parts must be of small letters, digits and _: got 'a-b'"),
+    "a model of another name": ("{'a': mine('b')}", "must have the name under which it is declared: got b"),
+    "a model without loss": ("{'a': mine('a', loss=None)}", "model a of parts.py must have a function loss: got None"),
+    "settings of none": ("{'a': mine('a', Settings=dict)}", "must have Settings derived from .* got the class dict"),
+    "no terms": ("{'a': mine('a', terms=lambda s: {})}", "terms must return a dict of Term by name: got {}"),
+    "a part that fails": (
+        "{'a': mine('a', terms=fails)}",
+        r"a plug-in must not raise an exception: got RuntimeError\(not today\) at line 15 of parts.py",
+    ),
+    "an architecture": ("{'topk': mine('topk')}", "got model topk of parts.py, also model topk of sae_jax; rename it"),
+    "a preset": ("{'gao': mine('gao')}", "got model gao of parts.py, also model gao of sae_jax"),
+    "a term that is on": (
+        "{'a': term(weight=swept(1.0, NON_NEGATIVE, ''))}",
+        "the weight of term a of parts.py must be off unless it is given: got a default of 1.0",
+    ),
+    "a plain weight": ("{'a': term(weight=1.0)}", "settings of term a of parts.py must be made by .*swept or static"),
+    "a setting of the training": ("{'steps': term()}", "got steps of term steps of parts.py, also of the training"),
+    "a setting of the data": ("{'heldout': term()}", "got heldout of term heldout of parts.py, also of the data"),
+    "a setting of a model": ("{'l1': term()}", "got l1 of term l1 of parts.py, also of model classic"),
+    "a term's name": ("{'reconstruction': term()}", "terms must have names of their own: got term reconstruction"),
+    "a term of no model": (
+        "{'a': term(models=('tpk',))}",
+        "models of term a of parts.py must be among .*'tpk'",
+    ),
+    "one setting twice": (
+        f"{{'a': term(), 'b': term(settings={{'a': {OFF}}})}}",
+        "settings must have names of their own: got a of term a of parts.py, also of term b",
+    ),
+    "a measure's name": ("{'l0': Measure(fails, 'a')}", "got measure l0 of parts.py, also measure l0 of sae_jax"),
+    "dims": (
+        "{'a': Measure(fails, 'a', dims=('step',))}",
+        r"dims of measure a .* got \('step',\)",
+    ),
+    "a source's name": ("{'mnist': Source(fails, 'a')}", "got source mnist of parts.py, also source mnist of sae_jax"),
+    "a source without help": ("{'a': Source(fails, '')}", "source a of parts.py must have its help in words: got ''"),
+    "a source's settings": ("{'a': Source(fails, 'a', dict)}", "settings of source a of parts.py must be a dataclass"),
+    "a task's name": ("{'probe': Task('probe_a', fails, fails)}", "got task probe of parts.py, also task probe of sae"),
+    "a task's score": ("{'a': Task('score', fails, fails)}", "SCORE of task a of parts.py must begin with a_: got 'sc"),
+    "a task without draw": (
+        "{'t': Task('t_a', fails, None)}",
+        "task t of parts.py must have a function draw",
+    ),
+    "an observer that is made": ("{'a': Observer()}", "a part must be .* derived from Observer: got a Observer as a"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_parts_are_refused(case, tmp_path):
+    parts, message = BROKEN[case]
+    with pytest.raises(UserError, match=message) as refused:
+        load(written(tmp_path, parts))
+    assert str(refused.value).isprintable() and not LOADED
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = ", r"as it is read: got SyntaxError\(invalid syntax\) at line 1 of parts.py; correct it there"),
+        ("\x00", "as it is read: got .*Error.* parts.py"),
+        ("\n1 / 0\n", r"got ZeroDivisionError\(division by zero\) at line 2 of parts.py"),
+        ("import nowhere_at_all", r"got ModuleNotFoundError\(No module named 'nowhere_at_all'\) at line 1 of parts.py"),
+        ("raise SystemExit(3)", r"got SystemExit\(3\) at line 1 of parts.py"),
+        ("x = 3", "must declare its parts by name in PARTS: got none in parts.py; write PARTS = "),
+        ("Parts = {}", "got none in parts.py; rename Parts"),
+        ("from sae_jax import Model\nPARTS = {'a': Model('a')}", r"got TypeError\(.*missing.*\) at line 2 of parts.py"),
+    ],
+)
+def test_files_that_are_no_plug_ins_are_refused(text, message, tmp_path):
+    path = tmp_path / "parts.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(path)
+    assert not LOADED and [one.name for one in tmp_path.iterdir()] == ["parts.py"]
+
+
+def test_a_folder_and_a_file_that_is_missing_are_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere.py"):
+        with pytest.raises(UserError, match="a plug-in must be a file of Python that can be read: got "):
+            load(path)
+
+
+def test_two_plug_ins_may_not_declare_the_same(tmp_path):
+    load(EXAMPLE)
+    for parts, message in [
+        ("{'softplus': mine('softplus')}", "got model softplus of parts.py, also in .*my_parts.py; rename it"),
+        ("{'student_t': term()}", "got student_t of term student_t of parts.py, also of term student_t in .*my_parts"),
+        (f"{{'a': term(models=('topk',), settings={{'student_scale': {OFF}}})}}", "student_scale .* in .*my_parts.py"),
+        ("{'row_norm': Measure(fails, 'a')}", "got measure row_norm of parts.py, also in .*my_parts.py"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load(written(tmp_path, parts))
+    assert len(LOADED) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "words", "message"),
+    [
+        (
+            "{'a': term(lambda codes, *_: codes)}",
+            {"a": 1.0},
+            r"term a of parts.py must have shape \[\]: got shape \[",
+        ),
+        (
+            "{'a': term(lambda *_: 'a')}",
+            {"a": 1.0},
+            r"term a of parts.py must have shape \[\]: got a str;",
+        ),
+        (
+            "{'a': Measure(lambda lane: lane.codes, 'a')}",
+            {},
+            r"measure a of parts.py must have shape \[\]: got shape",
+        ),
+        ("{'a': Measure(lambda lane: 1.0, 'a', dims=('unit',))}", {}, r"measure a of .* shape \[3\]: got shape \[\]"),
+        (
+            "{'a': mine('a', loss=lambda *_: 1)}",
+            {"model": "a"},
+            r"loss of model a of parts.py must return .* a int",
+        ),
+        (
+            "{'a': mine('a', loss=lambda p, m, step, s: ({'b': 1.0}, None))}",
+            {"model": "a"},
+            "loss of model a of parts.py must return the terms that terms declares, reconstruction, .*: got b",
+        ),
+    ],
+)
+def test_what_has_another_shape_than_it_says_is_named(parts, words, message, samples, tmp_path):
+    load(written(tmp_path, parts))
+    with pytest.raises(UserError, match=message):
+        sae_jax.sweep(samples, d_hidden=3, steps=1, batch_size=16, progress=False, **words)
