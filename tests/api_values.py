@@ -240,6 +240,8 @@ def cases():
                 "model": model,
             },
         ),
+        "plugins.load": (sae_jax.plugins.load, {}, {"plugin": ("plug-?in", set())}),
+        "plugins.unload": (sae_jax.plugins.unload, {}, {"plugin": ("plugin", set())}),
         "DataConfig": (
             sae_jax.DataConfig,
             {},

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from sae_jax.data.normalise import STORED, Normalisation, arrays_of, from_arrays
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, as_json, check_type
+from sae_jax.storage import plugin_list
 from sae_jax.storage.atomic import check_regular, reason_of, write_file, writing
 from sae_jax.training import evaluation
 from sae_jax.training.config import LaneSettings, lane_settings
@@ -148,9 +149,16 @@ class TrainedLane:
         check_type("path", path, (str, os.PathLike), "the path of a file", "use lane.safetensors")
         stored = {name: values[0] for name, values in arrays_of([self.normalisation], self.d_in).items()}
         declared = {**as_json(self.settings.model), **as_json(self.settings.training)}
+        plugins = plugin_list.records(self.settings.architecture.Settings.PARTS)
+        # What a term reads that is off is read by nobody.
+        of_terms = {name: more for one in plugins for name, more in one["settings"].items() if declared[name] is None}
+        idle = {setting for more in of_terms.values() for setting in more}
         about = {
             "model": self.settings.architecture.name,
-            "settings": {name: _plain(value) for name, value in declared.items() if value is not None},
+            "settings": {
+                name: _plain(value) for name, value in declared.items() if value is not None and name not in idle
+            },
+            "plugins": plugins,
             "point": {name: _plain(value) for name, value in self.point.items()},
             "diverged_at": self.diverged_at,
             "stopped_at": self.stopped_at,
@@ -198,6 +206,10 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})[METADATA])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if model is None:
+            plugins = plugin_list.valid(about.get("plugins"))
+            off = [name for one in plugins for name in one["parts"].get("term", ()) if name not in about["settings"]]
+            plugin_list.check_loaded(plugins, ("model", "term"), off)
         settings = lane_settings(model or about["model"], **about["settings"])
         stored = {name for name, _, _ in STORED.values()}
         params = {name: values for name, values in arrays.items() if name not in stored}

@@ -55,8 +55,9 @@ def load(plugin: str | Path | types.ModuleType) -> Plugin:
         check_regular(path)
         content = path.read_bytes()
     except OSError as error:
+        shown = str(plugin) or "''"
         raise UserError(
-            f"a plug-in must be a file of Python that can be read: got {plugin}: {reason_of(error)}; check the path"
+            f"a plug-in must be a file of Python that can be read: got {shown}: {reason_of(error)}; check the path"
         ) from None
     digest = hashlib.sha256(content).hexdigest()
     known = LOADED.get(str(path))

@@ -11,7 +11,7 @@ from sae_jax.data.arguments import named_values
 from sae_jax.models import ARCHITECTURES, Model, put_models
 from sae_jax.plugins.extended import checked_model, extended
 from sae_jax.plugins.parts import Source, Task
-from sae_jax.settings import UserError, check, received, settings_of
+from sae_jax.settings import UserError, check, check_type, received, settings_of
 from sae_jax.storage.plugin_list import LOADED, Plugin
 from sae_jax.sweeps.observers import OBSERVERS, Observer
 
@@ -32,7 +32,12 @@ def put(plugin: Plugin) -> None:
 
 
 def unload(plugin: Plugin) -> None:
-    """Forget a plug-in: names mean what they did before it was loaded."""
+    """Forget a plug-in: names mean what they did before it was loaded.
+
+    Raises:
+        UserError: it is none.
+    """
+    check_type("plugin", plugin, Plugin, "a plug-in", "use what load returned")
     LOADED.pop(plugin.path, None)
     registries: dict[str, dict[str, Any]] = {"source": SOURCES, "task": TASKS, "observer": OBSERVERS}
     for kind, registry in registries.items():

@@ -47,7 +47,8 @@ def test_a_run_keeps_what_it_printed_and_where_it_was_made(tmp_path, capsys, mon
     assert session["source"] == provenance.source()
     # What is known again is what it was before.
     assert set(json.loads((tmp_path / "runs/one/config.json").read_text())) == {
-        *("command", "settings", "axes", "run", "devices", "samples", "packing", "versions", "extends", "started_from")
+        *("command", "settings", "axes", "run", "devices", "samples", "packing", "versions", "extends", "started_from"),
+        "plugins",
     }
 
 

@@ -109,12 +109,16 @@ def test_a_term_is_added_to_any_model_whose_codes_are_known_in_training(model, s
         assert np.all(np.isfinite(sae_jax.sweep(samples, model, **words)["loss_one"]))
 
 
-def test_what_a_program_trains_says_what_it_used_and_asks_for_it(samples):
+def test_what_a_program_trains_says_what_it_used_and_asks_for_it(samples, tmp_path):
     words = {"d_hidden": 3, "steps": 2, "batch_size": 16, "progress": False}
     plugin = load(EXAMPLE)
     made = sae_jax.sweep(samples, "softplus", sharpness=[1.0, 2.0], **words)
     off = sae_jax.sweep(samples, **words)
     assert sae_jax.open(made).best().point["sharpness"] in (1, 2)
+    sae_jax.open(made).best().save(tmp_path / "on.safetensors")
+    sae_jax.open(off).best().save(tmp_path / "off.safetensors")
+    with pytest.raises(UserError, match="other libraries know architectures of sae_jax alone: got softplus"):
+        sae_jax.interop.saelens.save(sae_jax.open(made).best(), tmp_path / "folder")
     unload(plugin)
     with pytest.raises(UserError, match=r"model softplus comes from a plug-in.*--plugin .*my_parts.py, in Python"):
         sae_jax.open(made)
@@ -123,6 +127,10 @@ def test_what_a_program_trains_says_what_it_used_and_asks_for_it(samples):
     # A term that is off, and measures, are not needed to read lanes.
     lane = sae_jax.open(off).best()
     assert lane.encode(samples).shape == (600, 3)
+    with pytest.raises(UserError, match="model softplus comes from a plug-in"):
+        sae_jax.load_lane(tmp_path / "on.safetensors")
+    read = sae_jax.load_lane(tmp_path / "off.safetensors")
+    np.testing.assert_array_equal(read.encode(samples), lane.encode(samples))
     merged = sae_jax.merge(off, off)
     assert merged.attrs["plugins"] == off.attrs["plugins"] and "student_t" in off.attrs["plugins"]
 

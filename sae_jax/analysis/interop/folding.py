@@ -10,7 +10,7 @@ import numpy as np
 
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import Normalisation
-from sae_jax.models import MODELS, classic, topk
+from sae_jax.models import ARCHITECTURES, classic, topk
 from sae_jax.settings import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -25,9 +25,9 @@ def architecture_of(lane: TrainedLane) -> str:
         UserError: it is a record of one's own.
     """
     model = lane.settings.architecture
-    for name, known in MODELS.items():
+    for known in ARCHITECTURES:
         if (known.encode, known.decode) == (model.encode, model.decode):
-            return name
+            return known.name
     raise UserError(
         f"other libraries know architectures of sae_jax alone: got {model.name}, a record of your own; use lane.params"
     )
