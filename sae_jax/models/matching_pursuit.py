@@ -50,6 +50,12 @@ class Settings(dictionary.Settings):
         False, TRUE_OR_FALSE, "a sample is done once a round makes no further unit active, as in SAELens"
     )
     k: int = static(8, AT_LEAST_ONE, "rounds: at most so many units are active on a sample", "unit")
+    target_l0: int = static(0, NON_NEGATIVE, "rounds by the name that every model knows; 0 leaves k", "unit")
+
+
+def rounds(s: Settings) -> int:
+    """How many there are, by whichever name they are given."""
+    return s.target_l0 or s.k
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
@@ -82,7 +88,7 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
     start = jnp.asarray(x - params["decoder_bias"][None])
     nothing = jnp.zeros((len(start), len(weight)), start.dtype)
-    (_, codes, _), _ = jax.lax.scan(one_round, (start, nothing, jnp.zeros(len(start), bool)), None, s.k)
+    (_, codes, _), _ = jax.lax.scan(one_round, (start, nothing, jnp.zeros(len(start), bool)), None, rounds(s))
     return codes
 
 
@@ -100,7 +106,7 @@ def check(s: Settings) -> None:
         UserError: there is such.
     """
     dictionary.check(s)
-    dictionary.check_units("k", s.k, s)
+    dictionary.check_units("target_l0" if s.target_l0 else "k", rounds(s), s)
     if s.frozen == "encoder":
         raise UserError("matching_pursuit has no encoder: got frozen encoder; use frozen decoder, soft or none")
 
@@ -116,7 +122,7 @@ MATCHING_PURSUIT = Model(
         "encode": encode,
         "loss": loss,
         # What every round leaves is held until the gradient has passed it.
-        "arrays": lambda s: s.k + dictionary.held(s),
+        "arrays": lambda s: rounds(s) + dictionary.held(s),
         "check": check,
     }
 )

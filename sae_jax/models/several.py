@@ -81,12 +81,18 @@ def several(models: tuple[Model, ...]) -> Model:
 
 
 def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
-    """The model that settings choose, and its own settings."""
+    """The model that settings choose, and its own settings.
+
+    Raises:
+        UserError: a value is a fraction where that model counts.
+    """
     model = next(one for one in models if one.name == s.model)
     own = {}
     for name, field in settings_of(model.Settings).items():
         value = getattr(s, name)
         kind: Any = type(field.default)
+        if kind is int and not is_swept(field) and value != int(value):
+            raise UserError(f"{name} of {model.name} must be a whole number: got {value:g}; use {round(value)}")
         own[name] = value if is_swept(field) else kind(value)
     return model, model.Settings(**own)
 

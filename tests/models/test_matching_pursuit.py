@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sae_jax
 from sae_jax.models import MODELS
+from sae_jax.settings import UserError
 from sae_jax.training.config import lane_settings
 
 RNG = np.random.default_rng(0)
@@ -55,3 +57,16 @@ def test_rows_start_at_norm_one_unless_another_is_given(values, norm):
     params = MODELS["matching_pursuit"].init(jax.random.key(0), 5, own)
     assert set(params) == {"decoder_weight", "decoder_bias"}
     np.testing.assert_allclose(np.linalg.norm(params["decoder_weight"], axis=1), norm, rtol=1e-5)
+
+
+def test_a_target_l0_is_its_number_of_rounds_beside_other_models_too(samples):
+    settings = {"d_hidden": 16, "steps": 20, "batch_size": 32, "seeds": 1, "k": 3}
+    both = sae_jax.sweep(samples, ["topk", "matching_pursuit"], target_l0=[0.0, 2.0], **settings)
+    pursuit = both["eval_l0"].sel(model="matching_pursuit").squeeze().values
+    assert 2 < pursuit[0] <= 3.0001 and 1 < pursuit[1] <= 2.0001
+    alone = sae_jax.sweep(samples, "matching_pursuit", target_l0=2, **settings)
+    np.testing.assert_allclose(alone["eval_l0"].values.squeeze(), pursuit[1], rtol=1e-6)
+    with pytest.raises(UserError, match=r"target_l0 of matching_pursuit must be a whole number: got 2\.5; use 2"):
+        sae_jax.sweep(samples, ["topk", "matching_pursuit"], target_l0=2.5, **settings)
+    with pytest.raises(UserError, match="target_l0 must be at most d_hidden: got 17 of 16"):
+        sae_jax.sweep(samples, "matching_pursuit", target_l0=17, **settings)
