@@ -32,6 +32,26 @@ REPRODUCE = [
     (["--table", "--out", "deep.json.d"], "got deep.json.d/deep.json: ", "reproduce it again"),
     (["--table", "--out", "pickle.json.d"], "got pickle.json.d/pickle.json: ", "reproduce it again"),
 ]
+REPORT = [
+    ([], "report needs the folders of 1 to 8 finished runs, before its flags: got none", "see runs/"),
+    ([""], "report needs the folders of 1 to 8 finished runs, before its flags: got none", "see runs/"),
+    (["RUN"] * 9, "report needs the folders of 1 to 8 finished runs, before its flags: got 9", "see runs/"),
+    (["RUN", "RUN"], "report must name a run once: got run twice", "leave one"),
+    (["runn"], "a finished run's folder must hold results.nc: got runn", "did you mean run?"),
+    (["RUN", "elsewhere"], "a finished run's folder must hold results.nc: got elsewhere", "check the path"),
+    (["."], "a finished run's folder must hold results.nc: got .", "check the path"),
+    (["text.npy"], "a finished run's folder must hold results.nc: got text.npy", "check the path"),
+    (["RUN", "--out"], "--out takes one value: got none", "see --help"),
+    (["RUN", "--out", "a", "b"], "--out takes one value: got 2 (a b)", "leave one"),
+    (["RUN", "--out", "run"], "--out must name a file that can be written: got run", "choose another"),
+    (["RUN", "--out", "/dev/null"], "--out must name a file that can be written: got /dev/null", "choose another"),
+    (["RUN", "--out", "pipe.npy"], "--out must name a file that can be written: got pipe.npy", "choose another"),
+    (["RUN", "--out", "no/such.html"], "--out must name a file that can be written: got no/such.html", "choose"),
+    (["RUN", "--out", "~/x.html"], "--out must not begin with ~", "write the whole path"),
+    (["RUN", "b", "--dataset", "digits"], "--dataset says where the samples of one run lie: got 2 runs", "put them"),
+    (["RUN", "--datset", "digits"], "unknown flag --datset", "did you mean --dataset?"),
+    (["RUN", "--dataset", "digitz"], "unknown dataset digitz", "did you mean digits?"),
+]
 SAVED = "--table must name a file written by --json: got "
 BENCHMARK = [
     (["--table", "nowhere.json"], SAVED + "nowhere.json", "write one"),

@@ -68,7 +68,7 @@ def test_the_readme_is_short_and_begins_with_its_two_commands():
 def test_the_layout_names_every_room():
     listed = re.findall(r"^    sae_jax/(\w+)/ ", README, re.MULTILINE)
     rooms = {path.parent.name for path in (ROOT / "sae_jax").glob("*/__init__.py")}
-    assert len(listed) == 8 and set(listed) == rooms
+    assert len(listed) == 9 and set(listed) == rooms
 
 
 def test_every_model_is_listed():

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sae_jax"
 # A room may import those before it and itself; the last one also what the package exports of them.
-ROOMS = ("settings", "storage", "models", "data", "training", "sweeps", "analysis", "plugins", "commands")
+ROOMS = ("settings", "storage", "models", "data", "training", "sweeps", "analysis", "pages", "plugins", "commands")
 LONGEST = 300
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 FILES = [path for folder in ("sae_jax", "experiments", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -108,7 +108,7 @@ class Run:
                 raise UserError(f"no lane has {name} of at most {most:g}: got {lowest:g} as its lowest; ask for more")
         if not bool(allowed.any()):
             raise UserError(f"no lane of the run has a finite {measure}; train again with a lower learning_rate")
-        scores = (-scores if self._lower_is_better(measure) else scores).where(allowed)
+        scores = (-scores if self.lower_is_better(measure) else scores).where(allowed)
         return self._lane_of(self.dataset.isel(_place(scores.fillna(-np.inf))))
 
     def pareto(self, sparsity: str = L0, quality: str = EXPLAINED) -> list[TrainedLane]:
@@ -119,7 +119,7 @@ class Run:
         """
         low = self._scores(sparsity)
         high = self._scores(quality).transpose(*low.dims)
-        high = -high if self._lower_is_better(quality) else high
+        high = -high if self.lower_is_better(quality) else high
         lanes, best = [], -np.inf
         for place in np.lexsort((-high.values.ravel(), low.values.ravel())):
             score = high.values.ravel()[place]
@@ -174,7 +174,7 @@ class Run:
         scores = self.dataset[name].astype(float)
         return scores.where(self.dataset["diverged_at"] < 0) if "diverged_at" in self.dataset else scores
 
-    def _lower_is_better(self, name: str) -> bool:
+    def lower_is_better(self, name: str) -> bool:
         point = {dim: 0 for dim in self.dims if dim in self.dataset.dims}
         settings = self._settings(self.dataset.isel(point))
         measures = measures_of(settings.architecture, settings.model)

@@ -152,7 +152,7 @@ def measure(
     samples = {}
     for lanes in programs:
         for index in np.flatnonzero(~lanes.diverged):
-            place = _place(lanes, grid.labels, int(index))
+            place = place_of(lanes, grid.labels, int(index))
             if wanted is not None and place != wanted:
                 continue
             samples[place] = lanes.data
@@ -189,19 +189,31 @@ def with_units(dataset: xr.Dataset, variables: xr.Dataset, model: Model | None =
 
 def _of_lane(lanes: Lanes, index: int, options: UnitsConfig) -> xr.Dataset:
     """`units_of` one of a program's lanes, whose samples have been normalised."""
+    lane, others = lane_of(lanes, index), other_seeds(lanes, index)
+    return units_of(lane, lanes.data.heldout, lanes.data.heldout_names, others, options)
 
-    def lane_at(place: int) -> TrainedLane:
-        params, settings, seed = jax.tree.map(lambda leaf: leaf[place], lanes.lanes)
-        return TrainedLane(params, settings, identity(lanes.data.heldout.shape[1]), {"seed": int(seed)})
 
+def lane_of(lanes: Lanes, index: int) -> TrainedLane:
+    """One of a program's lanes, for samples that have been normalised."""
+    params, settings, seed = jax.tree.map(lambda leaf: leaf[index], lanes.lanes)
+    return TrainedLane(params, settings, identity(lanes.data.heldout.shape[1]), {"seed": int(seed)})
+
+
+def other_seeds(lanes: Lanes, index: int) -> dict[int, TrainedLane]:
+    """By seed, the other lanes of a lane's cell that did not diverge."""
     seeds = len(lanes.labels["seed"])
     same_cell = np.flatnonzero((lanes.places // seeds == lanes.places[index] // seeds) & ~lanes.diverged)
-    others = {int(lanes.lanes.seed[place]): lane_at(int(place)) for place in same_cell if place != index}
-    return units_of(lane_at(index), lanes.data.heldout, lanes.data.heldout_names, others, options)
+    return {int(lanes.lanes.seed[place]): lane_of(lanes, int(place)) for place in same_cell if place != index}
 
 
-def _place(lanes: Lanes, every: Mapping[str, Sequence[Any]], index: int) -> tuple[int, ...]:
-    """Where a program's lane stands along the dimensions of all lanes, then seed."""
+def place_of(lanes: Lanes, every: Mapping[str, Sequence[Any]], index: int) -> tuple[int, ...]:
+    """Where a program's lane stands along the dimensions of all lanes, then seed.
+
+    Args:
+        lanes: of the program.
+        every: labels on the dimensions of all lanes.
+        index: of the lane, among the program's.
+    """
     within = dict(zip(lanes.dims, np.unravel_index(lanes.places[index], lanes.shape), strict=True))
     program = {dim: every[dim].index(label) for dim, label in lanes.point.items()}
     return tuple(int((within | program)[dim]) for dim in (*every, "seed"))

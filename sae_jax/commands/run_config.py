@@ -34,6 +34,9 @@ class RunConfig(Engine):
     observers: tuple[str, ...] = setting(
         ("",), TEXT, "who of plug-ins watches the training, by name, or NAME:SETTING=VALUE,..."
     )
+    report: bool = setting(
+        True, TRUE_OR_FALSE, "write the page report.html at the end; the command report does it later"
+    )
     track: str = setting("none", one_of(("none", *PACKAGES)), "tracker of experiments to which lanes' curves are sent")
 
     def __post_init__(self) -> None:

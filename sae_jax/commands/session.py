@@ -20,6 +20,7 @@ from sae_jax.commands.extending import check_single, completed, earlier_of, orig
 from sae_jax.commands.flags import Parsed, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
 from sae_jax.commands.resuming import named_folder, recorded_words, resumed_words
+from sae_jax.commands.report import write_own_page
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
 from sae_jax.commands.signals import Interrupts, interrupts_of
@@ -48,6 +49,7 @@ from sae_jax.sweeps.used_parts import used_by
 
 Parse = Callable[[Sequence[str]], Parsed]
 Record = Mapping[str, Any]
+States = dict[str, np.ndarray] | None
 
 
 def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
@@ -103,12 +105,12 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
             for line in [*_resumption(recovery, folder, before, content), *version_lines(run, content)]:
                 observer.line(line)
             observer.line(f"plan: {footprint_of(study, run.keep, run.keep_state)}")
-            states: dict[str, np.ndarray] | None = {} if run.keep_state else None
+            states: States = {} if run.keep_state else None
             dataset = together(
                 "train", lambda: _train(study, observer, opened, recovery, interrupts, resume_command, states)
             )
             trained = time.monotonic()
-            files = together("write the results", lambda: _write_results(dataset, folder, run, opened, states))
+            files = together("write the results", lambda: _write_results(dataset, folder, run, study, opened, states))
         if terminal and log:
             print_table(terminal.console, dataset)
             log.table(dataset)
@@ -242,7 +244,7 @@ def _train(
     recovery: Recovery,
     interrupts: Interrupts,
     resume_command: str,
-    states: dict[str, np.ndarray] | None,
+    states: States,
 ) -> xr.Dataset:
     """Train what is left of a study, and have all of it on the disk."""
     try:
@@ -259,22 +261,20 @@ def _train(
 
 
 def _write_results(
-    dataset: xr.Dataset,
-    folder: Path | None,
-    run: RunConfig,
-    opened: Opener,
-    states: Mapping[str, np.ndarray] | None,
+    dataset: xr.Dataset, folder: Path | None, run: RunConfig, study: Study, opened: Opener, states: States
 ) -> list[Path]:
     """Write the files of a run into its folder: their paths; none on a process that does not write."""
     if folder is None:
         return []
     if states is not None:
         save_states(states, folder)
-    results.save(keep_parameters(dataset, run.keep, opened), folder)
+    kept = keep_parameters(dataset, run.keep, opened)
+    results.save(kept, folder)
     from sae_jax.analysis.summary import write_summary  # Training need not wait for it.
 
     written = [write_summary(dataset, folder)]
     written += draw_usual(dataset, folder / "figures") if run.figures else []
+    written += [write_own_page(kept, folder, [point.data for point in study.points])] if run.report else []
     states_file = [STATE_FILE] if states is not None else []
     names = records.CONFIG_FILE, PROVENANCE_FILE, LOG_FILE, results.RESULTS_FILE, results.PARAMS_FILE, *states_file
     return [*(folder / name for name in names), *written]

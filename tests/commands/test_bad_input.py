@@ -14,12 +14,12 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
 from sae_jax import DataConfig
 from sae_jax import sweep as train_all
-from sae_jax.commands import evaluate, sweep, train
+from sae_jax.commands import evaluate, report, sweep, train
 from sae_jax.commands import session as study
 from sae_jax.storage import results
 from tests import bad_files
 from tests.bad_inputs import DATA, FLAGS, ONLY_SWEEP, ONLY_TRAIN
-from tests.bad_reports import BENCHMARK, REPRODUCE
+from tests.bad_reports import BENCHMARK, REPORT, REPRODUCE
 from tests.bad_runs import DAMAGES, EVALUATE
 from tests.commands.test_commands import run as run_alone
 
@@ -37,6 +37,7 @@ CASES = [
         (sweep.main, "sweep", FLAGS + ONLY_SWEEP + [of_data(case) for case in DATA]),
         (train.main, "train", FLAGS + ONLY_TRAIN + [of_data(case) for case in DATA]),
         (evaluate.main, "evaluate", EVALUATE),
+        (report.main, "report", REPORT),
         (reproduce.main, "reproduce", REPRODUCE),
         (benchmark.main, "benchmark", BENCHMARK),
     )

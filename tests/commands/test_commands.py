@@ -56,10 +56,11 @@ def test_a_sweep_writes_what_it_says_and_says_what_it_wrote(tmp_path):
     assert done.returncode == 0 and done.stderr == ""
     folder = tmp_path / "runs" / "small"
     names = ("config.json", "results.nc", "params.safetensors", "summary.csv", "log.txt", "provenance.json")
-    files = [folder / name for name in (*names, *(f"figures/{name}.png" for name in FIGURES))]
+    files = [folder / name for name in (*names, *(f"figures/{name}.png" for name in FIGURES), "report.html")]
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(files)
     for path in files:
         assert str(path.relative_to(tmp_path)) in done.stdout
+    assert done.stdout.splitlines()[-1].strip() == "runs/small/report.html"
 
     dataset = results.load(folder)
     assert dataset["loss"].dims == ("beta", "rho", "seed", "step")

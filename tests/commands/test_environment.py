@@ -13,7 +13,20 @@ from sae_jax.commands.environment import cache_folder, set_up
 from sae_jax.settings import UserError
 from sae_jax.storage import results
 
-WORDS = ["--dataset", "digits", "--steps", "30", "--d-hidden", "6", "--rho", "0.1", "--figures", "False"]
+WORDS = [
+    "--dataset",
+    "digits",
+    "--steps",
+    "30",
+    "--d-hidden",
+    "6",
+    "--rho",
+    "0.1",
+    "--figures",
+    "False",
+    "--report",
+    "False",
+]
 
 
 def test_a_second_run_compiles_nothing_and_finds_the_same_to_the_bit(tmp_path):

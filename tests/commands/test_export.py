@@ -80,7 +80,7 @@ def test_the_best_lane_for_pytorch_with_its_lines(folder, tmp_path, capsys):
 def test_a_run_that_kept_the_best_seeds_alone_exports_no_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "digits", "--model", "relu", "--d-hidden", "8", "--steps", "20", "--seeds", "2"]
-    sweep.main([*words, "--keep", "best", "--figures", "False", "--name", "run"])
+    sweep.main([*words, "--keep", "best", "--figures", "False", "--report", "False", "--name", "run"])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main(["runs/run", "--all", "--out", str(tmp_path / "out")])

@@ -74,9 +74,22 @@ def test_a_run_on_other_samples_is_evaluated_by_the_statistics_of_the_first_one(
     for name, scale in (("first", 1.0), ("other", 3.0)):
         np.save(f"{name}.npy", (scale * rng.normal(size=(300, 9)) + scale).astype(np.float32))
     words = ["--rho", ".1", "--beta", ".1", "--seeds", "1", "--d-hidden", "4", "--output", "linear", "--steps", "20"]
-    words += ["--figures", "False"]
+    words += ["--figures", "False", "--report", "False"]
     sweep.main([*words, "--dataset", "array:first.npy", "--normalize", "standardize", "--name", "one"])
-    sweep.main(["--start-from", "one", "--dataset", "array:other.npy", "--figures", "False", "--name", "two"])
+    sweep.main(
+        [
+            "--start-from",
+            "one",
+            "--dataset",
+            "array:other.npy",
+            "--figures",
+            "False",
+            "--report",
+            "False",
+            "--name",
+            "two",
+        ]
+    )
     one, two = (results.load(typed[0] / name) for name in ("one", "two"))
     np.testing.assert_array_equal(one["input_scale"], two["input_scale"])
     measured, _ = apply("denoising", two, TaskConfig(noise=(0.1,)))
@@ -99,8 +112,7 @@ def test_one_lane_is_trained_on_alone(typed, capsys):
             "1",
             "--steps",
             "20",
-            "--figures",
-            "False",
+            *("--figures", "False", "--report", "False"),
             "--name",
             "alone",
         ]

@@ -12,7 +12,7 @@ from sae_jax.storage import results
 
 ROWS, WIDTH, BATCH = 200, 8, 32
 WORDS = ["--dataset", "activations:shards", "--model", "topk", "--k", "1", "2", "--d-hidden", "6", "--steps", "40"]
-WORDS += ["--batch-size", str(BATCH), "--seeds", "2", "--figures", "False"]
+WORDS += ["--batch-size", str(BATCH), "--seeds", "2", "--figures", "False", "--report", "False"]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         for name, rho in (("low", ".05"), ("high", ".2"), ("other", ".3")):
-            sweep.main([*SWEEP, "--rho", rho, "--beta", "1", "--figures", "False", "--name", name])
+            sweep.main([*SWEEP, "--rho", rho, "--beta", "1", "--figures", "False", "--report", "False", "--name", name])
         patched.setattr(figures, "save_all", lambda dataset, folder: [])  # Which takes longest.
         merge.main(MERGE)
     return folder

@@ -48,7 +48,23 @@ def test_tables_are_written_to_files(run, workplace, capsys):
 
 def test_figures_that_a_sweep_does_not_draw_are_drawn_later(workplace, capsys):
     short = ["--dataset", "digits", "--samples", "100", "--steps", "3", "--d-hidden", "3", "--batch-size", "20"]
-    sweep.main([*short, "--rho", ".1", "--beta", "1", "--seeds", "2", "--figures", "False", "--name", "later"])
+    sweep.main(
+        [
+            *short,
+            "--rho",
+            ".1",
+            "--beta",
+            "1",
+            "--seeds",
+            "2",
+            "--figures",
+            "False",
+            "--report",
+            "False",
+            "--name",
+            "later",
+        ]
+    )
     assert "summary.csv" in capsys.readouterr().out
     assert not (workplace / "runs/later/figures").exists()
     draw.main(["later"])
@@ -131,7 +147,7 @@ def test_paired_settings_are_selected_and_make_rows(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "digits", "--d-hidden", "5", "--steps", "20", "--batch-size", "50", "--seeds", "2"]
     pairs = ["--rho", "0.02", "0.05", "--beta", "3", "1", "--zip", "rho", "beta"]
-    sweep.main([*words, *pairs, "--figures", "False", "--name", "pairs"])
+    sweep.main([*words, *pairs, "--figures", "False", "--report", "False", "--name", "pairs"])
     capsys.readouterr()
     table.main(["pairs", "--by", "rho", "beta"])
     both = capsys.readouterr().out.splitlines()

@@ -109,7 +109,7 @@ def test_the_log_is_not_written_through_a_link(tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("precious")
     (tmp_path / "runs" / "one").mkdir(parents=True)
     run = tmp_path / "runs" / "one"
-    sweep.main([*SMOKE, "--figures", "False", "--runs", str(tmp_path / "runs"), "--name", "other"])
+    sweep.main([*SMOKE, "--figures", "False", "--report", "False", "--runs", str(tmp_path / "runs"), "--name", "other"])
     shutil.copy(tmp_path / "runs/other/config.json", run)
     (run / "unfinished").mkdir()
     (run / "log.txt").symlink_to(tmp_path / "precious.txt")
@@ -181,8 +181,7 @@ def test_the_plan_says_how_much_room_a_run_takes(tmp_path, capsys):
             str(tmp_path),
             "--name",
             "a",
-            "--figures",
-            "False",
+            *("--figures", "False", "--report", "False"),
         ]
     )
     line = next(line for line in capsys.readouterr().out.splitlines() if " of results" in line)

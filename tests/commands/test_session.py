@@ -59,7 +59,20 @@ def test_a_finished_run_is_named_as_an_unfinished_one_is(tmp_path):
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_run_that_an_earlier_version_began_is_resumed_as_it_was(optimizer, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["--samples", "200", "--d-hidden", "3", "--steps", "3", "--figures", "False", "--optimizer", optimizer]
+    words = [
+        "--samples",
+        "200",
+        "--d-hidden",
+        "3",
+        "--steps",
+        "3",
+        "--figures",
+        "False",
+        "--report",
+        "False",
+        "--optimizer",
+        optimizer,
+    ]
     words += ["--estimator", "batch", "--ema-decay", "0"] if optimizer == "lbfgs" else []
     sweep.main([*words, "--name", "whole"])
     record = json.loads((tmp_path / "runs" / "whole" / "config.json").read_text())

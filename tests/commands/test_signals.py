@@ -26,8 +26,7 @@ GRID = [
     "500",
     "--d-hidden",
     "8",
-    "--figures",
-    "False",
+    *("--figures", "False", "--report", "False"),
 ]
 # Three chunks; and a checkpoint whenever one may be.
 WORDS = [*GRID, "--batch-size", "64", "--steps", "2000", "--devices", "2", "--lanes-per-chunk", "4"]

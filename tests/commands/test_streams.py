@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import CACHE
 
 WORDS = ["--dataset", "digits", "--rho", ".05", "--beta", "1", "--d-hidden", "8", "--steps", "20", "--seeds", "2"]
-WORDS += ["--figures", "False"]
+WORDS += ["--figures", "False", "--report", "False"]
 FILES = {"results.nc", "params.safetensors", "summary.csv", "log.txt"}
 
 

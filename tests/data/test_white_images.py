@@ -54,7 +54,7 @@ def test_whitening_what_is_white_already_is_warned_of(kind, warned, images, tmp_
 def test_the_command_says_so_too_and_what_to_try(images, tmp_path):
     np.save(tmp_path / "images.npy", images["white"])
     words = ["--dataset", "images:images.npy", "--samples", "100", "--d-hidden", "3", "--steps", "2", "--rho", ".1"]
-    words += ["--beta", "1", "--batch-size", "20", "--seeds", "1", "--figures", "False"]
+    words += ["--beta", "1", "--batch-size", "20", "--seeds", "1", "--figures", "False", "--report", "False"]
     first, second = (run("sweep", *words, *more, cwd=tmp_path).stdout for more in ([], ["--whiten", "False"]))
     assert f"warning: {SAID}" in first and "so try whiten False" in first
     assert SAID not in second

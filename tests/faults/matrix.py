@@ -26,7 +26,7 @@ FAULTS: dict[str, int | str] = {
 OUTCOMES = ("carried on", "one line", "killed", "not made", "wrong")
 TRAINING = [
     *("--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--batch-size", "32", "--rho", ".05", ".1"),
-    *("--devices", "2", "--seeds", "2", "--steps", "40", "--figures", "False"),
+    *("--devices", "2", "--seeds", "2", "--steps", "40", "--figures", "False", "--report", "False"),
 ]
 # Two chunks, and a state of the one in training whenever one may be written.
 SWEEP = ["experiments.sweep", *TRAINING, "--lanes-per-chunk", "2", "--checkpoint-every", "0", "--name", "run"]

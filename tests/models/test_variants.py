@@ -122,8 +122,10 @@ def test_a_sweep_of_presets_is_extended(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     words = ["--preset", "gao", "bussmann", "--dataset", "digits", "--steps", "10", "--d-hidden", "6", "--k", "2"]
-    sweep.main([*words, "--batch-size", "20", "--seeds", "1", "--figures", "False", "--name", "one"])
-    sweep.main(["--extend", "one", "--seeds", "2", "--figures", "False", "--name", "two"])
+    sweep.main(
+        [*words, "--batch-size", "20", "--seeds", "1", "--figures", "False", "--report", "False", "--name", "one"]
+    )
+    sweep.main(["--extend", "one", "--seeds", "2", "--figures", "False", "--report", "False", "--name", "two"])
     one, two = (sae_jax.results.load(tmp_path / "runs" / name) for name in ("one", "two"))
     assert two["eval_l0"].dims == ("model", "seed") and dict(two.sizes)["seed"] == 2
     np.testing.assert_array_equal(two["decoder_weight"].sel(seed=[0]), one["decoder_weight"])

@@ -147,14 +147,14 @@ def test_an_extension_compares_its_cells_and_keeps_what_was_compared(tmp_path, m
 
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "superposition", "--samples", "500", "--model", "relu", "--steps", "20", "--batch-size", "16"]
-    words += ["--d-hidden", "6", "--figures", "False"]
+    words += ["--d-hidden", "6", "--figures", "False", "--report", "False"]
     sweep.main([*words, "--snapshots", "2", "--l1", "0.1", "0.2", "--seeds", "2", "--name", "a"])
-    sweep.main(["--extend", "a", "--l1", "0.1", "0.2", "0.4", "--figures", "False", "--name", "b"])
+    sweep.main(["--extend", "a", "--l1", "0.1", "0.2", "0.4", "--figures", "False", "--report", "False", "--name", "b"])
     before, after = (sae_jax.results.load(tmp_path / "runs" / name)["seed_consistency"] for name in "ab")
     xr.testing.assert_equal(after.sel(l1=[0.1, 0.2]).drop_attrs(), before.drop_attrs())
     assert after.notnull().all()
     with pytest.raises(SystemExit) as stopped:
-        sweep.main(["--extend", "a", "--seeds", "3", "--figures", "False", "--name", "c"])
+        sweep.main(["--extend", "a", "--seeds", "3", "--figures", "False", "--report", "False", "--name", "c"])
     assert stopped.value.code == 2
 
 

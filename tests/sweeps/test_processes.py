@@ -21,7 +21,7 @@ DICTIONARY = FIXTURES / "folders" / "batchtopk-training"
 
 SMALL = ["--samples", "300", "--d-hidden", "6", "--batch-size", "50", "--seeds", "2"]
 GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
-GRID += ["--figures", "False"]
+GRID += ["--figures", "False", "--report", "False"]
 LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
 
 
@@ -119,7 +119,10 @@ def test_many_processes_train_what_one_does(alone, processes, devices, how, tmp_
     ids=["extend", "start from", "start from a dictionary"],
 )
 def test_many_processes_go_on_from_what_one_has_trained(words, folder, tmp_path):
-    words, loaded = ["-m", "experiments.sweep", *words, "--figures", "False", "--runs", str(folder / "runs")], []
+    words, loaded = (
+        ["-m", "experiments.sweep", *words, "--figures", "False", "--report", "False", "--runs", str(folder / "runs")],
+        [],
+    )
     for processes, devices in ((1, 4), (2, 2)):
         named = [*words, "--devices", str(devices), "--name", f"{tmp_path.name}{processes}"]
         for code, _, complaint in ended(run_together(tmp_path, [named] * processes)):

@@ -1,0 +1,95 @@
+"""Write a page that shows finished runs in a browser, as one file that needs no network.
+
+    python -m experiments.report runs/digits
+    python -m experiments.report runs/relu runs/topk --out both.html
+
+The page holds the grid as heatmaps, every cell's curves and units, a browser of units, the frontier, and how each run
+was made; several runs stand side by side. It goes into RUN/report.html, of several runs into the folder of the first.
+A sweep writes it by itself. docs/page.md says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_jax.commands.environment import call, check_file, draw_to_files, set_up
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.commands.finished import OUT, load_run, moved, one
+from sae_jax.commands.flags import option, read
+from sae_jax.commands.signals import end_in_order
+from sae_jax.settings import UserError
+from sae_jax.storage.atomic import OTHER_RUN_FOLDER, RUN_FOLDER
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from sae_jax.data import Data
+
+MOST_RUNS = 8
+
+
+def main(argv: list[str]) -> None:
+    """Read runs, write their page, tell where it is."""
+    with one_line_errors():
+        positional = option(
+            "run", ("",), "folders of finished runs, or their names in runs", "RUN", True, positional=True
+        )
+        elsewhere = option(
+            "dataset", ("",), "where the file of the samples of one run lies now, such as array:FILE.npy", "TEXT", False
+        )
+        groups = {"report": [positional, elsewhere, OUT]}
+        words = read(argv, call("report"), (__doc__ or "").partition("\n")[0], groups)
+        names, source = [name for name in words["run"] if name], one(words, "dataset")
+        if not 1 <= len(names) <= MOST_RUNS:
+            raise UserError(
+                f"report needs the folders of 1 to {MOST_RUNS} finished runs, before its flags: got "
+                f"{len(names) or 'none'}; see runs/"
+            )
+        if source and len(names) > 1:
+            raise UserError(f"--dataset says where the samples of one run lie: got {len(names)} runs; put them back")
+        # Help need not wait for all that reads and draws.
+        import sae_jax
+        from sae_jax.analysis.run import folder_of
+        from sae_jax.pages.page import PAGE_FILE, Shown, write_page
+
+        folders = [folder_of(name) for name in names]
+        resolved = [folder.resolve() for folder in folders]
+        for name, path in zip(names, resolved, strict=True):
+            if resolved.count(path) > 1:
+                raise UserError(f"report must name a run once: got {name} twice; leave one")
+        out = Path(one(words, "out") or folders[0] / PAGE_FILE)
+        flag = "--out" if one(words, "out") else RUN_FOLDER
+        loaded = [moved(load_run(folder), source) for folder in folders]
+        check_file(out, flag)
+        set_up()
+        draw_to_files()
+        end_in_order()
+        shown = [
+            Shown(path.name, dataset, folder, samples_needed=bool(source))
+            for dataset, folder, path in zip(loaded, folders, resolved, strict=True)
+        ]
+        write_page(shown, out, sae_jax.__version__, flag, "choose another --out")
+        print(out)
+
+
+def write_own_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -> Path:
+    """Write the page of a run that has just been trained into its folder; the path.
+
+    Args:
+        dataset: of the run.
+        folder: of the run.
+        samples: of each of its programs; where they are several sets, they are loaded again.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    draw_to_files()
+    import sae_jax
+    from sae_jax.pages.page import PAGE_FILE, Shown, write_page  # Training need not wait for it.
+
+    data = samples[0] if all(one is samples[0] for one in samples) else None
+    path = folder / PAGE_FILE
+    write_page([Shown(folder.name, dataset, folder, data)], path, sae_jax.__version__, RUN_FOLDER, OTHER_RUN_FOLDER)
+    return path

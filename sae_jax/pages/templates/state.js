@@ -1,0 +1,51 @@
+// What is shown is what the fragment of the address says: links and the back button follow.
+const listeners = [];
+let state = {};
+
+function readState() {
+  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+}
+
+function fragmentOf(changes) {
+  const words = new URLSearchParams();
+  for (const [name, value] of Object.entries({ ...state, ...changes })) {
+    if (value !== "" && value !== undefined && value !== null) words.set(name, value);
+  }
+  return `#${words}`;
+}
+
+// A step that the back button takes back; without one where `quietly`, as while somebody types.
+function go(changes, quietly = false) {
+  const fragment = fragmentOf(changes);
+  if (fragment === location.hash) return;
+  if (quietly) location.replace(fragment);
+  else location.hash = fragment;
+}
+
+function onChange(listener) {
+  listeners.push(listener);
+}
+
+function changed() {
+  const before = state;
+  state = readState();
+  for (const listener of listeners) listener(state, before);
+}
+
+// An element with attributes, handlers (on...) and children; text is never read as HTML.
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== undefined && value !== null) made.setAttribute(key, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return made;
+}
+
+function choice(label, options, value, choose) {
+  const list = element("select", { onchange: (event) => choose(event.target.value) });
+  for (const [key, text] of options) list.append(element("option", { value: key, selected: String(key) === String(value) }, text));
+  return element("label", {}, label, list);
+}
