@@ -82,7 +82,7 @@ def _axis(dataset: xr.Dataset, axis: str, settings: Iterable[str]) -> dict[str, 
     values = dataset[axis]
     paired = [str(name) for name in settings if name != axis and dataset[name].dims == (axis,)]
     words = [short(value) for value in values.values.tolist()]
-    if paired:
+    if paired and axis != "model":  # What else its architectures differ in goes without saying.
         columns = [[f"{name} {short(value)}" for value in dataset[name].values.tolist()] for name in paired]
         words = [", ".join(row) for row in zip(*([words] if axis in settings else []), *columns, strict=True)]
     numbers = [float(value) for value in values.values] if is_numeric(values) else None

@@ -124,7 +124,9 @@ def _run_part(run: Shown, size: float) -> dict[str, Any]:
     }
     cells, seeds = cell_count(dataset), dataset.sizes["seed"]
     axes = ", ".join(f"{axis['name']} ({len(axis['values'])} values)" for axis in grid["axes"])
-    summary = f"{opened.model.name} autoencoders: {cells} {'cell' if cells == 1 else 'cells'} x {seeds} "
+    choices = opened.model.choices
+    kind = f"autoencoders of {len(choices)} architectures" if choices else f"{opened.model.name} autoencoders"
+    summary = f"{kind}: {cells} {'cell' if cells == 1 else 'cells'} x {seeds} "
     summary += f"{'seed' if seeds == 1 else 'seeds'}{f' over {axes}' if axes else ''}"
     about = about_part(opened, run.folder)
     return {"name": name, "summary": summary, "about": about, "left_out": left_out, "packed": packer.packed(content)}

@@ -3,12 +3,13 @@ function cellPanel(run, cell, s, side) {
   const seeds = range(run.seeds.length).filter((seed) => run.ends[cell * run.seeds.length + seed] !== -2);
   const seed = chosenSeed(run, cell, s[side.seed]);
   const panel = element("div", { class: "unit" });
-  const facts = run.measures.map((measure) => element("tr", {}, element("th", { scope: "row" }, measure.label), element("td", {}, withDeviation(spread(run, measure, [cell])))));
+  const facts = run.measures.map((measure) => element("tr", {}, element("th", { scope: "row" }, measure.label), element("td", {}, withDeviation(spread(run, measure, [cell]), run.seeds.length))));
   const open = element("button", { type: "button", onclick: () => go({ view: "units", run: side.run, cell: placesOf(run, cell).join("-"), seed, unit: "" }) },
     `Units of seed ${run.seeds[seed] ?? ""}`);
   const diverged = seeds.filter((one) => run.ends[cell * run.seeds.length + one] >= 0).map((one) => run.seeds[one]);
   panel.append(element("div", { class: "card" }, element("div", { class: "head" }, element("h2", {}, cellName(run, cell)), seeds.length ? open : null),
-    element("div", { class: "scroll" }, element("table", { "aria-label": `measures of ${cellName(run, cell)}, means over seeds` }, facts)),
+    element("div", { class: "scroll" }, element("table", { "aria-label": `measures of ${cellName(run, cell)}` },
+      element("tr", {}, element("th", { scope: "col" }, "measure"), element("th", { scope: "col" }, run.seeds.length > 1 ? `mean \u00b1 sd, ${run.seeds.length} seeds` : "one seed")), facts)),
     diverged.length ? element("p", { class: "warning" }, `Diverged: seed ${diverged.join(", ")}; left out of means.`) : null,
     seeds.length ? null : element("p", {}, "Nobody trained a lane of this cell.")));
   if (!seeds.length) return panel;
@@ -39,20 +40,20 @@ function curveCard(run, cell, seeds, s) {
   made.show = () => {
     const wide = isWide(seeds.flatMap((seed) => [...of(seed)]));
     const drawn = figure({ x: curve.x.label, y: curve.label, ...(wide ? { y_axis_type: "log" } : {}) });
-    lines(drawn, run, seeds, (seed) => [[...curve.steps], [...of(seed)]], "step");
+    lines(drawn, run, seeds, (seed) => [[...curve.steps], [...of(seed)]], "step", made.plot.clientWidth);
     return draw(made.plot, drawn);
   };
   return made;
 }
 
-function lines(drawn, run, seeds, of, name) {
+function lines(drawn, run, seeds, of, name, width) {
   const entries = seeds.map((seed, place) => {
     const [x, y] = of(seed), data = source({ x, y });
     const line = drawn.line({ field: "x" }, { field: "y" }, { source: data, line_color: COLOURS[place % 8], line_dash: DASHES[place % 8], line_width: 1.8 });
     hover(drawn, [line], [["seed", String(run.seeds[seed])], [name, "@x"], ["value", "@y"]]);
     return [`seed ${run.seeds[seed]}`, [line]];
   });
-  if (seeds.length > 1 && seeds.length <= 12) legendIn(drawn, entries);
+  if (seeds.length > 1 && seeds.length <= 12) legendIn(drawn, entries, width);
 }
 
 function sortedNumbers(run, cell, seeds, part) {
@@ -72,7 +73,7 @@ function meanCard(run, cell, seeds) {
   made.show = () => {
     const all = found.flatMap(([, one]) => one), wide = isWide(all);
     const drawn = figure({ x: "units, sorted by mean activation", y: "mean activation", ...(wide ? { y_axis_type: "log" } : {}) });
-    lines(drawn, run, kept, (seed) => [range(values.get(seed).length).map((at) => at + 1), values.get(seed)], "rank");
+    lines(drawn, run, kept, (seed) => [range(values.get(seed).length).map((at) => at + 1), values.get(seed)], "rank", made.plot.clientWidth);
     if (Number.isFinite(rho)) drawn.add_layout(new Bokeh.Span({ location: rho, dimension: "width", line_color: colour("ink"), line_dash: [8, 4], line_width: 1.5 }));
     return draw(made.plot, drawn);
   };
@@ -82,10 +83,12 @@ function meanCard(run, cell, seeds) {
 function densityCard(run, cell, seeds) {
   const found = sortedNumbers(run, cell, seeds, "rate");
   if (!found.length) return null;
-  const edges = range(21).map((at) => -4 + at * 0.2), kept = found.map(([seed]) => seed);
+  // Ten parts a decade, over the decades that hold a unit.
+  const active = found.flatMap(([, rates]) => rates).filter((rate) => rate > 0).map(Math.log10);
+  const low = Math.max(-6, Math.floor(Math.min(-1, ...active))), edges = range(1 - 10 * low).map((at) => low + at / 10), kept = found.map(([seed]) => seed);
   const counts = new Map(found.map(([seed, rates]) => {
     const bins = new Array(edges.length - 1).fill(0);
-    for (const rate of rates) if (rate > 0) bins[Math.max(0, Math.min(bins.length - 1, Math.floor((Math.log10(rate) + 4) / 0.2)))] += 1;
+    for (const rate of rates) if (rate > 0) bins[Math.max(0, Math.min(bins.length - 1, Math.floor((Math.log10(rate) - low) * 10)))] += 1;
     return [seed, bins];
   }));
   const dead = found.map(([, rates]) => rates.filter((rate) => rate === 0).length), dense = found.map(([, rates]) => rates.filter((rate) => rate > run.dense).length);
@@ -98,7 +101,7 @@ function densityCard(run, cell, seeds) {
     lines(drawn, run, kept, (seed) => {
       const bins = counts.get(seed);
       return [bins.flatMap((_, at) => [10 ** edges[at], 10 ** edges[at + 1]]), bins.flatMap((count) => [count, count])];
-    }, "density");
+    }, "density", made.plot.clientWidth);
     return draw(made.plot, drawn);
   };
   return made;

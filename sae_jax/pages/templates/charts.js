@@ -42,13 +42,20 @@ function plain(text) {
   return new Bokeh.PlainText({ text });
 }
 
-function legendIn(made, entries, place = "below") {
+// Below a chart, in as many columns of names as its width has room for.
+function legendIn(made, entries, width) {
   const [ink, line] = ["ink", "line"].map(colour);
-  const items = entries.map(([label, renderers]) => new Bokeh.LegendItem({ label, renderers }));
+  const items = entries.map(([name, renderers]) => new Bokeh.LegendItem({ label: { value: cut(name, 44) }, renderers }));
+  const longest = Math.max(...entries.map(([name]) => cut(name, 44).length));
+  const ncols = Math.max(1, Math.min(entries.length, Math.floor(width / (longest * 6.2 + 36))));
   const legend = new Bokeh.Legend({ items, orientation: "horizontal", click_policy: "hide", background_fill_color: null,
     border_line_color: line, label_text_color: ink, label_text_font_size: "11px", spacing: 8, padding: 4, margin: 4,
-    ncols: Math.min(4, entries.length), location: "center" });
-  made.add_layout(legend, place);
+    ncols, location: "center" });
+  made.add_layout(legend, "below");
+}
+
+function cut(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}\u2026` : text;
 }
 
 function wrapped(text, most) {

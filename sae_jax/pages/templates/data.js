@@ -78,9 +78,11 @@ function short(value, digits = 3) {
   return String(Number(value.toPrecision(digits)));
 }
 
-function withDeviation({ mean, deviation, count }) {
+// A mean with its deviation, and of how many seeds unless that goes without saying.
+function withDeviation({ mean, deviation, count }, known = 0) {
   if (!count) return "none";
-  return Number.isFinite(deviation) ? `${short(mean)} \u00b1 ${short(deviation, 2)} (${count} seeds)` : `${short(mean)} (one seed)`;
+  const seeds = count === known ? "" : ` (${count === 1 ? "one seed" : `${count} seeds`})`;
+  return `${short(mean)}${Number.isFinite(deviation) ? ` \u00b1 ${short(deviation, 2)}` : ""}${seeds}`;
 }
 
 function percent(share) {

@@ -30,7 +30,7 @@ function frontierView(runs, s) {
     told.textContent = `${cellName(points[at].run, points[at].cell)}: ${x.label} ${withDeviation(points[at].x)}, ${y.label} ${withDeviation(points[at].y)}`;
   });
   made.show = async () => {
-    const view = await draw(made.plot, frontierFigure(series, x, y, cursor));
+    const view = await draw(made.plot, frontierFigure(series, x, y, cursor, made.plot.clientWidth));
     made.plot.onclick = (event) => {
       const place = pointOf(view, event);
       const near = place && points.map((point) => [Math.hypot(...place.to(point.x.mean, point.y.mean)), point]).sort((a, b) => a[0] - b[0])[0];
@@ -59,7 +59,7 @@ function seriesOf(run, place, runs, x, y, along) {
   return [...lines.values()];
 }
 
-function frontierFigure(series, x, y, cursor) {
+function frontierFigure(series, x, y, cursor, width) {
   const made = figure({ height: 480, x: x.label, y: y.label });
   const entries = [];
   for (const one of series) {
@@ -69,7 +69,7 @@ function frontierFigure(series, x, y, cursor) {
       cell: values((point) => cellName(point.run, point.cell)), tx: values((point) => withDeviation(point.x)), ty: values((point) => withDeviation(point.y)),
     });
     const line = made.line({ field: "x" }, { field: "y" }, { source: data, line_color: tint, line_dash: DASHES[Math.floor(look / 8 + look) % 8], line_width: 1.3 });
-    const marks = made.scatter({ field: "x" }, { field: "y" }, { source: data, marker: MARKS[look % 8], size: 9, fill_color: tint, line_color: tint });
+    const marks = made.scatter({ field: "x" }, { field: "y" }, { source: data, marker: MARKS[(look + 3 * Math.floor(look / 8)) % 8], size: 9, fill_color: tint, line_color: tint });
     const bars = [];
     for (const [part, other] of [["x", "y"], ["y", "x"]]) {
       const found = one.points.filter((point) => Number.isFinite(point[part].deviation));
@@ -81,6 +81,6 @@ function frontierFigure(series, x, y, cursor) {
     entries.push([one.name, [line, marks, ...bars]]);
   }
   made.scatter({ field: "x" }, { field: "y" }, { source: cursor, marker: "circle", size: 18, fill_color: null, line_color: colour("ink"), line_width: 3 });
-  if (entries.length <= 24) legendIn(made, entries);
+  if (entries.length <= 24) legendIn(made, entries, width);
   return made;
 }

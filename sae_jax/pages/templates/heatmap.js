@@ -92,13 +92,13 @@ function heatmapFigure(run, grid, values, [low, high], cursor, width) {
     x: grid.fields.map((field) => field.column), y: grid.fields.map((field) => field.row), value: values.map((value) => value.mean),
     text: values.map((value, index) => (value.count ? short(value.mean, 2) : missing(grid.fields[index]))),
     ink: values.map((value) => (value.count ? (value.mean > (low + high) / 2 ? "black" : "white") : ground)),
-    cell: grid.fields.map((field) => cellName(run, field.cell)), told: values.map(withDeviation),
+    cell: grid.fields.map((field) => cellName(run, field.cell)), told: values.map((value) => withDeviation(value)),
   });
   const fields = made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: data, fill_color: { field: "value", transform: mapper }, line_color: null });
   const room = (width - 130) / grid.columns;
-  if (room > 26) {
+  if (room > 7 * Math.max(...data.data.text.map((text) => text.length))) {
     made.text({ field: "x" }, { field: "y" }, { field: "text" }, { source: data, text_color: { field: "ink" }, text_align: "center",
-      text_baseline: "middle", text_font_size: room > 44 ? "12px" : "10px" });
+      text_baseline: "middle", text_font_size: room > 60 ? "12px" : "10.5px" });
   }
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "black", line_width: 5 });
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "white", line_width: 2 });
@@ -116,5 +116,5 @@ function labelTicks(axis, names, width) {
   const every = Math.ceil(names.length / Math.max(3, Math.min(20, Math.floor(width / 42))));
   const shown = range(names.length).filter((place) => place % every === 0);
   axis.ticker = new Bokeh.FixedTicker({ ticks: shown, minor_ticks: [] });
-  axis.major_label_overrides = new Map(shown.map((place) => [place, plain(names[place].length > 22 ? `${names[place].slice(0, 21)}\u2026` : names[place])]));
+  axis.major_label_overrides = new Map(shown.map((place) => [place, plain(cut(names[place], 22))]));
 }
