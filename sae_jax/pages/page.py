@@ -87,8 +87,8 @@ def page(runs: Sequence[Shown], version: str) -> str:
         runs=parts,
         title=" and ".join(part["name"] for part in parts),
         style=Markup((TEMPLATES / "report.css").read_text()),
-        library=Markup(_in_script(library())),
-        script=Markup(_in_script(f'(() => {{\n"use strict";\n{scripts}\n}})();')),
+        library=Markup(in_script(library())),
+        script=Markup(in_script(f'(() => {{\n"use strict";\n{scripts}\n}})();')),
         citation=citation(version),
         version=version,
     )
@@ -109,7 +109,7 @@ def _run_part(run: Shown, size: float) -> dict[str, Any]:
     grid = grid_part(opened, dataset, packer, left_out)
     lanes = lane_parts(dataset, order, packer, size * (1 - UNITS_SHARE), left_out)
     programs = run_lanes(dataset, run.data, left_out, run.samples_needed)
-    looked = unit_parts(dataset, programs, order[: cell_count(dataset)], packer, size * UNITS_SHARE, left_out)
+    looked = unit_parts(dataset, programs, order, packer, size * UNITS_SHARE, left_out)
     for number, part in looked.lanes.items():
         lanes[number]["detail"] = part
     name = printable(run.name)
@@ -132,6 +132,6 @@ def _run_part(run: Shown, size: float) -> dict[str, Any]:
     return {"name": name, "summary": summary, "about": about, "left_out": left_out, "packed": packer.packed(content)}
 
 
-def _in_script(text: str) -> str:
+def in_script(text: str) -> str:
     """A script as it may stand in HTML, where these words would end it."""
     return re.sub(r"</(script)", r"<\\/\1", text, flags=re.IGNORECASE).replace("<!--", "<\\!--")

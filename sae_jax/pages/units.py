@@ -70,12 +70,12 @@ def unit_parts(
     size: float,
     left_out: list[str],
 ) -> Looked:
-    """Samples and neighbours of units, of one lane of every cell, as long as there is room and time.
+    """Samples and neighbours of the units of lanes, as long as there is room and time.
 
     Args:
         dataset: of a run.
         programs: its lanes, as `run_lanes` gives them.
-        order: lanes by number, one of every cell, those that are given room first in front.
+        order: lanes by number, those that are given room first in front.
         packer: takes the arrays.
         size: bytes for all of them.
         left_out: is told in words what the page leaves out.
@@ -114,8 +114,8 @@ def unit_parts(
     looked.samples.extend(samples.put(packer) for samples in seen.values())
     if len(looked.lanes) < len(wanted):
         left_out.append(
-            f"For want of room or time, samples of units are shown for {len(looked.lanes)} of {len(wanted)} cells: "
-            "those of the highest explained variance."
+            f"For want of room or time, samples of units are in the page for {len(looked.lanes)} of {len(wanted)} "
+            "lanes: every cell's best seed comes first."
         )
     return looked
 

@@ -1,15 +1,20 @@
 """What a page holds of a run is what the run holds; it says what it leaves out, and runs nothing that files say."""
 
+import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from sae_jax import DataConfig, UserError, sweep
 from sae_jax.analysis.options import UnitsConfig
 from sae_jax.analysis.units import measure
+from sae_jax.commands import sweep as command
+from sae_jax.pages import about
 from sae_jax.pages import page as pages
 from sae_jax.pages.packing import Packer, Room, as_bytes, rounded
 from sae_jax.pages.page import Shown, page
@@ -88,10 +93,10 @@ def test_units_are_those_of_every_lane(run, digits):
 
 
 def test_samples_of_units_are_those_that_the_command_units_finds(run, digits):
-    best, seeds = run["read"](run["best"]), [0, 1, 2]
+    seeds = [0, 1, 2]
     kept = measure(digits, UnitsConfig(top=12, quantiles=(0.25, 0.5, 0.75), each=4)).variables
     detailed = {number: lane["detail"] for number, lane in run["lanes"].items() if "detail" in lane}
-    assert sorted(map(int, detailed)) == [3 * cell + seed for cell, seed in enumerate(best)]
+    assert sorted(map(int, detailed)) == list(range(12))
     for number, detail in detailed.items():
         cell, seed = divmod(int(number), 3)
         lane = kept.isel(rho=cell // 2, beta=cell % 2, seed=seed)
@@ -117,6 +122,27 @@ def test_names_of_samples_are_shown_and_rows_that_are_no_images_are_not(words):
     assert len(samples["names"]) == len(run["read"](samples["numbers"])) > 0 and "pictures" not in samples
     assert all("rows" not in lane for lane in run["lanes"].values())
     assert any("nearest" in lane.get("detail", {}) for lane in run["lanes"].values())
+
+
+def test_the_best_seeds_are_given_room_first(digits, monkeypatch):
+    monkeypatch.setattr(pages, "ARRAY_BYTES", 60_000)
+    [run] = runs_of(page([Shown("digits", digits)], "1"))
+    kept = {int(number) for number, lane in run["lanes"].items() if "detail" in lane}
+    best = {3 * cell + int(seed) for cell, seed in enumerate(run["read"](run["best"]))}
+    assert best < kept and len(kept) < 12
+
+
+def test_how_a_run_was_made_stands_on_its_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "digits", "--samples", "200", "--steps", "3", "--rho", ".1", "--beta", "1", "--seeds", "1"]
+    command.main([*words, "--figures", "False", "--name", "made"])
+    text = (tmp_path / "runs/made/report.html").read_text()
+    read = html.unescape(text.partition("<script type")[0])
+    assert "--samples 200" in read and f"<td>{jax.__version__}</td>" in read
+    assert re.search(r'<th scope="row">samples</th><td>200</td><td>training samples', read)
+    cited = (Path(__file__).parents[2] / "CITATION.cff").read_text()
+    assert f'title: "{about.TITLE}"' in cited and "license: Apache-2.0" in cited and "The sae_jax authors" in cited
+    assert about.TITLE.replace("_", r"\_") in read
 
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -157,7 +183,7 @@ def test_what_has_no_room_is_said(digits, monkeypatch):
     text = page([Shown("digits", digits)], "1")
     said = re.findall(r'<p class="note left-out">(.*?)</p>', text)
     assert any("decoder rows of 1" in line and "of 12 lanes are left out" in line for line in said)
-    assert any("samples of units are shown for 0 of 4 cells" in line for line in said)
+    assert any("samples of units are in the page for 0 of 12 lanes" in line for line in said)
     [run] = runs_of(text)
     assert all("detail" not in lane for lane in run["lanes"].values()) and len(run["lanes"]) == 12
 

@@ -155,12 +155,12 @@ def test_units_are_sorted_searched_and_linked(opened, pages, digits):
     tab = opened(pages["digits"], "#view=units&cell=0-1&seed=2&unit=4")
     assert tab.inner_text("#view-units h2").startswith("Unit 4")
     tab.click("#view-units .heads button[data-sort=mean]")
-    tab.wait_for_selector("button[data-sort=mean][aria-sort=descending]")
+    tab.wait_for_selector("button[data-sort=mean][data-order=down]")
     numbers = [int(text) for text in tab.locator("#view-units .row > span:nth-child(2)").all_inner_texts()]
     means = digits["eval_mean_activation"].values[0, 1, 2]
     np.testing.assert_array_equal(numbers, np.argsort(-means, kind="stable"))
     tab.click("#view-units .heads button[data-sort=mean]")
-    tab.wait_for_selector("button[data-sort=mean][aria-sort=ascending]")
+    tab.wait_for_selector("button[data-sort=mean][data-order=up]")
     tab.fill("#view-units input[type=search]", "3")
     until(tab, "document.querySelectorAll('#view-units .row').length === 1")
     assert tab.inner_text("#view-units h2").startswith("Unit 3")

@@ -49,7 +49,7 @@ function curveCard(run, cell, seeds, s) {
 function lines(drawn, run, seeds, of, name, width) {
   const entries = seeds.map((seed, place) => {
     const [x, y] = of(seed), data = source({ x, y });
-    const line = drawn.line({ field: "x" }, { field: "y" }, { source: data, line_color: COLOURS[place % 8], line_dash: DASHES[place % 8], line_width: 1.8 });
+    const line = drawn.line({ field: "x" }, { field: "y" }, { source: data, line_color: tint(place), line_dash: DASHES[place % 8], line_width: 1.8 });
     hover(drawn, [line], [["seed", String(run.seeds[seed])], [name, "@x"], ["value", "@y"]]);
     return [`seed ${run.seeds[seed]}`, [line]];
   });
@@ -85,7 +85,7 @@ function densityCard(run, cell, seeds) {
   if (!found.length) return null;
   // Ten parts a decade, over the decades that hold a unit.
   const active = found.flatMap(([, rates]) => rates).filter((rate) => rate > 0).map(Math.log10);
-  const low = Math.max(-6, Math.floor(Math.min(-1, ...active))), edges = range(1 - 10 * low).map((at) => low + at / 10), kept = found.map(([seed]) => seed);
+  const low = Math.max(-6, Math.floor(Math.min(-2, ...active))), edges = range(1 - 10 * low).map((at) => low + at / 10), kept = found.map(([seed]) => seed);
   const counts = new Map(found.map(([seed, rates]) => {
     const bins = new Array(edges.length - 1).fill(0);
     for (const rate of rates) if (rate > 0) bins[Math.max(0, Math.min(bins.length - 1, Math.floor((Math.log10(rate) - low) * 10)))] += 1;

@@ -1,5 +1,6 @@
 // Charts by Bokeh in the colours of the page; colours and marks that can be told apart by colour-blind readers.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C6BB1"];
+const ON_LIGHT = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C6BB1"];
+const ON_DARK = ["#56B4E9", "#E69F00", "#2FBF8F", "#E59AC2", "#F0E442", "#FF7A33", "#B0B0B0", "#B79CE0"];
 const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 2, 1, 2], [1, 3], [6, 2, 2, 2]];
 const MARKS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "plus"];
 const ANCHORS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
@@ -12,6 +13,14 @@ function shades(anchors, count) {
     const mixed = parts[low].map((value, part) => Math.round(value + (place - low) * (parts[low + 1][part] - value)));
     return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
   });
+}
+
+function tint(place) {
+  return (isDark() ? ON_DARK : ON_LIGHT)[place % 8];
+}
+
+function isDark() {
+  return (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 }
 
 function colour(name) {
@@ -52,6 +61,7 @@ function legendIn(made, entries, width) {
     border_line_color: line, label_text_color: ink, label_text_font_size: "11px", spacing: 8, padding: 4, margin: 4,
     ncols, location: "center" });
   made.add_layout(legend, "below");
+  made.height += 26 * (Math.ceil(entries.length / ncols) - 1);
 }
 
 function cut(text, most) {

@@ -63,19 +63,19 @@ function frontierFigure(series, x, y, cursor, width) {
   const made = figure({ height: 480, x: x.label, y: y.label });
   const entries = [];
   for (const one of series) {
-    const look = one.place, tint = COLOURS[look % 8], values = (part) => one.points.map(part);
+    const look = one.place, shade = tint(look), values = (part) => one.points.map(part);
     const data = source({
       x: values((point) => point.x.mean), y: values((point) => point.y.mean),
       cell: values((point) => cellName(point.run, point.cell)), tx: values((point) => withDeviation(point.x)), ty: values((point) => withDeviation(point.y)),
     });
-    const line = made.line({ field: "x" }, { field: "y" }, { source: data, line_color: tint, line_dash: DASHES[Math.floor(look / 8 + look) % 8], line_width: 1.3 });
-    const marks = made.scatter({ field: "x" }, { field: "y" }, { source: data, marker: MARKS[(look + 3 * Math.floor(look / 8)) % 8], size: 9, fill_color: tint, line_color: tint });
+    const line = made.line({ field: "x" }, { field: "y" }, { source: data, line_color: shade, line_dash: DASHES[Math.floor(look / 8 + look) % 8], line_width: 1.3 });
+    const marks = made.scatter({ field: "x" }, { field: "y" }, { source: data, marker: MARKS[(look + 3 * Math.floor(look / 8)) % 8], size: 9, fill_color: shade, line_color: shade });
     const bars = [];
     for (const [part, other] of [["x", "y"], ["y", "x"]]) {
       const found = one.points.filter((point) => Number.isFinite(point[part].deviation));
       const ends = (sign) => found.map((point) => point[part].mean + sign * point[part].deviation), same = found.map((point) => point[other].mean);
       const [low, high] = [ends(-1), ends(1)];
-      bars.push(part === "x" ? made.segment(low, same, high, same, { line_color: tint }) : made.segment(same, low, same, high, { line_color: tint }));
+      bars.push(part === "x" ? made.segment(low, same, high, same, { line_color: shade }) : made.segment(same, low, same, high, { line_color: shade }));
     }
     hover(made, [marks], [["cell", "@cell"], [x.name, "@tx"], [y.name, "@ty"]]);
     entries.push([one.name, [line, marks, ...bars]]);

@@ -134,11 +134,10 @@ function render(s, fresh) {
 }
 
 function startTheme() {
-  const button = document.getElementById("theme"), dark = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (document.documentElement.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
+  const button = document.getElementById("theme");
   const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
   button.addEventListener("click", () => { document.documentElement.dataset.theme = isDark() ? "light" : "dark"; label(); render(state, true); });
-  dark.addEventListener("change", () => { label(); render(state, true); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { label(); render(state, true); });
   label();
 }
 

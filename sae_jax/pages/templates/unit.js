@@ -11,7 +11,7 @@ function unitPanel(run, cell, seed, lane, unit) {
     element("p", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => `${name} ${value}`).join("; ")),
     element("p", { class: "facts" }, `${cellName(run, cell)}, seed ${run.seeds[seed]}`)))));
   if (!detail) {
-    panel.append(element("p", { class: "note" }, "Samples, neighbours and matches are in this page for one lane of a cell, its best seed, where the run's samples were at hand: see About."));
+    panel.append(element("p", { class: "note" }, "This page holds no samples, neighbours and matches of this lane: About says why."));
     panel.show = () => {};
     return panel;
   }
@@ -54,7 +54,7 @@ function histogramCard(run, number, counts, largest, detail) {
   made.show = () => {
     const drawn = figure({ height: 200, x: "activation", y: "samples", y_range: new Bokeh.DataRange1d({ start: 0 }) });
     const data = source({ left: range(bins).map(edge), right: range(bins).map((at) => edge(at + 1)), top: [...counts] });
-    const bars = drawn.quad({ field: "left" }, { field: "right" }, 0, { field: "top" }, { source: data, fill_color: COLOURS[0], line_color: colour("card") });
+    const bars = drawn.quad({ field: "left" }, { field: "right" }, 0, { field: "top" }, { source: data, fill_color: tint(0), line_color: colour("card") });
     hover(drawn, [bars], [["activation", "@left to @right"], ["samples", "@top"]]);
     return draw(made.plot, drawn);
   };

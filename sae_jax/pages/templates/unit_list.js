@@ -55,10 +55,10 @@ function samplesOf(run, lane) {
 }
 
 function unitList(run, lane, pick, sort) {
-  const bytes = run.read(lane.rows), inside = element("div"), rows = new Map();
+  const bytes = run.read(lane.rows), inside = element("div", { role: "presentation" }), rows = new Map();
   const list = element("div", { class: "list", role: "listbox", tabindex: 0, "aria-label": "units; arrow keys move, Home and End jump" }, inside);
   const heads = element("div", { class: "heads" }, element("span"), COLUMNS.map(([name, label, , hide]) =>
-    element("button", { type: "button", class: hide, "data-sort": name, "aria-label": `sort by ${label}`, onclick: () => sort(name) }, label)), element("span", { class: "note" }, "flags"));
+    element("button", { type: "button", class: hide, "data-sort": name, onclick: () => sort(name) }, label)), element("span", { class: "note" }, "flags"));
   let units = [], chosen = -1;
   function rowOf(place) {
     const unit = units[place], flags = [unit.dead && "dead", unit.dense && "dense"].filter(Boolean).join(" ");
@@ -87,8 +87,10 @@ function unitList(run, lane, pick, sort) {
     const key = s.sort || "density", up = s.order ? s.order === "up" : key === "unit";
     for (const head of heads.querySelectorAll("button")) {
       const own = head.dataset.sort === key;
-      head.setAttribute("aria-sort", own ? (up ? "ascending" : "descending") : "none");
-      head.textContent = `${COLUMNS.find(([name]) => name === head.dataset.sort)[1]}${own ? (up ? " \u25b2" : " \u25bc") : ""}`;
+      const label = COLUMNS.find(([name]) => name === head.dataset.sort)[1];
+      head.dataset.order = own ? (up ? "up" : "down") : "";
+      head.setAttribute("aria-label", `sort by ${label}${own ? `, now ${up ? "ascending" : "descending"}` : ""}`);
+      head.textContent = `${label}${own ? (up ? " \u25b2" : " \u25bc") : ""}`;
     }
     fill();
   };
