@@ -197,7 +197,7 @@ def test_a_page_of_the_largest_room_stays_below_15_megabytes():
     assert len(content) + len(pages.library()) + scripts < 13_500_000
 
 
-def merged(digits):
+def with_holes(digits):
     return merge(digits.isel(rho=[0], beta=[0]), digits.isel(rho=[1]))
 
 
@@ -207,7 +207,7 @@ def merged(digits):
         pytest.param(lambda one: one.isel(rho=[0], beta=[0], seed=[0]), id="one lane"),
         pytest.param(lambda one: one.isel(rho=0, beta=1), id="no axes"),
         pytest.param(lambda one: one.isel(seed=1), id="one seed"),
-        pytest.param(merged, id="holes"),
+        pytest.param(with_holes, id="holes"),
         pytest.param(lambda one: keep_parameters(one, "none", no_storage), id="no parameters"),
         pytest.param(lambda one: keep_parameters(one, "best", no_storage), id="best seed's parameters"),
         pytest.param(lambda one: one.transpose(..., "rho"), id="transposed"),

@@ -50,10 +50,10 @@ def opened(browser):
 
 
 @pytest.fixture(scope="module")
-def pages(digits, words, tmp_path_factory):
-    """Pages by name: of digits, of named samples, and of both."""
+def pages(digits, words, three, tmp_path_factory):
+    """Pages by name: of digits, of named samples, of three axes, and of two runs."""
     folder, written = tmp_path_factory.mktemp("pages"), {}
-    shown = {"digits": [Shown("digits", digits)], "words": [Shown("words", words)]}
+    shown = {"digits": [Shown("digits", digits)], "words": [Shown("words", words)], "three": [Shown("three", three)]}
     shown["both"] = [Shown("first", digits), Shown("second", digits.isel(rho=[0]))]
     for name, runs in shown.items():
         written[name] = folder / f"{name}.html"
@@ -75,7 +75,7 @@ def until(tab, condition, *given):
     """Wait until a condition holds in the page, whose own rules allow no library to poll there."""
     began = time.monotonic()
     while not tab.evaluate(condition, *given):
-        assert time.monotonic() - began < 20, condition
+        assert time.monotonic() - began < 20, f"{condition}: got {tab.url}"
         tab.wait_for_timeout(20)
 
 
@@ -123,6 +123,26 @@ def test_the_measure_and_the_axes_are_chosen(opened, pages):
     tab.select_option("#view-grid .controls select >> nth=1", "beta")
     until(tab, "location.hash.includes('y=beta') && location.hash.includes('x=rho')")
     assert "rows beta, columns rho" in tab.get_attribute("#view-grid .plot", "aria-label")
+
+
+def test_further_axes_are_chosen_or_averaged_over_and_what_is_missing_is_said(opened, pages, three):
+    tab = opened(pages["three"], "#measure=eval_reconstruction&cell=0-1-1")
+    told = "document.querySelector('#view-grid .pane [role=status]').innerText"
+    until(tab, f"{told}.endsWith('none')")
+    assert "Nobody trained a lane of this cell." in tab.inner_text("#view-grid .pane")
+    click_field(tab, 1, 1, 2, 2)
+    until(tab, f"{told}.endsWith('diverged')")
+    assert "Diverged: seed 0" in tab.inner_text("#view-grid .warning")
+    axis = tab.locator("#view-grid .pane .controls select")
+    axis.select_option("mean")
+    values = three["eval_reconstruction"].values[..., 0].astype(float)
+    number = tab.locator("#view-grid .card button", has_text="CSV").first
+    content, _ = downloaded(tab, number)
+    [_, *rows] = csv.reader(io.StringIO(content.decode()))
+    values[1, 1, 1] = np.nan
+    np.testing.assert_allclose([float(row[2]) for row in rows], np.nanmean(values, axis=-1).ravel(), rtol=1e-6)
+    tab.locator("#view-grid .pane .controls select").select_option("0")
+    until(tab, "location.hash.includes('cell=1-1-0') && !location.hash.includes('over=')")
 
 
 def downloaded(tab, locator):
@@ -227,6 +247,10 @@ def test_two_runs_stand_side_by_side(opened, pages):
         for text in tab.locator("#view-grid .pane h3:first-child").all_inner_texts()
         if "explained" in text
     ] == ["first", "second"]
+    box = tab.locator("#view-grid .plot[role=application] >> nth=1").bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2 - 60, box["y"] + 40)
+    until(tab, "location.hash.includes('bcell=')")
+    assert "&cell=" not in tab.evaluate("location.hash")
     tab.click("nav a[data-view=frontier]")
     tab.wait_for_selector("#view-frontier .plot")
     assert "6 cells" in tab.get_attribute("#view-frontier .plot", "aria-label")
@@ -234,7 +258,7 @@ def test_two_runs_stand_side_by_side(opened, pages):
     assert tab.locator("#view-about article").count() == 3
 
 
-@pytest.mark.parametrize("name", ["digits", "words", "both"])
+@pytest.mark.parametrize("name", ["digits", "words", "three", "both"])
 @pytest.mark.parametrize("view", ["grid", "units", "frontier", "about"])
 def test_nothing_is_wider_than_a_telephone_and_everything_has_a_name(opened, pages, name, view):
     tab = opened(pages[name], f"#view={view}", width=390, height=844, scheme="dark")

@@ -21,7 +21,7 @@ DICTIONARY = FIXTURES / "folders" / "batchtopk-training"
 
 SMALL = ["--samples", "300", "--d-hidden", "6", "--batch-size", "50", "--seeds", "2"]
 GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
-GRID += ["--figures", "False", "--report", "False"]
+GRID += ["--figures", "False"]
 LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
 
 
@@ -91,7 +91,7 @@ def test_many_processes_train_what_one_does(alone, processes, devices, how, tmp_
     assert (leader[0], leader[2]) == (0, "")
     assert followers == [(0, "", "")] * (processes - 1)
     assert f"on {processes * devices} CPU devices of {processes} processes" in leader[1]
-    assert "[Gloo]" not in leader[1] and "files:" in leader[1]
+    assert "[Gloo]" not in leader[1] and "files:" in leader[1] and "runs/run/report.html" in leader[1]
     together = results.load(tmp_path / "runs" / "run")
     if same:
         # The same blocks on as many devices: the same bits.

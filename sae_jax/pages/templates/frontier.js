@@ -18,7 +18,10 @@ function frontierView(runs, s) {
   const told = element("p", { class: "facts", role: "status", "aria-live": "polite" });
   made.append(told);
   const cursor = source({ x: [], y: [] });
-  const open = (point) => go({ view: "grid", run: runs.indexOf(point.run) ? state.beside : state.run, beside: "", cell: placesOf(point.run, point.cell).join("-"), seed: "" });
+  const open = (point) => {
+    const [cell, seed] = runs.indexOf(point.run) ? ["bcell", "bseed"] : ["cell", "seed"];
+    go({ view: "grid", [cell]: placesOf(point.run, point.cell).join("-"), [seed]: "" });
+  };
   let at = -1;
   made.plot.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -7,9 +7,10 @@ function runAt(text) {
   return runs[Number(text)] ? Number(text) : 0;
 }
 
+// The run beside the first one: where none is named the next one, -1 for none.
 function besideOf(s) {
-  const other = s.beside === undefined ? (runs.length > 1 && !s.run ? 1 : -1) : Number(s.beside);
-  return s.beside !== "none" && runs[other] && other !== runAt(s.run) ? other : -1;
+  const own = runAt(s.run), other = s.beside === undefined ? (own === 0 ? 1 : 0) : Number(s.beside);
+  return runs[other] && other !== own ? other : -1;
 }
 
 function renderGrid(s, fresh) {
@@ -44,8 +45,8 @@ function renderGrid(s, fresh) {
 function runChoices(s) {
   if (runs.length < 2) return [];
   const names = runs.map((run, at) => [at, run.name]);
-  return [choice("run", names, runAt(s.run), (value) => go({ run: value, beside: "none", cell: "", seed: "", unit: "" })),
-    choice("beside it", [["none", "no other run"], ...names.filter(([at]) => at !== runAt(s.run))], besideOf(s) < 0 ? "none" : besideOf(s), (value) => go({ beside: value, bcell: "" }))];
+  return [choice("run", names, runAt(s.run), (value) => go({ run: value, beside: "", cell: "", seed: "", bcell: "", unit: "" })),
+    choice("beside it", [["none", "no other run"], ...names.filter(([at]) => at !== runAt(s.run))], besideOf(s) < 0 ? "none" : besideOf(s), (value) => go({ beside: value, bcell: "", bseed: "" }))];
 }
 
 function gridControls({ run, grid, measure }, s) {
@@ -61,9 +62,10 @@ function otherAxes({ side, run, cell, grid }, s) {
   const left = run.axes.map((axis, at) => [axis, at]).filter(([, at]) => at !== grid.x && at !== grid.y);
   if (!left.length) return null;
   return element("div", { class: "controls" }, left.map(([axis, at]) => choice(axis.name, [["mean", "mean of all"], ...axis.values.map((value, place) => [place, value])], over.has(axis.name) ? "mean" : places[at], (value) => {
+    const now = placesOf(run, chosenCell(run, state[side.cell]));
     if (value === "mean") over.add(axis.name);
-    else { over.delete(axis.name); places[at] = Number(value); }
-    go({ over: [...over].join(","), [side.cell]: places.join("-"), seed: "" });
+    else { over.delete(axis.name); now[at] = Number(value); }
+    go({ over: [...over].join(","), [side.cell]: now.join("-"), [side.seed]: "" });
   })));
 }
 
