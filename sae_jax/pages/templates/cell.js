@@ -67,14 +67,16 @@ function meanCard(run, cell, seeds) {
   const values = new Map(found), kept = found.map(([seed]) => seed), longest = Math.max(...found.map(([, one]) => one.length));
   const rows = () => [["rank", ...kept.map((seed) => `seed ${run.seeds[seed]}`)], ...range(longest).map((at) => [at + 1, ...kept.map((seed) => values.get(seed)[at] ?? "")])];
   const against = Number.isFinite(rho) ? ` against rho ${short(rho)}` : "";
+  const all = found.flatMap(([, one]) => one), active = all.filter((one) => one > 0), wide = active.length > all.length / 2 && isWide(active);
+  const words = [Number.isFinite(rho) ? "Dashed: the target rho." : "", "Units of each seed from the least to the most active.",
+    wide && active.length < all.length ? `${all.length - active.length} at 0 are below a logarithmic axis.` : ""].filter(Boolean).join(" ");
   const middle = found.map(([, one]) => one[Math.floor(one.length / 2)]);
-  const made = card({ title: `Mean activation per unit${against}`, rows, note: Number.isFinite(rho) ? "Dashed: the target rho. Units of each seed from the least to the most active." : "Units of each seed from the least to the most active.",
+  const made = card({ title: `Mean activation per unit${against}`, rows, note: words,
     alt: `Mean activation of every unit on held-out samples, sorted${against}; medians ${middle.map((one) => short(one)).join(", ")}.` });
   made.show = () => {
-    const all = found.flatMap(([, one]) => one), wide = isWide(all);
     const drawn = figure({ x: "units, sorted by mean activation", y: "mean activation", ...(wide ? { y_axis_type: "log" } : {}) });
     lines(drawn, run, kept, (seed) => [range(values.get(seed).length).map((at) => at + 1), values.get(seed)], "rank", made.plot.clientWidth);
-    if (Number.isFinite(rho)) drawn.add_layout(new Bokeh.Span({ location: rho, dimension: "width", line_color: colour("ink"), line_dash: [8, 4], line_width: 1.5 }));
+    if (Number.isFinite(rho)) drawn.line([1, longest], [rho, rho], { line_color: colour("ink"), line_dash: [8, 4], line_width: 1.5 });
     return draw(made.plot, drawn);
   };
   return made;

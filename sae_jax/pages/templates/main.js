@@ -27,10 +27,10 @@ function renderGrid(s, fresh) {
     const alike = parts.every(({ measure }) => measure && measure.name === parts[0].measure.name), shared = limitsOf(parts);
     grids = parts.map((part) => {
       const pick = (cell, open) => go({ [part.side.cell]: placesOf(part.run, cell).join("-"), ...(open ? { view: "units", run: part.side.run, cell: placesOf(part.run, cell).join("-"), seed: "", unit: "" } : {}) });
-      const heat = part.measure ? heatmapCard(part.run, part.measure, part.grid, part.values, alike ? shared : limitsOf([part]), pick) : null;
+      const heat = part.measure && part.run.cells > 1 ? heatmapCard(part.run, part.measure, part.grid, part.values, alike ? shared : limitsOf([part]), pick) : null;
       return { heat, place: element("div") };
     });
-    const panes = grids.map(({ heat, place }, at) => element("div", { class: "pane" }, element("div", {}, otherAxes(parts[at], s), heat), place));
+    const panes = grids.map(({ heat, place }, at) => element("div", { class: heat ? "pane" : "" }, heat ? element("div", {}, otherAxes(parts[at], s), heat) : null, place));
     view("grid").replaceChildren(gridControls(parts[0], s), element("div", { class: parts.length > 1 ? "sides two" : "sides" }, panes));
     for (const { heat } of grids) heat?.show();
   }
@@ -52,7 +52,7 @@ function runChoices(s) {
 function gridControls({ run, grid, measure }, s) {
   const axes = run.axes.map((axis) => [axis.name, axis.name]);
   return element("div", { class: "controls" }, runChoices(s),
-    choice("measure", run.measures.map((one) => [one.name, one.label]), measure?.name, (value) => go({ measure: value })),
+    runs.every((one) => one.cells === 1) ? null : choice("measure", run.measures.map((one) => [one.name, one.label]), measure?.name, (value) => go({ measure: value })),
     axes.length > 1 ? [choice("rows", axes, grid.names[grid.y], (value) => go({ y: value, x: value === grid.names[grid.x] ? grid.names[grid.y] : grid.names[grid.x] })),
       choice("columns", axes, grid.names[grid.x], (value) => go({ x: value, y: value === grid.names[grid.y] ? grid.names[grid.x] : grid.names[grid.y] }))] : null);
 }
