@@ -117,7 +117,7 @@ def test_samples_of_units_are_those_that_the_command_units_finds(run, digits):
 
 
 def test_names_of_samples_are_shown_and_rows_that_are_no_images_are_not(words):
-    [run] = runs_of(page([Shown("words", words)], "1"))
+    [run] = runs_of(page([words], "1"))
     [samples] = run["samples"]
     assert len(samples["names"]) == len(run["read"](samples["numbers"])) > 0 and "pictures" not in samples
     assert all("rows" not in lane for lane in run["lanes"].values())

@@ -1,0 +1,87 @@
+"""The units on a run's page in a browser: sorted, searched, linked, thousands of them."""
+
+import re
+import time
+
+import numpy as np
+
+from sae_jax.pages.page import Shown, page
+from tests.pages.browsing import fragment, until
+from tests.pages.chromium import needs_browser
+
+pytestmark = needs_browser
+
+
+def test_units_are_sorted_searched_and_linked(opened, pages, digits):
+    tab = opened(pages["digits"], "#view=units&cell=0-1&seed=2&unit=4")
+    assert tab.inner_text("#view-units h2").startswith("Unit 4")
+    tab.click("#view-units .heads button[data-sort=mean]")
+    tab.wait_for_selector("button[data-sort=mean][data-order=down]")
+    numbers = [int(text) for text in tab.locator("#view-units .row > span:nth-child(2)").all_inner_texts()]
+    means = digits["eval_mean_activation"].values[0, 1, 2]
+    np.testing.assert_array_equal(numbers, np.argsort(-means, kind="stable"))
+    tab.click("#view-units .heads button[data-sort=mean]")
+    tab.wait_for_selector("button[data-sort=mean][data-order=up]")
+    tab.fill("#view-units input[type=search]", "3")
+    until(tab, "document.querySelectorAll('#view-units .row').length === 1")
+    assert tab.inner_text("#view-units h2").startswith("Unit 3")
+    assert tab.evaluate("document.activeElement.type") == "search"
+    tab.fill("#view-units input[type=search]", "")
+    until(tab, "document.querySelectorAll('#view-units .row').length === 6")
+    link = tab.evaluate("location.href")
+    assert fragment(tab)["sort"] == "mean" and fragment(tab)["seed"] == "2"
+    other = opened(pages["digits"], link[link.index("#") :])
+    assert other.inner_text("#view-units h2") == tab.inner_text("#view-units h2")
+
+
+def test_a_unit_shows_its_samples_and_leads_to_its_match(opened, pages, digits):
+    best = int(digits["eval_explained_variance"].values[0, 0].argmax())
+    tab = opened(pages["digits"], f"#view=units&cell=0-0&seed={best}")
+    assert tab.locator("#view-units .strip figure canvas").count() > 4
+    first = tab.inner_text("#view-units h2")
+    tab.focus("#view-units .list")
+    tab.keyboard.press("ArrowDown")
+    until(tab, "words => document.querySelector('#view-units h2').innerText !== words", first)
+    chosen = tab.locator("#view-units .row[aria-selected=true]")
+    assert chosen.get_attribute("id") == tab.get_attribute("#view-units .list", "aria-activedescendant")
+    match = tab.locator("#view-units .strip button", has_text="seed ").first
+    seed, unit = re.match(r"seed (\d+): unit (\d+)", match.inner_text().strip()).groups()
+    match.click()
+    until(tab, "words => document.querySelector('#view-units h2').innerText.startsWith(words)", f"Unit {unit}")
+    assert fragment(tab)["seed"] == seed and fragment(tab)["unit"] == unit
+
+
+def test_units_are_found_by_the_names_of_their_samples(opened, pages):
+    tab = opened(pages["words"], "#view=units")
+    total = tab.locator("#view-units .row").count()
+    assert total == 8 and tab.locator("#view-units .names li").count() > 0
+    tab.fill("#view-units input[type=search]", "$x^2$")
+    until(tab, "total => document.querySelectorAll('#view-units .row').length < total", total)
+    assert tab.locator("#view-units .row").count() > 0 and "$x^2$" in tab.inner_text("#view-units .names")
+    tab.fill("#view-units input[type=search]", "no such word")
+    tab.wait_for_selector("text=No unit is found.")
+
+
+def test_thousands_of_units_scroll(opened, words, tmp_path):
+    units = 5000
+    lane = words.dataset.isel(k=[0], seed=[0])
+    wide = lane.isel(unit=np.resize(np.arange(8), units)).assign_coords(unit=np.arange(units), d_hidden=units)
+    (tmp_path / "wide.html").write_text(page([Shown("wide", wide, data=words.data)], "1"))
+    tab = opened(tmp_path / "wide.html", "#view=units&sort=unit")
+    assert tab.locator("#view-units .row").count() < 60
+    began = time.monotonic()
+    frames = tab.evaluate(
+        """async () => { const list = document.querySelector('#view-units .list'), times = [];
+            for (let step = 0; step < 60; step += 1) { const before = performance.now();
+                list.scrollTop = step * 3300;
+                await new Promise(requestAnimationFrame);
+                times.push(performance.now() - before); }
+            return times; }"""
+    )
+    assert np.median(frames) < 100 and time.monotonic() - began < 20
+    assert tab.locator("#view-units .row").count() < 60
+    tab.focus("#view-units .list")
+    tab.keyboard.press("End")
+    until(tab, "document.querySelector('#view-units h2').innerText.startsWith('Unit 4999')")
+    tab.fill("#view-units input[type=search]", "4321")
+    until(tab, "document.querySelector('#view-units h2').innerText.startsWith('Unit 4321')")
