@@ -18,6 +18,7 @@ from sae_jax.commands.environment import call, check_file, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import OUT, load_run, moved, one
 from sae_jax.commands.flags import option, read
+from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import OTHER_RUN_FOLDER, RUN_FOLDER
@@ -33,6 +34,7 @@ MOST_RUNS = 8
 def main(argv: list[str]) -> None:
     """Read runs, write their page, tell where it is."""
     with one_line_errors():
+        load_plugins(argv)
         positional = option(
             "run", ("",), "folders of finished runs, or their names in runs", "RUN", True, positional=True
         )

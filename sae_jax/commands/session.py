@@ -19,8 +19,8 @@ from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
-from sae_jax.commands.resuming import named_folder, recorded_words, resumed_words
 from sae_jax.commands.report import write_own_page
+from sae_jax.commands.resuming import named_folder, recorded_words, resumed_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
 from sae_jax.commands.signals import Interrupts, interrupts_of
