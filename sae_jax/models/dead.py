@@ -141,5 +141,5 @@ def shortfall(
 
     Source: Anthropic, "Circuits updates", January 2025 (pre-activation loss, over all units).
     """
-    below = jnp.maximum(threshold[None] - pre_activations, 0) * norms(params["decoder_weight"])[None]
-    return jnp.mean(jnp.sum(jnp.where(among[None], below, 0), axis=1))
+    below = jnp.where(pre_activations < threshold[None], threshold[None] - pre_activations, 0)
+    return jnp.sum(jnp.where(among, jnp.mean(below, axis=0) * norms(params["decoder_weight"]), 0))

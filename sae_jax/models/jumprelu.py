@@ -80,8 +80,9 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes, params["threshold"])
     weight = s.l0 * step.ramp(s.l0_warmup)
     if s.penalty == "tanh":
-        strength = codes * rows.norms(params["decoder_weight"])[None]
-        values["l0"] = weight * jnp.mean(jnp.sum(jnp.tanh(TANH_SCALE * strength), axis=1))
+        # Else differentiation would hold its slopes in float32.
+        penalty = _tanh_penalty if s.activation_dtype == "float32" else jax.checkpoint(_tanh_penalty)
+        values["l0"] = weight * penalty(codes, rows.norms(params["decoder_weight"]))
     elif s.penalty == "quadratic":
         miss = jnp.sum(gates, axis=1) - s.target_l0
         values["l0"] = weight * jnp.mean(jnp.square(miss)) * 2 / s.target_l0
@@ -90,6 +91,10 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     if s.target_rate is not None:
         values["rate"] = firing.penalty(state, step, s, z, params["threshold"])
     return values, seen
+
+
+def _tanh_penalty(codes: Array, norms: Array) -> Float[Array, ""]:
+    return jnp.mean(jnp.sum(jnp.tanh(TANH_SCALE * codes * norms[None]), axis=1))
 
 
 def _step_penalty(params: Params, gates: Array, weight: Any, step: Step, s: Settings) -> Float[Array, ""]:

@@ -109,16 +109,17 @@ def _kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: 
 
 
 def _kl_penalty_fwd(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: Scalar) -> tuple[Array, Any]:
-    return _kl_penalty(activity, mean_activation, rho, beta), (activity, mean_activation, rho, beta)
+    # Of the activity its samples and type alone: no value of it is in the slope.
+    return _kl_penalty(activity, mean_activation, rho, beta), (activity[:, :0], mean_activation, rho, beta)
 
 
 def _kl_penalty_bwd(residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, Array]:
-    activity, mean_activation, rho, beta = residuals
-    per_unit = cotangent * beta * kl_slope(rho, mean_activation) / activity.shape[0]
+    samples, mean_activation, rho, beta = residuals
+    per_unit = cotangent * beta * kl_slope(rho, mean_activation) / len(samples)
     to_rho = cotangent * beta * jnp.sum(_kl_slope_in_rho(rho, mean_activation))
     to_beta = cotangent * jnp.sum(kl_divergence(rho, mean_activation))
     return (
-        jnp.broadcast_to(per_unit, activity.shape).astype(activity.dtype),
+        jnp.broadcast_to(per_unit, (len(samples), len(per_unit))).astype(samples.dtype),
         jnp.zeros_like(mean_activation),
         to_rho.astype(jnp.result_type(rho)),
         to_beta.astype(jnp.result_type(beta)),

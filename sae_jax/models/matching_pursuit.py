@@ -96,6 +96,7 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     """The terms of the loss, and what is seen of the codes."""
     codes = dictionary.stored(encode(params, step.x, s), s)
     along = by_sample(step.x - params["decoder_bias"][None], params["decoder_weight"].T, s.products)
+    along = dictionary.stored(along, s)
     return dictionary_loss.shared_loss(params, state, step, s, along, codes)
 
 

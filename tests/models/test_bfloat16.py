@@ -1,5 +1,6 @@
 """Pre-activations and codes stored in bfloat16: which are chosen, what a step keeps of them, and what is learned."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 import sae_jax
-from sae_jax.models import ARCHITECTURES, MODELS
+from sae_jax.models import ARCHITECTURES, MODELS, dead
 from sae_jax.models.base import Across, Step
 from sae_jax.models.selection import largest, largest_of_batch
 from sae_jax.training.config import lane_settings
 
 DICTIONARIES = [model.name for model in ARCHITECTURES if model.name != "classic"]
+HELP = ("auxk", "pre_activation", "pre_activation_dead", "resampling")
 STORED = {"products": "bfloat16", "activation_dtype": "bfloat16"}
 TIED = np.random.default_rng(0).integers(-3, 4, (400, 64)).astype(ml_dtypes.bfloat16)
 
@@ -48,20 +50,42 @@ def test_a_batch_over_devices_chooses_what_the_whole_one_does() -> None:
     np.testing.assert_array_equal(np.asarray(parts).reshape(256, 64), whole)
 
 
-@pytest.mark.parametrize("name", DICTIONARIES)
-def test_a_step_keeps_no_codes_in_float32_and_hands_on_gradients_in_it(name: str, samples: np.ndarray) -> None:
-    x, units = jnp.asarray(samples[:50] - samples.mean(0)), 24
-    choices: dict[str, Any] = {"k": 4} if "k" in MODELS[name].Settings.__dataclass_fields__ else {}
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in DICTIONARIES),
+        *((name, {"dead_units": help}) for name in ("relu", "batch_topk") for help in HELP),
+        ("matching_pursuit", {"dead_units": "auxk"}),
+        ("jumprelu", {"penalty": "tanh"}),
+        ("jumprelu", {"target_rate": 0.1}),
+        ("topk", {"prefixes": "1/4,1/2"}),
+        ("topk", {"prefixes": "drawn:3"}),
+    ],
+    ids=str,
+)
+def test_a_step_keeps_no_codes_in_float32_and_hands_on_gradients_in_it(
+    name: str, settings: dict[str, Any], samples: np.ndarray
+) -> None:
+    x, units = jnp.asarray(samples[:50] - samples.mean(0)), 25
+    if "k" in MODELS[name].Settings.__dataclass_fields__:
+        settings = settings | {"k": 4}
 
-    def gradients(**settings: Any) -> tuple[dict[str, jax.Array], list[jax.Array]]:
-        s = lane_settings(name, d_hidden=units, **choices, **settings).model
+    def gradients(**rounding: Any) -> tuple[dict[str, jax.Array], list[jax.Array]]:
+        s = lane_settings(name, d_hidden=units, dead_after=1, **settings, **rounding).model
         params = MODELS[name].init(jax.random.key(3), 16, s)
+        memory = MODELS[name].memory(s)
+        if memory.silence is not None:
+            # A third of the units has been silent for long.
+            silent = jnp.where(jnp.arange(units) % 3 == 0, 100, 0)
+            memory = dataclasses.replace(memory, silence=dead.DeadUnits(silent))
 
         def loss(params: dict[str, jax.Array]) -> jax.Array:
-            return sum(MODELS[name].loss(params, MODELS[name].memory(s), Step(x, x), s)[0].values())
+            return sum(MODELS[name].loss(params, memory, Step(x, x), s)[0].values())
 
         _, pull = jax.vjp(loss, params)
-        return pull(jnp.float32(1))[0], [leaf for leaf in jax.tree.leaves(pull) if leaf.size == len(x) * units]
+        codes = [leaf for leaf in jax.tree.leaves(pull) if leaf.size % (len(x) * units) == 0]
+        # What is 0 throughout is a constant of the program.
+        return pull(jnp.float32(1))[0], [leaf for leaf in codes if np.any(leaf != 0)]
 
     exact, _ = gradients()
     rounded, residuals = gradients(**STORED)
