@@ -31,6 +31,7 @@ METADATA = "sae_jax"
 
 _encode = jax.jit(evaluation.encode)
 _decode = jax.jit(evaluation.decode)
+_reconstruct = jax.jit(evaluation.reconstruct)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -40,7 +41,8 @@ class TrainedLane:
     Attributes:
         params: its parameters by name, float32 arrays.
         settings: all settings of its model and its training; swept ones are numbers.
-        normalisation: what is done to samples before they are encoded, and undone in reconstructions.
+        normalisation: what is done to samples before they are encoded, and undone in reconstructions; a transcoder's
+            is of rows [x | y], d_in + d_out wide.
         point: its place in the sweep: the value on every axis, and the seed.
         diverged_at, stopped_at: step at which it turned non-finite, or stopped early; -1 where it did not.
     """
@@ -58,6 +60,26 @@ class TrainedLane:
         return width_of("input", self.params, self.settings) or 0
 
     @property
+    def d_out(self) -> int:
+        """Numbers of a reconstruction: those of a sample, or of what a transcoder makes of one."""
+        return width_of("output", self.params, self.settings) or self.d_in
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether it makes other activations of its inputs."""
+        return bool(self.settings.architecture.outputs(self.settings.model))
+
+    @property
+    def of_inputs(self) -> Normalisation:
+        """The normalisation of what is encoded."""
+        return self.normalisation.part(slice(self.d_in)) if self.transcodes else self.normalisation
+
+    @property
+    def of_outputs(self) -> Normalisation:
+        """The normalisation of what is reconstructed."""
+        return self.normalisation.part(slice(self.d_in, None)) if self.transcodes else self.normalisation
+
+    @property
     def d_hidden(self) -> int:
         """Number of hidden units."""
         return int(self.settings.model.d_hidden)
@@ -65,13 +87,14 @@ class TrainedLane:
     @property
     def rows_at_once(self) -> int:
         """Number of samples that are worked on at once, so that memory is bounded."""
-        return max(1, PIECE_BYTES // (4 * (self.d_in + self.d_hidden)))
+        return max(1, PIECE_BYTES // (4 * (max(self.d_in, self.d_out) + self.d_hidden)))
 
     def __repr__(self) -> str:
         place = [f"{name}={value}" for name, value in self.point.items()]
         ends = [f"diverged at step {self.diverged_at}"] if self.diverged_at >= 0 else []
         ends += [f"stopped early at step {self.stopped_at}"] if self.stopped_at >= 0 else []
-        about = f"{self.settings.architecture.name} autoencoder {self.d_in}-{self.d_hidden}"
+        kind, end = ("transcoder", f"-{self.d_out}") if self.transcodes else ("autoencoder", "")
+        about = f"{self.settings.architecture.name} {kind} {self.d_in}-{self.d_hidden}{end}"
         return f"<{': '.join(filter(None, [about, ', '.join(place + ends)]))}>"
 
     def encode(self, x: np.ndarray) -> Float[np.ndarray, "samples d_hidden"]:
@@ -88,41 +111,45 @@ class TrainedLane:
         self._warn_of_divergence()
         codes = np.empty((len(x), self.d_hidden), np.float32)
         for rows in self._pieces(len(x)):
-            codes[rows] = self._in_full(_encode, self.normalisation.apply(np.asarray(x[rows])))
+            codes[rows] = self._in_full(_encode, self.of_inputs.apply(np.asarray(x[rows])))
         return codes
 
-    def decode(self, codes: np.ndarray) -> Float[np.ndarray, "samples d_in"]:
+    def decode(self, codes: np.ndarray) -> Float[np.ndarray, "samples d_out"]:
         """Reconstruction from codes [samples, d_hidden], on the scale of samples before normalisation.
 
         Where normalisation subtracts each sample's own mean, codes do not hold it and it is missing here; `reconstruct`
-        adds it.
+        adds it, and what passes by the codes of a transcoder with a skip.
 
         Raises:
             UserError: the codes are of another rank, width or kind.
         """
         codes = check_codes(codes, self.params, self.settings)
         self._warn_of_divergence()
-        x = np.empty((len(codes), self.d_in), np.float32)
+        x = np.empty((len(codes), self.d_out), np.float32)
         for rows in self._pieces(len(codes)):
-            x[rows] = self.normalisation.undo(self._in_full(_decode, np.asarray(codes[rows], np.float32)))
+            x[rows] = self.of_outputs.undo(self._in_full(_decode, np.asarray(codes[rows], np.float32)))
         return x
 
-    def reconstruct(self, x: np.ndarray) -> Float[np.ndarray, "samples d_in"]:
-        """x_hat of samples [samples, d_in], both on the scale before normalisation; arguments as those of `encode`."""
+    def reconstruct(self, x: np.ndarray) -> Float[np.ndarray, "samples d_out"]:
+        """x_hat of samples [samples, d_in], both on the scale before normalisation; arguments as those of `encode`.
+
+        Of a transcoder it is y_hat, [samples, d_out].
+        """
         x = check_samples(x, self.params, self.settings)
         self._warn_of_divergence()
-        result = np.empty((len(x), self.d_in), np.float32)
+        result = np.empty((len(x), self.d_out), np.float32)
         for rows in self._pieces(len(x)):
             part = np.asarray(x[rows])
-            codes = self._in_full(_encode, self.normalisation.apply(part))
-            result[rows] = self.normalisation.undo(self._in_full(_decode, codes), self.normalisation.means(part))
+            normalised = self.of_inputs.apply(part)
+            rebuilt = self._in_full(_reconstruct, normalised, self._in_full(_encode, normalised))
+            result[rows] = self.of_outputs.undo(rebuilt, self.of_outputs.means(part))
         return result
 
     def to_torch_layout(self) -> dict[str, np.ndarray]:
         """Parameters as the state dict of two torch.nn.Linear layers, encoder and decoder.
 
         They act on normalised samples: apply `normalisation` first. A torch.nn.Linear holds [outputs, inputs], so the
-        decoder's weight is [d_in, d_hidden] there.
+        decoder's weight is [d_out, d_hidden] there.
 
         Raises:
             UserError: the model is not an encoder and a decoder of one matrix each.
@@ -147,7 +174,8 @@ class TrainedLane:
             UserError: the file cannot be written.
         """
         check_type("path", path, (str, os.PathLike), "the path of a file", "use lane.safetensors")
-        stored = {name: values[0] for name, values in arrays_of([self.normalisation], self.d_in).items()}
+        width = self.normalisation.centre.size
+        stored = {name: values[0] for name, values in arrays_of([self.normalisation], width).items()}
         declared = {**as_json(self.settings.model), **as_json(self.settings.training)}
         plugins = plugin_list.records(self.settings.architecture.Settings.PARTS)
         # What a term reads that is off is read by nobody.
@@ -181,12 +209,14 @@ class TrainedLane:
         step = self.rows_at_once
         return [slice(start, min(start + step, number)) for start in range(0, number, step)]
 
-    def _in_full(self, function: Callable[..., Any], part: np.ndarray) -> np.ndarray:
+    def _in_full(self, function: Callable[..., Any], *parts: np.ndarray) -> np.ndarray:
         """A function of rows, compiled for one or two numbers of them whatever the last part's is."""
-        rows = min(self.rows_at_once, 1 << max(len(part) - 1, 0).bit_length())
-        padded = np.zeros((rows, part.shape[1]), np.float32)
-        padded[: len(part)] = part
-        return np.asarray(function(self.params, padded, self.settings))[: len(part)]
+        number = len(parts[0])
+        rows = min(self.rows_at_once, 1 << max(number - 1, 0).bit_length())
+        padded = [np.zeros((rows, part.shape[1]), np.float32) for part in parts]
+        for whole, part in zip(padded, parts, strict=True):
+            whole[:number] = part
+        return np.asarray(function(self.params, *padded, self.settings))[:number]
 
 
 def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
@@ -213,7 +243,8 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
         settings = lane_settings(model or about["model"], **about["settings"])
         stored = {name for name, _, _ in STORED.values()}
         params = {name: values for name, values in arrays.items() if name not in stored}
-        normalisation = from_arrays(arrays, width_of("input", params, settings) or 0)
+        width = sum(width_of(dim, params, settings) or 0 for dim in ("input", "output"))
+        normalisation = from_arrays(arrays, width)
         if normalisation is None:
             raise ValueError("no normalisation")
         return TrainedLane(params, settings, normalisation, about["point"], about["diverged_at"], about["stopped_at"])

@@ -43,6 +43,16 @@ class Normalisation(NamedTuple):
         plain = (self.subtract_sample_mean, self.limit, self.gain, self.offset) == (False, math.inf, 1.0, 0.0)
         return plain and not self.centre.any() and bool(np.all(self.scale == 1))
 
+    def part(self, columns: slice) -> Normalisation:
+        """That of some columns of samples, where each sample's own mean stays."""
+        return self._replace(centre=self.centre[columns], scale=self.scale[columns])
+
+    def beside(self, other: Normalisation) -> Normalisation:
+        """Of rows [x | y], this one of x and another of y, of the same rule."""
+        pairs = zip((self.centre, self.scale), (other.centre, other.scale), strict=True)
+        centre, scale = (np.concatenate(pair) for pair in pairs)
+        return self._replace(centre=centre, scale=scale)
+
     def apply(self, samples: np.ndarray) -> Float[np.ndarray, "samples d_in"]:
         """Samples [samples, d_in] of any real dtype, normalised in double precision, as float32."""
         result = aligned(samples.shape)
@@ -113,6 +123,25 @@ def arrays_of(normalisations: Sequence[Normalisation | None], d_in: int) -> dict
                 values[(i, slice(value.size)) if dims else i] = value
         arrays[name] = values
     return arrays
+
+
+def of_outputs(name: str) -> str:
+    """The name under which what STORED says of inputs is stored of a transcoder's outputs."""
+    return name.replace("input", "output", 1)
+
+
+def split_arrays(normalisation: Normalisation, d_in: int) -> dict[str, np.ndarray]:
+    """One normalisation of rows [x | y], or of x alone, by the names in STORED and by those of `of_outputs`.
+
+    Args:
+        normalisation: of a set of samples.
+        d_in: numbers of x.
+    """
+    values = arrays_of([normalisation.part(slice(d_in))], d_in)
+    if (width := normalisation.centre.size - d_in) > 0:
+        others = arrays_of([normalisation.part(slice(d_in, None))], width)
+        values |= {of_outputs(name): value for name, value in others.items()}
+    return {name: np.asarray(value[0]) for name, value in values.items()}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], d_in: int) -> Normalisation | None:

@@ -6,7 +6,7 @@ relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one
 several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library
 dictionary    what these share; dictionary_loss, dictionary_memory, rows, dead, resampling, prefixes, sparse, steering,
-              jump, firing: its parts
+              jump, firing, transcoder: its parts
 kl            the KL penalty with its custom_vjp; terms: the other terms of losses
 memory        SparsityState: the running mean activation
 linear        two layers of weights, and every trick of layout; activations, selection: what codes are made by

@@ -38,7 +38,7 @@ class Settings:
 
 
 class Parameter(NamedTuple):
-    """An array that a finished lane holds: its dimensions among "unit" and "input" (none for a scalar), its label."""
+    """An array that a finished lane holds: its dimensions, none or some of unit, input and output, and its label."""
 
     dims: tuple[str, ...]
     label: str
@@ -56,10 +56,10 @@ class Evaluated(NamedTuple):
 
     Attributes:
         params: parameters of the finished lane.
-        x: held-out samples, [batch, d_in].
+        x: held-out samples as they are to be reconstructed, [batch, d_in]; of a transcoder its targets.
         codes: [batch, d_hidden].
         active: which units fire on which sample, booleans [batch, d_hidden].
-        reconstruction: x_hat, [batch, d_in].
+        reconstruction: x_hat, as wide as x.
         settings: the model's settings.
     """
 
@@ -130,7 +130,7 @@ class Step(NamedTuple):
 
     Attributes:
         x: what the encoder sees, [batch, d_in]; this device's share of the batch.
-        target: what is to be reconstructed, [batch, d_in].
+        target: what is to be reconstructed, [batch, d_in]; of a transcoder other activations, [batch, outputs].
         number: of the step t, from 0; None where every schedule is taken to have ended.
         steps: of the whole training T.
         across: statistics of the whole batch.
@@ -192,6 +192,10 @@ class Model(NamedTuple):
         exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
+        outputs: settings -> how many numbers of a row of samples, its last, are made of the others, as a transcoder
+            does; 0 where samples themselves are reconstructed.
+        bypass: (parameters, x, settings) -> what a reconstruction holds beside what is decoded of codes; None is
+            nothing.
         arrays: settings -> how many arrays of a batch's inputs and codes a step holds beside those of every model.
         sparse: (the record's loss, settings of all lanes, swept leaves [lanes]) -> the same loss, which multiplies by
             active codes alone; None where that would be no faster for a lane that is trained by itself, or where the
@@ -225,6 +229,8 @@ class Model(NamedTuple):
     exact: Callable[[Any], dict[str, Any]] = lambda settings: {}
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
+    outputs: Callable[[Any], int] = lambda settings: 0
+    bypass: Callable[[Params, Batch, Any], Array | None] = lambda params, x, settings: None
     arrays: Callable[[Any], int] = lambda settings: 0
     sparse: Callable[[Loss, Any], Any] = lambda loss, settings: None
     training: tuple[tuple[str, Any], ...] = ()

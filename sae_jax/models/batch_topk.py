@@ -83,7 +83,7 @@ def _sparse_loss(most: int) -> Loss:
         choice = sparse.largest_of_whole(z, positive, total_at(step, s), most, step.across)
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
-            codes = sparse.codes_of(params, step.x, choice, rectify=True)
+            codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=True)
             values, seen = dictionary_loss.sparse_loss(
                 params, state, step, s, codes, lambda: topk.compared(params, step.x, s)
             )
@@ -134,7 +134,7 @@ BATCH_TOPK = topk.TOPK._replace(
     name="batch_topk",
     Settings=Settings,
     parameters=lambda s: (
-        dictionary.PARAMETERS
+        dictionary.parameters(s)
         | {"threshold": Parameter(("unit",), "smallest code at inference, theta, the same of all units")}
     ),
     terms=lambda s: dictionary_loss.shared_terms(s) | firing.terms(s),

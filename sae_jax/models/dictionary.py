@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from sae_jax.models import base, prefixes, resampling, rows
+from sae_jax.models import base, prefixes, resampling, rows, transcoder
 from sae_jax.models.base import Batch, Codes, Key, Measure, Parameter, Params, Scalar, Tree
 from sae_jax.models.dictionary_memory import Memory, Seen, start_memory, update_memory
 from sae_jax.models.linear import product
@@ -26,6 +26,7 @@ from sae_jax.settings import (
     NON_NEGATIVE,
     POSITIVE,
     TEXT,
+    TRUE_OR_FALSE,
     Unread,
     UserError,
     one_of,
@@ -50,6 +51,7 @@ class Settings(base.Settings):
     UNREAD: ClassVar[Unread] = {
         ("rows", "unit"): ("start_norm", "encoder_start"),
         ("prefixes", ""): ("prefix_errors",),
+        ("outputs", 0): ("skip",),
         ("dead_units", "none"): ("aux", "aux_form", "pre_activation", "dead_after", *RESAMPLING),
         ("dead_units", "auxk"): ("pre_activation", *RESAMPLING),
         ("dead_units", "pre_activation"): ("aux", "aux_form", "dead_after", *RESAMPLING),
@@ -86,12 +88,24 @@ class Settings(base.Settings):
     activation_dtype: str = static(
         "float32", one_of(("float32", "bfloat16")), "what pre-activations and codes of a training step are stored in"
     )
+    outputs: int = static(
+        0, NON_NEGATIVE, "numbers of a target that is made of each sample, a transcoder; targets say it themselves"
+    )
+    skip: bool = static(False, TRUE_OR_FALSE, "a linear map of the inputs is added to what is made of the codes")
+
+
+def parameters(s: Settings) -> dict[str, Parameter]:
+    """What every dictionary with an encoder holds."""
+    return transcoder.parameters(PARAMETERS, s)
 
 
 def init(key: Key, d_in: int, s: Settings) -> Params:
     """Decoder rows in random directions, the encoder's along them, biases 0."""
     norm = 1.0 if s.rows == "unit" else s.start_norm
-    params = rows.directions(key, d_in, s.d_hidden, norm, norm if s.encoder_start == "decoder" else 1.0)
+    if s.outputs:
+        params = transcoder.init(key, d_in, s, norm)
+    else:
+        params = rows.directions(key, d_in, s.d_hidden, norm, norm if s.encoder_start == "decoder" else 1.0)
     return params | ({"decoder_start": params["decoder_weight"]} if s.frozen == "soft" else {})
 
 
@@ -101,17 +115,30 @@ def statistics(s: Settings) -> tuple[str, ...]:
 
 
 def place(params: Params, values: Mapping[str, Array], s: Settings) -> Params:
-    """The decoder's bias at the mean or the geometric median of the samples.
+    """The decoder's bias at the mean or the geometric median of the samples, or at the mean of the targets.
 
     Source: Bricken et al. 2023, appendix "Advice for training sparse autoencoders" (geometric median).
     """
-    return params if s.centre == "zero" else params | {"decoder_bias": jnp.asarray(values[s.centre], jnp.float32)}
+    if s.centre == "zero":
+        return params
+    start = jnp.asarray(values[s.centre], jnp.float32)
+    return params | {"decoder_bias": start[-s.outputs :] if s.outputs else start}
 
 
 def pre_activations(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
     """z = (x - bd) We^T + be, [batch, d_hidden]."""
-    centred = jnp.asarray(x - params["decoder_bias"][None])
-    return product(centred.T, params["encoder_weight"].T, s.products, True) + params["encoder_bias"][None]
+    return product(centred(params, x, s).T, params["encoder_weight"].T, s.products, True) + params["encoder_bias"][None]
+
+
+def centred(params: Params, x: Batch, s: Settings) -> Array:
+    """x - bd; x itself where bd lies among targets."""
+    return jnp.asarray(x if s.outputs else x - subtracted(params, s)[None])
+
+
+def subtracted(params: Params, s: Settings) -> Float[Array, " d_in"]:
+    """What the encoder subtracts of its input: bd, or 0."""
+    weight, bias = params["encoder_weight"], params["decoder_bias"]
+    return jnp.zeros(weight.shape[1], bias.dtype) if s.outputs else bias
 
 
 def stored(values: Tree, s: Settings) -> Tree:
@@ -193,6 +220,7 @@ def check(s: Settings) -> None:
     Raises:
         UserError: there are such.
     """
+    transcoder.check(s)
     if not prefixes.drawn(s.prefixes):
         prefixes.widths(s.prefixes, s.d_hidden)
     if s.dead_units == "resampling" and s.frozen != "none":
@@ -213,7 +241,7 @@ def check_units(name: str, value: Any, s: Settings) -> None:
 EXACT = {"rows": "free", "frozen": "none", "dead_units": "none"}
 # What a record of a dictionary has unless its file says otherwise.
 SHARED: dict[str, Any] = {
-    "parameters": lambda s: PARAMETERS,
+    "parameters": parameters,
     "init": init,
     "statistics": statistics,
     "place": place,
@@ -230,4 +258,6 @@ SHARED: dict[str, Any] = {
     "arrays": held,
     "exact": lambda s: dict.fromkeys(("products", "activation_dtype"), "float32") | EXACT,
     "check": check,
+    "outputs": lambda s: s.outputs,
+    "bypass": transcoder.bypass,
 }

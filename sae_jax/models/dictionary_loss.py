@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from sae_jax.models import dead, dictionary, prefixes, resampling, sparse
+from sae_jax.models import dead, dictionary, prefixes, resampling, sparse, transcoder
 from sae_jax.models.base import Codes, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen, seen
 from sae_jax.models.sparse import SparseCodes
@@ -51,6 +51,7 @@ def shared_loss(
         threshold: what a unit's z must exceed for it to fire, [d_hidden]; None is 0.
         strength: what units are chosen by, [batch, d_hidden]; None is z.
     """
+    step = transcoder.left_to_codes(params, step, s)
     if s.prefixes:
         reconstruction, residual = prefixes.reconstruction(params, codes, step, s)
     else:
@@ -78,6 +79,7 @@ def sparse_loss(
         codes: f.
         whole: computes z and what units are chosen by, each [batch, d_hidden], where a term needs all of them.
     """
+    step = transcoder.left_to_codes(params, step, s)
     errors, residual = sparse.nested_errors(params, codes, step.target, prefixes.sizes_of(step, s))
     saw = seen(sparse.firing(codes, len(step.x), s.d_hidden), codes.values, step)
     return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, saw, whole, None)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.models import dictionary, dictionary_loss, relu
+from sae_jax.models import dictionary, dictionary_loss, relu, transcoder
 from sae_jax.models.base import Batch, Key, Parameter, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import product
@@ -46,8 +46,7 @@ def init(key: Key, d_in: int, s: Settings) -> Params:
 
 def shared_product(params: Params, x: Batch, s: Settings) -> Array:
     """(x - bd) We^T, [batch, d_hidden]."""
-    centred = jnp.asarray(x - params["decoder_bias"][None])
-    return product(centred.T, params["encoder_weight"].T, s.products, True)
+    return product(dictionary.centred(params, x, s).T, params["encoder_weight"].T, s.products, True)
 
 
 def gates_and_codes(params: Params, shared: Array) -> tuple[Array, Array]:
@@ -72,9 +71,10 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     weight = relu.steered(state, s.l1 * step.ramp(s.l1_warmup), s)
     decoder = params if s.auxiliary_decoder else jax.lax.stop_gradient(params)
     rebuilt = dictionary.decode(decoder, gates, s)
+    target = transcoder.left_to_codes(params, step, s).target
     return values | {
         "l1": weight * relu.l1_norm(params, gates, s),
-        "gates": jnp.mean(jnp.sum(jnp.square(step.target - rebuilt), axis=1)),
+        "gates": jnp.mean(jnp.sum(jnp.square(target - rebuilt), axis=1)),
     }, seen
 
 
@@ -97,7 +97,7 @@ GATED = relu.RELU._replace(
     name="gated",
     Settings=Settings,
     parameters=lambda s: (
-        dictionary.PARAMETERS
+        dictionary.parameters(s)
         | {
             "encoder_bias": Parameter(("unit",), "magnitudes' bias b_mag"),
             "gate_bias": Parameter(("unit",), "gates' bias b_gate"),

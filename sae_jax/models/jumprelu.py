@@ -148,7 +148,7 @@ JUMPRELU = Model(
     | {
         "name": "jumprelu",
         "Settings": Settings,
-        "parameters": lambda s: dictionary.PARAMETERS | {"threshold": Parameter(("unit",), "thresholds theta")},
+        "parameters": lambda s: dictionary.parameters(s) | {"threshold": Parameter(("unit",), "thresholds theta")},
         "terms": terms,
         "init": init,
         "encode": encode,

@@ -101,13 +101,18 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
 
 
 def check(s: Settings) -> None:
-    """Refuse what `dictionary.check` does, more rounds than units, and an encoder that is to stay.
+    """Refuse what `dictionary.check` does, more rounds than units, targets, and an encoder that is to stay.
 
     Raises:
         UserError: there is such.
     """
     dictionary.check(s)
     dictionary.check_units("target_l0" if s.target_l0 else "k", rounds(s), s)
+    if s.outputs:
+        raise UserError(
+            f"matching_pursuit encodes with its decoder rows, which reconstruct samples themselves: got outputs "
+            f"{s.outputs}; use relu, topk, batch_topk or jumprelu"
+        )
     if s.frozen == "encoder":
         raise UserError("matching_pursuit has no encoder: got frozen encoder; use frozen decoder, soft or none")
 

@@ -18,6 +18,7 @@ JOINED = "+"
 BY_SETTINGS = (
     *("parameters", "terms", "init", "statistics", "place", "encode", "decode", "active", "active_rule", "loss"),
     *("memory", "update", "recall", "finish", "gradient", "constrain", "rates", "renew", "ramp", "exact", "arrays"),
+    *("outputs", "bypass"),
 )
 
 

@@ -131,17 +131,17 @@ def _listed(samples: Array, units: Array, chosen: Array, z: Codes, complete: Any
     return Choice(samples, units, chosen > 0, jnp.asarray(z)[samples, units], complete)
 
 
-def codes_of(params: Params, x: Batch, choice: Choice, rectify: bool) -> SparseCodes:
+def codes_of(params: Params, subtracted: Array, x: Batch, choice: Choice, rectify: bool) -> SparseCodes:
     """The chosen codes, f = z where it was chosen, rectified unless signs are to stay.
 
     Args:
-        params: encoder_weight, encoder_bias and decoder_bias receive the gradient.
+        params: encoder_weight and encoder_bias receive the gradient.
+        subtracted: bd, of every sample, which receives it too; 0 where the encoder sees samples as they are, [d_in].
         x: samples, [batch, d_in].
         choice: of their codes.
         rectify: whether negative codes are 0.
     """
-    names = ("encoder_weight", "encoder_bias", "decoder_bias")
-    weights = tuple(params[name] for name in names)
+    weights = (params["encoder_weight"], params["encoder_bias"], subtracted)
     z = _pre_activations(*weights, x, choice.pre_activations, choice.samples, choice.units)
     values = jax.nn.relu(z) if rectify else z
     return SparseCodes(jnp.where(choice.chosen, values, 0), choice.samples, choice.units)
@@ -206,7 +206,7 @@ _weighted_rows.defvjp(_weighted_rows_fwd, _weighted_rows_bwd)
 def _pre_activations(
     encoder_weight: Array,
     encoder_bias: Array,
-    decoder_bias: Array,
+    subtracted: Array,
     x: Array,
     z: Array,
     samples: Array,
@@ -221,8 +221,8 @@ def _pre_activations_fwd(*arguments: Array) -> Any:
 
 
 def _pre_activations_bwd(residuals: Any, cotangent: Array) -> Any:
-    encoder_weight, encoder_bias, decoder_bias, x, _, samples, units = residuals
-    centred = x - decoder_bias[None]
+    encoder_weight, encoder_bias, subtracted, x, _, samples, units = residuals
+    centred = x - subtracted[None]
     to_weight = _added(cotangent, units, centred, samples, len(encoder_weight), by_unit=True)
     to_bias = jnp.zeros_like(encoder_bias).at[units].add(cotangent)
     # The bias is subtracted from every sample alike, so that the units' sums are all it needs.

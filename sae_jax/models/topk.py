@@ -117,7 +117,7 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
         choice = sparse.largest_of_samples(z, strength, k, most, step.across)
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
-            codes = sparse.codes_of(params, step.x, choice, rectify=not signed)
+            codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=not signed)
             return dictionary_loss.sparse_loss(
                 params, state, step, s, codes, lambda: compared(params, step.x, s, signed)
             )

@@ -29,7 +29,7 @@ from sae_jax.sweeps.program_lanes import (
 )
 from sae_jax.sweeps.reading import ENDS
 from sae_jax.sweeps.recovery import Interrupted, Recovery, next_call, read_state, save_state
-from sae_jax.training.lane import snapshot_steps, windows
+from sae_jax.training.lane import row_width, snapshot_steps, windows
 from sae_jax.training.optimizers import OPTIMIZERS
 
 # Decoder rows at some of the steps, among the arrays of a finished chunk.
@@ -169,9 +169,9 @@ def measured_shapes(lanes: Lanes, plan: Plan, first: int) -> dict[str, jax.Shape
 
 
 def snapshot_shape(lanes: Lanes) -> tuple[int, int, int]:
-    """Of a lane: at how many steps decoder rows are held, d_hidden and d_in."""
+    """Of a lane: at how many steps decoder rows are held, d_hidden and their width."""
     settings = lanes.point.settings
-    return len(snapshot_steps(settings)), settings.model.d_hidden, lanes.heldout.shape[1]
+    return len(snapshot_steps(settings)), settings.model.d_hidden, row_width(settings, lanes.heldout.shape[1])
 
 
 def _put_rows(rows: np.ndarray, where: np.ndarray, lanes: Lanes, carry: Carry, inputs: Inputs) -> None:

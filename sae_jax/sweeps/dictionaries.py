@@ -31,6 +31,7 @@ TENSORS = {
     "decoder_weight": "W_dec",
     "decoder_bias": "b_dec",
     "threshold": "threshold",
+    "skip_weight": "W_skip",
 }
 GATED_TENSORS = TENSORS | {"encoder_bias": "b_mag", "gate_bias": "b_gate", "log_magnitude": "r_mag"}
 # Architectures that are read, and our model of each; training folders have names of their own.
@@ -43,6 +44,10 @@ READ = {
     "matching_pursuit": "matching_pursuit",
     "batchtopk": "batch_topk",
     "matryoshka_batchtopk": "matryoshka",
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
 }
 
 
@@ -53,7 +58,7 @@ class Dictionary(NamedTuple):
         model: our name of its model.
         values: the settings of the model that the folder says, by name.
         params: its parameters by name, float32.
-        d_in: number of inputs.
+        d_in: numbers of a row of samples; of a transcoder inputs and outputs together.
     """
 
     model: str
@@ -107,11 +112,6 @@ def read(path: str | Path) -> Dictionary:
 
 def _dictionary_of(config: dict[str, Any], tensors: Arrays) -> Dictionary:
     architecture = config.get("architecture")
-    if "transcoder" in str(architecture):
-        raise UserError(
-            f"architecture must be of a dictionary, which gives its own inputs back: got {received(architecture)}, "
-            f"which makes other activations of them, {config.get('d_out')} of {config.get('d_in')}; use another"
-        )
     if architecture not in READ:
         raise UserError(f"architecture must be one of {', '.join(READ)}: got {received(architecture)}; use another")
     _check_version(config)
@@ -124,21 +124,26 @@ def _dictionary_of(config: dict[str, Any], tensors: Arrays) -> Dictionary:
     params = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
     if "encoder_weight" in params:
         params["encoder_weight"] = np.ascontiguousarray(params["encoder_weight"].T)
-    if not config.get("apply_b_dec_to_input", True) and model != "matching_pursuit":
+    transcodes = "transcoder" in architecture
+    if not (transcodes or config.get("apply_b_dec_to_input", True)) and model != "matching_pursuit":
         params = _uncentred(params, model)
     if config.get("rescale_acts_by_decoder_norm", False):
         params = without_norms(params)
     if "topk_threshold" in tensors:
         params["threshold"] = np.full(config["d_sae"], tensors["topk_threshold"], np.float32)
-    read = Dictionary(model, _values_of(config, model), params, int(config["d_in"]))
+    d_in, outputs = int(config["d_in"]), int(config["d_out"]) if transcodes else 0
+    if transcodes and outputs < 1:
+        raise UserError(f"d_out must be at least 1: got {outputs}; write the folder anew")
+    read = Dictionary(model, _values_of(config, model), params, d_in + outputs)
     declared = read.settings.architecture.parameters(read.settings.model)
     if set(params) != set(declared):
         raise UserError(f"{architecture} holds {', '.join(sorted(declared))}: got {', '.join(sorted(params))}")
-    sizes = {"unit": int(config["d_sae"]), "input": read.d_in}
+    sizes = {"unit": int(config["d_sae"]), "input": d_in, "output": outputs}
     for name, value in params.items():
         expected = [sizes[dim] for dim in declared[name].dims]
         if list(value.shape) != expected:
-            raise UserError(f"{name} must be as d_in and d_sae say, {expected}: got {list(value.shape)}")
+            says = "d_in, d_sae and d_out say" if transcodes else "d_in and d_sae say"
+            raise UserError(f"{name} must be as {says}, {expected}: got {list(value.shape)}")
         if not np.isfinite(value).all():
             raise UserError(f"{name} must be finite: got {int((~np.isfinite(value)).sum())} numbers that are not")
     return read._replace(params={name: np.ascontiguousarray(value, np.float32) for name, value in params.items()})
@@ -159,6 +164,8 @@ def _values_of(config: dict[str, Any], model: str) -> dict[str, Any]:
         values["k"] = config["max_iterations"] or config["d_in"]
         values["residual_threshold"] = config["residual_threshold"]
         values["stop_at_repeat"] = config["stop_on_duplicate_support"]
+    if "transcoder" in config["architecture"]:
+        values |= {"outputs": int(config["d_out"]), "skip": "skip" in config["architecture"]}
     if "matryoshka_widths" in config:
         widths = [width for width in config["matryoshka_widths"] if width < config["d_sae"]]
         values |= {"prefixes": ",".join(map(str, widths)), "prefix_errors": "sum"}

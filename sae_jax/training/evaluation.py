@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from sae_jax.models.base import Batch, Evaluated, Measure, Model, Params
 from sae_jax.settings import UserError
 from sae_jax.training.config import LaneSettings, check_lane
-from sae_jax.training.shapes import check_codes, check_samples
+from sae_jax.training.shapes import check_codes, check_rows, check_samples, split
 
 
 def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
@@ -86,6 +86,19 @@ def decode(params: Params, codes: Array | np.ndarray, settings: LaneSettings) ->
     return _complete(settings.architecture.decode, params, codes, settings.model)
 
 
+def reconstruct(
+    params: Params, x: Array | np.ndarray, codes: Array | np.ndarray, settings: LaneSettings
+) -> Float[Array, "batch d_in"]:
+    """Reconstruction of samples [batch, d_in] from their codes, with what passes by these, as wide as the decoder.
+
+    Raises:
+        UserError: the codes are of another rank, width or kind.
+    """
+    decoded = decode(params, codes, settings)
+    beside = settings.architecture.bypass(params, jnp.asarray(x), settings.model)
+    return decoded if beside is None else decoded + beside
+
+
 def _complete(function: Callable[..., Array], params: Params, *arguments: Any) -> Array:
     """A function of parameters, or UserError where it asks for one that is not there."""
     try:
@@ -101,18 +114,19 @@ def evaluate(params: Params, x: Batch, settings: LaneSettings) -> dict[str, Arra
 
     Args:
         params: of a finished lane.
-        x: held-out samples, [batch, d_in].
+        x: held-out samples, [batch, d_in], of a transcoder [batch, d_in + outputs].
         settings: its settings, scalars.
     """
     check_lane(settings)
     model = settings.architecture
+    x, target = split(check_rows(x, params, settings), settings)
     codes = encode(params, x, settings)
     lane = Evaluated(
         params=params,
-        x=jnp.asarray(x),
+        x=jnp.asarray(target),
         codes=codes,
         active=model.active(codes, settings.model),
-        reconstruction=decode(params, codes, settings),
+        reconstruction=reconstruct(params, x, codes, settings),
         settings=settings.model,
     )
     return {name: measure.compute(lane) for name, measure in measures_of(model, settings.model).items()}

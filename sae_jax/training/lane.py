@@ -52,15 +52,20 @@ def snapshot_steps(settings: LaneSettings) -> np.ndarray:
     return np.unique([0, *stops[places]])
 
 
+def row_width(settings: LaneSettings, d_in: int) -> int:
+    """Numbers of a decoder row; d_in is that of a row of samples."""
+    return settings.architecture.outputs(settings.model) or d_in
+
+
 def snapshot_bytes(settings: LaneSettings, d_in: int) -> int:
     """Bytes of a lane's decoder rows at the steps at which they are compared between seeds."""
-    return 4 * len(snapshot_steps(settings)) * int(settings.model.d_hidden) * d_in
+    return 4 * len(snapshot_steps(settings)) * int(settings.model.d_hidden) * row_width(settings, d_in)
 
 
 def has_rows(settings: LaneSettings) -> bool:
     """Whether lanes have decoder rows, one for each unit."""
     rows = settings.architecture.parameters(settings.model).get(ROWS)
-    return rows is not None and rows.dims == ("unit", "input")
+    return rows is not None and rows.dims in (("unit", "input"), ("unit", "output"))
 
 
 def init_lane(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> LaneState:

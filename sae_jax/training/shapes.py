@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from sae_jax.data.checks import as_array
+from sae_jax.models.base import Batch
 from sae_jax.settings import UserError, received
 from sae_jax.training.config import LaneSettings, check_lane
 
@@ -18,7 +19,28 @@ def check_samples(samples: Any, params: Mapping[str, Any], settings: LaneSetting
     Raises:
         UserError: they are not, or the parameters or the settings are none.
     """
-    return _checked(samples, "samples", "input", params, settings)
+    return _checked(samples, "samples", ("input",), params, settings)
+
+
+def check_rows(rows: Any, params: Mapping[str, Any], settings: LaneSettings) -> Any:
+    """Rows of samples as `split` takes them, [samples, d_in], of a transcoder [samples, d_in + outputs].
+
+    Raises:
+        UserError: they are none, or the parameters or the settings are none.
+    """
+    return _checked(rows, "samples", ("input", "output"), params, settings)
+
+
+def split(rows: Batch, settings: LaneSettings) -> tuple[Batch, Batch]:
+    """(what an encoder sees of rows, what is to be reconstructed of them): the rows themselves, or [x | y] as x and y.
+
+    Args:
+        rows: [samples, d_in]; of a transcoder [samples, d_in + outputs].
+        settings: of the lane.
+    """
+    outputs = settings.architecture.outputs(settings.model)
+    width = rows.shape[1] - outputs
+    return (rows[:, :width], rows[:, width:]) if outputs else (rows, rows)
 
 
 def check_codes(codes: Any, params: Mapping[str, Any], settings: LaneSettings) -> Any:
@@ -27,11 +49,11 @@ def check_codes(codes: Any, params: Mapping[str, Any], settings: LaneSettings) -
     Raises:
         UserError: they are not, or the parameters or the settings are none.
     """
-    return _checked(codes, "codes", "unit", params, settings)
+    return _checked(codes, "codes", ("unit",), params, settings)
 
 
 def width_of(dim: str, params: Mapping[str, Any], settings: LaneSettings) -> int | None:
-    """How many inputs ("input") or units ("unit") the parameters have; None where none of them is over these."""
+    """How many inputs ("input"), outputs or units the parameters have; None where none of them is over these."""
     declared = settings.architecture.parameters(settings.model)
     sizes = (
         params[name].shape[parameter.dims.index(dim)]
@@ -41,11 +63,12 @@ def width_of(dim: str, params: Mapping[str, Any], settings: LaneSettings) -> int
     return next(map(int, sizes), None)
 
 
-def _checked(values: Any, what: str, dim: str, params: Mapping[str, Any], settings: LaneSettings) -> Any:
+def _checked(values: Any, what: str, dims: tuple[str, ...], params: Mapping[str, Any], settings: LaneSettings) -> Any:
     check_lane(settings)
     _check_params(params, settings)
-    width = width_of(dim, params, settings)
-    columns = dim if width is None else width
+    widths = [width_of(dim, params, settings) for dim in dims]
+    width = sum(filter(None, widths)) or None
+    columns = dims[0] if width is None else width
     if not isinstance(values, jax.Array):
         values = as_array(values, what, f"[samples, {columns}]")
     shape, dtype = values.shape, values.dtype

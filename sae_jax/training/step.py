@@ -20,7 +20,7 @@ from sae_jax.models.base import Across, Batch, Key, Params, Step
 from sae_jax.settings import LARGEST, UserError, check_type, check_whole
 from sae_jax.training.config import LaneSettings, check_lane
 from sae_jax.training.optimizers import OPTIMIZERS, forgotten, learning_rate
-from sae_jax.training.shapes import check_samples
+from sae_jax.training.shapes import check_rows, split
 
 # Curves by name: "loss", and "loss_TERM" for every term of it.
 Curves = dict[str, Array]
@@ -67,7 +67,7 @@ def init_state(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[
     Args:
         key: draws the parameters.
         settings: of the lane.
-        d_in: number of inputs.
+        d_in: numbers of a row of samples; of a transcoder inputs and outputs together.
         statistics: of the samples by name, each [d_in], where the model starts from such; see
             `sae_jax.data.statistics.statistics_of`.
 
@@ -97,7 +97,7 @@ def init_state(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[
 
     def zeros() -> Any:
         def rest(params: Params, memory: Any, x: Batch) -> Any:
-            return model.loss(params, memory, Step(x, x, steps=settings.training.steps), settings.model)
+            return model.loss(params, memory, Step(*split(x, settings), steps=settings.training.steps), settings.model)
 
         one = jax.ShapeDtypeStruct((1, d_in), jnp.float32)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rest, params, memory, one))
@@ -122,7 +122,8 @@ def train_step(
     Args:
         settings: swept settings are scalars.
         state: state before the step.
-        batch: samples, [batch, d_in]; this device's share of them under data parallelism, which L-BFGS does not do.
+        batch: samples, [batch, d_in], of a transcoder [batch, d_in + outputs]; this device's share of them under
+            data parallelism, which L-BFGS does not do.
         axis_name: named axis over which the batch is split (vmap, shard_map or pmap); None for a whole batch.
         noise_key: PRNG key of this step's corruption; may be None where corruption is none.
 
@@ -134,7 +135,7 @@ def train_step(
             setting out of its range, where it is known before the program runs.
     """
     check_type("state", state, TrainState, "a TrainState", "use init_state")
-    batch = check_samples(batch, state.params, settings)
+    batch = check_rows(batch, state.params, settings)
     if noise_key is not None:
         check_key(noise_key, "noise_key")
     model, training = settings.architecture, settings.training
@@ -144,14 +145,14 @@ def train_step(
             f"optimizer {training.optimizer} takes the whole batch on one device: got a named axis; use adam or sgd"
         )
     _check_axis(axis_name)
-    x = batch
+    x, target = split(batch, settings)
     if training.corruption != "none":
         if noise_key is None:
             raise UserError(f"corruption {training.corruption} needs a noise_key: got none; see keys_of")
-        x = corrupt(noise_key, batch, training.corruption, training.noise, axis_name)
+        x = corrupt(noise_key, x, training.corruption, training.noise, axis_name)
     # A rising beta or a falling k would take one fixed loss away from under L-BFGS.
     number = None if optimizer.full_batch else state.step
-    step = Step(x, batch, number, training.steps, Across(axis_name))
+    step = Step(x, target, number, training.steps, Across(axis_name))
 
     def loss_of(params: Params) -> tuple[Array, Any]:
         terms, seen = model.loss(params, state.memory, step, settings.model)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from sae_jax.models.base import Batch, Params, Scalar, Step
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
+from sae_jax.training.shapes import split
 from sae_jax.training.step import TrainState
 
 
@@ -46,7 +47,8 @@ def start(params: Params, settings: LaneSettings) -> Stopping:
 
 def heldout_loss(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, ""]:
     """The loss on clean held-out data, every schedule at its end, statistics such as rho_hat measured there."""
-    terms, _ = settings.architecture.loss(params, None, Step(x, x, steps=settings.training.steps), settings.model)
+    step = Step(*split(x, settings), steps=settings.training.steps)
+    terms, _ = settings.architecture.loss(params, None, step, settings.model)
     return functools.reduce(operator.add, terms.values())
 
 

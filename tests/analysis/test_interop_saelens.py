@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 import sae_jax
 from sae_jax import DataConfig, UserError, interop
 from sae_jax.analysis.interop import saelens
-from tests.parity.cases import CASES, D_SAE, FIXTURES
-from tests.parity.test_parity import batches, close, library, ours
+from tests.parity.cases import CASES, D_IN, D_OUT, D_SAE, FIXTURES, TRANSCODERS
+from tests.parity.test_parity import batches, close, library, ours, read
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(300, 12)) @ RNG.normal(size=(12, 12)) + 3).astype(np.float32)
@@ -178,10 +178,6 @@ def replaced(folder, change):
 
 HARM = {
     "an unknown architecture": (functools.partial(changed, architecture="temporal"), "architecture must be one of"),
-    "a transcoder": (
-        functools.partial(changed, architecture="jumprelu_skip_transcoder", d_out=8),
-        "own inputs back: got 'jumprelu_skip_transcoder', which makes other activations of them, 8 of 6; use",
-    ),
     "no number": (
         lambda folder: replaced(folder, lambda old: old | {"b_dec": np.float32([np.nan] + 5 * [0])}),
         "decoder_bias must be finite: got 1 numbers that are not",
@@ -222,6 +218,41 @@ def test_folders_that_are_none_are_refused_in_a_line(harm, tmp_path):
     with pytest.raises(UserError, match=message) as refused:
         interop.load(folder)
     assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", TRANSCODERS)
+def test_transcoders_of_the_library_give_its_codes_and_outputs(name, tmp_path):
+    lane, found = interop.load(FIXTURES / "folders" / name), read(name)
+    assert (lane.d_in, lane.d_hidden, lane.d_out, lane.transcodes) == (D_IN, D_SAE, D_OUT, True)
+    close(lane.encode(batches()[0]), found["inference.codes"], 1e-5)
+    close(lane.reconstruct(batches()[0]), found["inference.reconstruction"], 1e-5)
+    skipped = batches()[0] @ lane.params["skip_weight"].T if "skip" in name else 0
+    close(lane.decode(lane.encode(batches()[0])) + skipped, found["inference.reconstruction"], 1e-5)
+    files = interop.save(lane, tmp_path / "folder")
+    before = FIXTURES / "folders" / name
+    config = json.loads((before / "cfg.json").read_text())
+    assert config | {"metadata": None} == json.loads(files[0].read_text()) | {"metadata": None}
+    for key, value in load_file(before / "sae_weights.safetensors").items():
+        np.testing.assert_allclose(load_file(files[1])[key], value, rtol=1e-6)
+    lane.save(tmp_path / "lane.safetensors")
+    back = sae_jax.load_lane(tmp_path / "lane.safetensors")
+    np.testing.assert_array_equal(back.reconstruct(batches()[0]), lane.reconstruct(batches()[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("transcoder", {"d_out": 5}, r"as d_in, d_sae and d_out say, \[10, 5\]: got \[10, 4\]"),
+        ("skip_transcoder", {"architecture": "transcoder"}, "transcoder holds decoder_bias, .*: got .*skip_weight"),
+        ("transcoder", {"architecture": "skip_transcoder"}, "skip_transcoder holds .*skip_weight: got"),
+        ("transcoder", {"d_out": 0}, "d_out must be at least 1: got 0; write"),
+    ],
+)
+def test_transcoders_that_are_none_are_refused_in_a_line(name, change, message, tmp_path):
+    folder = shutil.copytree(FIXTURES / "folders" / name, tmp_path / "folder")
+    changed(folder, **change)
+    with pytest.raises(UserError, match=message):
+        interop.load(folder)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from tests.parity.cases import CASES, FIXTURES
-from tests.parity.saelens import batches, defaults, results, write_folders
+from tests.parity.cases import CASES, FIXTURES, TRANSCODERS
+from tests.parity.saelens import batches, defaults, results, transcoder, write_folders
 
 
 def main() -> None:
@@ -27,6 +27,10 @@ def main() -> None:
         save_file(results(case), folder / f"{case.name}.safetensors", metadata=written_by)
         write_folders(case, folder / "folders")
         print(f"wrote {case.name}")
+    for name in TRANSCODERS:
+        found = transcoder(name, folder / "folders" / name)
+        save_file(found, folder / f"{name}.safetensors", metadata=written_by)
+        print(f"wrote {name}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 FIXTURES = Path(__file__).parent / "fixtures"
 D_IN, D_SAE, BATCH, STEPS = 6, 10, 8, 50
+# Of transcoders, which the library reads and writes, but does not train.
+D_OUT = 4
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 LEARNING_RATE = 0.01
 # Steps without firing after which the library takes a unit for dead where it has been silent for more than them.
 WINDOW = 3

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from sae_lens import SAE
 from sae_lens.config import LanguageModelSAERunnerConfig, SAETrainerConfig
-from sae_lens.registry import get_sae_training_class
+from sae_lens.registry import get_sae_class, get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 
-from tests.parity.cases import BATCH, CASES, D_IN, D_SAE, LEARNING_RATE, SILENT, STEPS, WINDOW, Case
+from tests.parity.cases import BATCH, CASES, D_IN, D_OUT, D_SAE, LEARNING_RATE, SILENT, STEPS, WINDOW, Case
 
 Arrays = dict[str, np.ndarray]
 
@@ -138,6 +138,20 @@ def _inference(sae: Any) -> Arrays:
         written = SAE.load_from_disk(folder)
         codes = written.encode(torch.from_numpy(batches()[0]))
         return {"inference.codes": _array(codes), "inference.reconstruction": _array(written.decode(codes))}
+
+
+def transcoder(architecture: str, place: Path) -> Arrays:
+    """Write a transcoder of random parameters as the library does; its codes and outputs of the first batch."""
+    kind, config = get_sae_class(architecture)
+    sae = kind(config(d_in=D_IN, d_out=D_OUT, d_sae=D_SAE, apply_b_dec_to_input=False)).eval()
+    rng = np.random.default_rng(2)
+    x = torch.from_numpy(batches()[0])
+    with torch.no_grad():
+        for name, value in sae.named_parameters():
+            drawn = rng.normal(size=tuple(value.shape)) * (0.5 if value.ndim == 2 else 0.1)
+            value.copy_(torch.from_numpy(np.abs(drawn) if name == "threshold" else drawn))
+        sae.save_model(place)
+        return {"inference.codes": _array(sae.encode(x)), "inference.reconstruction": _array(sae(x))}
 
 
 def _array(value: torch.Tensor) -> np.ndarray:

@@ -72,6 +72,35 @@ def without_normalisation(params: Mapping[str, np.ndarray], normalisation: Norma
     return folded
 
 
+def transcoder_without_normalisation(params: Mapping[str, np.ndarray], lane: TrainedLane) -> Arrays:
+    """Parameters of a transcoder on inputs as they are, whose outputs are on the targets' scale.
+
+        u = a x + b,  v = c y + d:  We <- We a,  be <- be + We b,  Wd <- Wd / c,  S <- S a / c,
+        bd <- (bd + S b - d) / c
+
+    Args:
+        params: encoder_weight, encoder_bias, decoder_weight [units, d_out], decoder_bias, and skip_weight, where there
+            is a skip.
+        lane: whose normalisations of x and y they are.
+
+    Returns:
+        The same names, float64; what is of units alone as it was.
+
+    Raises:
+        UserError: as `without_normalisation`.
+    """
+    (read, shift), (written, offset) = _affine(lane.of_inputs), _affine(lane.of_outputs)
+    folded = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    folded["encoder_bias"] = folded["encoder_bias"] + folded["encoder_weight"] @ shift
+    folded["encoder_weight"] = folded["encoder_weight"] * read
+    if "skip_weight" in folded:
+        folded["decoder_bias"] = folded["decoder_bias"] + folded["skip_weight"] @ shift
+        folded["skip_weight"] = folded["skip_weight"] * read / written[:, None]
+    folded["decoder_weight"] = folded["decoder_weight"] / written
+    folded["decoder_bias"] = (folded["decoder_bias"] - offset) / written
+    return folded
+
+
 def greedy_without_normalisation(
     params: Mapping[str, np.ndarray], normalisation: Normalisation
 ) -> tuple[Arrays, float]:

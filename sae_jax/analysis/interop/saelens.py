@@ -20,6 +20,7 @@ from sae_jax.analysis.interop.folding import (
     Arrays,
     architecture_of,
     greedy_without_normalisation,
+    transcoder_without_normalisation,
     units_encoded,
     without_normalisation,
 )
@@ -75,6 +76,8 @@ FORMS = {
     "matching_pursuit": Form("matching_pursuit", _of_rounds),
     "classic": Form("standard", centred=False),
 }
+# What stands before the library's name of a transcoder whose codes are those of an architecture.
+TRANSCODERS = {"standard": "", "jumprelu": "jumprelu_"}
 
 
 def save(
@@ -121,7 +124,9 @@ def contents(
     options = form.options(s)
     if getattr(s, "rescale", False):
         params = without_norms(params)
-    if name == "matching_pursuit":
+    if lane.transcodes:
+        params = transcoder_without_normalisation(params, lane)
+    elif name == "matching_pursuit":
         params, scale = greedy_without_normalisation(params, lane.normalisation)
         options["residual_threshold"] /= scale
     else:
@@ -154,6 +159,8 @@ def contents(
 
 
 def _form(name: str, s: Any) -> Form:
+    if getattr(s, "outputs", 0):
+        return _of_transcoder(name, s)
     if name != "classic":
         return FORMS[name]
     if (s.activation, s.output) != ("relu", "linear"):
@@ -162,6 +169,17 @@ def _form(name: str, s: Any) -> Form:
             f"got activation {s.activation}, output {s.output}; train with --activation relu --output linear"
         )
     return FORMS[name] if units_encoded(s) == s.d_hidden else Form("topk", _of_k, centred=False)
+
+
+def _of_transcoder(name: str, s: Any) -> Form:
+    """The form of a dictionary that makes other activations of its inputs."""
+    if (kind := FORMS[name].architecture) not in TRANSCODERS:
+        raise UserError(
+            f"a SAELens folder holds transcoders of ReLU codes and of codes above a threshold alone: got {name}; train "
+            "with --model relu, jumprelu, batch_topk or matryoshka"
+        )
+    skip = "skip_" if s.skip else ""
+    return Form(f"{TRANSCODERS[kind]}{skip}transcoder", lambda s: {"d_out": int(s.outputs)}, centred=False)
 
 
 def load(path: str | Path) -> TrainedLane:

@@ -10,10 +10,12 @@ from safetensors import numpy as safetensors
 
 from sae_jax.analysis.interop.folding import architecture_of, units_encoded
 from sae_jax.analysis.trained_lane import TrainedLane
-from sae_jax.data.normalise import arrays_of
+from sae_jax.data.normalise import split_arrays
 from sae_jax.storage.atomic import write_file, writing
 
 CENTRED = "(x - p['decoder_bias']) @ p['encoder_weight'].T"
+# Where the decoder's bias lies among other activations.
+PLAIN, SKIPPED = "x @ p['encoder_weight'].T", "x @ p['skip_weight'].T"
 ACTIVATIONS = {
     "sigmoid": "{}.sigmoid()",
     "tanh": "{}.tanh()",
@@ -32,7 +34,8 @@ def save(lane: TrainedLane, path: str | Path) -> str:
         path: of the file.
 
     Returns:
-        Lines of Python that read the file, and define encode and decode on samples before normalisation.
+        Lines of Python that read the file, and define encode and decode on samples before normalisation, and
+        reconstruct where something passes by the codes.
 
     Raises:
         UserError: the model is a record of one's own, or the file cannot be written.
@@ -40,8 +43,8 @@ def save(lane: TrainedLane, path: str | Path) -> str:
     lines = loader(lane, Path(path).name)
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
     if not lane.normalisation.is_identity:
-        stored = arrays_of([lane.normalisation], lane.d_in)
-        arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
+        stored = split_arrays(lane.normalisation, lane.d_in)
+        arrays |= {name: np.asarray(values, np.float32) for name, values in stored.items()}
     with writing(Path(path), "the file", "choose another"):
         write_file(Path(path), safetensors.save(arrays))
     return lines
@@ -59,7 +62,9 @@ def loader(lane: TrainedLane, file: str) -> str:
     """
     name, s, normalised = architecture_of(lane), lane.settings.model, not lane.normalisation.is_identity
     output = ACTIVATIONS[s.output] if name == "classic" else "{}"
-    decoded = output.format("(f @ p['decoder_weight'] + p['decoder_bias'])")
+    skips = "skip_weight" in lane.params
+    beside = " + skipped" if skips else ""
+    decoded = output.format(f"(f @ p['decoder_weight'] + p['decoder_bias']{beside})")
     lines = ["import torch", "from safetensors.torch import load_file", "", f"p = load_file({file!r})", ""]
     if normalised:
         lines += [
@@ -73,14 +78,21 @@ def loader(lane: TrainedLane, file: str) -> str:
         ]
     lines += ["def encode(x):", *(["    x = normalise(x)"] if normalised else [])]
     lines += [f"    {line}" for line in _encoder(name, s)]
-    lines += ["", "def decode(f, means=0):"]
+    lines += ["", f"def decode(f, {'skipped' if skips else 'means'}=0):"]
+    side = "output" if lane.transcodes else "input"
     if normalised:
-        decoded = f"({decoded} - p['input_offset']) / p['input_gain'] * p['input_scale'] + p['input_centre'] + means"
-    return "\n".join([*lines, f"    return {decoded}"])
+        decoded = f"({decoded} - p['{side}_offset']) / p['{side}_gain'] * p['{side}_scale'] + p['{side}_centre']"
+        decoded += "" if lane.transcodes else " + means"
+    lines.append(f"    return {decoded}")
+    if skips:
+        seen = SKIPPED.replace("x", "normalise(x)", 1) if normalised else SKIPPED
+        lines += ["", "def reconstruct(x):", f"    return decode(encode(x), {seen})"]
+    return "\n".join(lines)
 
 
 def _encoder(name: str, s: Any) -> list[str]:
     """The body of encode, which returns f."""
+    product = PLAIN if getattr(s, "outputs", 0) else CENTRED
     if name == "classic":
         lines = ["z = x @ p['encoder_weight'].T + p['encoder_bias']"]
         codes = ACTIVATIONS[s.activation].format("z")
@@ -91,11 +103,11 @@ def _encoder(name: str, s: Any) -> list[str]:
         return _greedy(s)
     if name == "gated":
         return [
-            f"z = {CENTRED}",
+            f"z = {product}",
             "magnitudes = (p['log_magnitude'].exp() * z + p['encoder_bias']).relu()",
             "return magnitudes * (z + p['gate_bias'] > 0)",
         ]
-    lines = [f"z = {CENTRED} + p['encoder_bias']"]
+    lines = [f"z = {product} + p['encoder_bias']"]
     size = "z.abs()" if name == "abs_topk" else "z"
     strength = f"({size} * p['decoder_weight'].norm(dim=1))" if getattr(s, "rescale", False) else size
     rectified = "" if name == "abs_topk" else ".relu()"
