@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
 
     Args:
         lane: what encodes them; its normalisation is applied, not one fitted on these samples.
-        config: names the source; a source that holds samples out itself gives them after the others.
+        config: names the source; one that holds samples out itself gives them after the others. Targets are not read.
         path: of the file; it holds codes [samples, d_hidden] and, where samples carry them, labels [samples].
 
     Returns:
@@ -31,7 +32,7 @@ def encode_to_file(lane: TrainedLane, config: DataConfig, path: Path) -> int:
     Raises:
         UserError: the samples cannot be read, are of another width, or the file cannot be written.
     """
-    every = sources.read(config).parts
+    every = sources.read(dataclasses.replace(config, targets="")).parts
     parts = [part.samples for part in every]
     labels = [part.labels for part in every if part.labels is not None]
     if len(labels) < len(every):  # Those of some samples alone would be taken for those of others.

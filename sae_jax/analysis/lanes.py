@@ -119,16 +119,17 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
                 f"{samples.config.dataset} must hold the samples that the run was trained on: it has changed since; "
                 "train again"
             )
-        if dataset.sizes.get("input", 0) < samples.train.shape[1]:
+        width = samples.train.shape[1] - samples.outputs
+        if dataset.sizes.get("input", 0) < width:
             raise UserError(
-                f"results must have as many inputs as their samples, {samples.train.shape[1]}: "
+                f"results must have as many inputs as their samples, {width}: "
                 f"got {dataset.sizes.get('input', 0)}; train them again"
             )
         diverged = _variable(part, "diverged_at", lane_dims).values.ravel()[places] >= 0
         # Where the best seed's alone were kept, a cell's lanes have one place among the parameters.
         every_seed = any("seed" in part[name].dims for name in names_of_kind(part, "parameter"))
         over = lane_dims if every_seed else lane_dims[:-1]
-        params = _params(part, over, settings, samples.train.shape[1])
+        params = _params(part, over, settings, width)
         rows = places if every_seed else places // len(grid.seeds)
         flat = {name: values.reshape(-1, *values.shape[len(over) :])[rows] for name, values in params.items()}
         _check_finite(flat, diverged)
@@ -163,7 +164,8 @@ def _variable(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataA
 
 def _params(dataset: xr.Dataset, lane_dims: tuple[str, ...], settings: LaneSettings, d_in: int) -> dict[str, Any]:
     """Parameters without the NaN that fills up where other programs have more units or inputs."""
-    sizes = {"unit": slice(settings.model.d_hidden), "input": slice(d_in)}
+    outputs = settings.architecture.outputs(settings.model)
+    sizes = {"unit": slice(settings.model.d_hidden), "input": slice(d_in), "target": slice(outputs)}
     params = {}
     for name, parameter in settings.architecture.parameters(settings.model).items():
         part = _variable(dataset, name, (*lane_dims, *parameter.dims))

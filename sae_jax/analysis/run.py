@@ -13,7 +13,7 @@ import xarray as xr
 
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.config import DataConfig
-from sae_jax.data.normalise import STORED, Normalisation, from_arrays, identity
+from sae_jax.data.normalise import STORED, Normalisation, from_arrays, identity, of_targets
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check_type, received, settings_of, unknown
 from sae_jax.storage import results, run_folder
@@ -200,15 +200,12 @@ class Run:
         settings = self._settings(lane)
         if any(bool(lane[name].isnull()) for name in ENDS if name in lane):
             raise UserError("the run must hold the lane: got a hole of a merged grid; choose another one")
-        params = {}
+        params, sizes = {}, {"unit": settings.model.d_hidden, **self._widths(lane)}
         for name, parameter in settings.architecture.parameters(settings.model).items():
             if name not in names_of_kind(lane, "parameter"):
                 raise UserError(f"the run must hold {name} of its lanes: got none; train it again with --keep all")
             values = lane[name]
-            if "unit" in values.dims:
-                values = values.isel(unit=slice(settings.model.d_hidden))
-            if "input" in values.dims:
-                values = values.isel(input=slice(self._inputs(lane)))
+            values = values.isel({dim: slice(size) for dim, size in sizes.items() if dim in values.dims})
             params[name] = np.array(values.transpose(*parameter.dims).values, np.float32)
         point = {
             name: lane[name].item() for dim in self.dims for name in self._along(dim) or [dim] if name in lane.coords
@@ -221,14 +218,19 @@ class Run:
         ends = {name: int(lane[name]) for name in ENDS if name in lane}
         return TrainedLane(params, settings, self._normalisation(lane), point, **ends)
 
-    def _inputs(self, lane: xr.Dataset) -> int:
-        """How many inputs the lane has; where others have more, its arrays are filled up with NaN."""
-        bias = next(lane[name] for name in names_of_kind(lane, "parameter") if lane[name].dims == ("input",))
-        return int(bias.notnull().sum())
+    def _widths(self, lane: xr.Dataset) -> dict[str, int]:
+        """How many inputs the lane has, and targets; where others have more, its arrays are filled up with NaN."""
+        widths = dict.fromkeys(("input", "target"), 0)
+        for name in names_of_kind(lane, "parameter"):
+            if (dims := lane[name].dims) and dims[-1] in widths:
+                row = lane[name].isel(dict.fromkeys(dims[:-1], 0))
+                widths[str(dims[-1])] = max(widths[str(dims[-1])], int(row.notnull().sum()))
+        return widths
 
     def _normalisation(self, lane: xr.Dataset) -> Normalisation:
-        arrays = {name: lane[name].values for name, _, _ in STORED.values() if name in lane}
-        normalisation = from_arrays(arrays, self._inputs(lane))
+        names = [each(name) for name, _, _ in STORED.values() for each in (str, of_targets)]
+        widths = tuple(self._widths(lane).values())
+        normalisation = from_arrays({name: lane[name].values for name in names if name in lane}, *widths)
         rule, source = (str(lane[name].values) if name in lane.coords else "" for name in ("normalize", "dataset"))
         by_default = rule == "auto" and source.partition(":")[0] in ("patches", "images")
         if normalisation is None and (by_default or rule not in ("auto", "none", "")):
@@ -236,7 +238,7 @@ class Run:
                 "the run must hold the normalisation of its samples: got none, as an earlier version wrote it; "
                 "train it again"
             )
-        return normalisation or identity(self._inputs(lane))
+        return normalisation or identity(sum(widths))
 
 
 def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:

@@ -62,7 +62,7 @@ class TrainedLane:
     @property
     def d_out(self) -> int:
         """Numbers of a reconstruction: those of a sample, or of what a transcoder makes of one."""
-        return width_of("output", self.params, self.settings) or self.d_in
+        return width_of("target", self.params, self.settings) or self.d_in
 
     @property
     def transcodes(self) -> bool:
@@ -243,7 +243,7 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
         settings = lane_settings(model or about["model"], **about["settings"])
         stored = {name for name, _, _ in STORED.values()}
         params = {name: values for name, values in arrays.items() if name not in stored}
-        width = sum(width_of(dim, params, settings) or 0 for dim in ("input", "output"))
+        width = sum(width_of(dim, params, settings) or 0 for dim in ("input", "target"))
         normalisation = from_arrays(arrays, width)
         if normalisation is None:
             raise ValueError("no normalisation")

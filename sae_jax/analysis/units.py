@@ -190,7 +190,7 @@ def with_units(dataset: xr.Dataset, variables: xr.Dataset, model: Model | None =
 def _of_lane(lanes: Lanes, index: int, options: UnitsConfig) -> xr.Dataset:
     """`units_of` one of a program's lanes, whose samples have been normalised."""
     lane, others = lane_of(lanes, index), other_seeds(lanes, index)
-    return units_of(lane, lanes.data.heldout, lanes.data.heldout_names, others, options)
+    return units_of(lane, lanes.data.heldout[:, : lane.d_in], lanes.data.heldout_names, others, options)
 
 
 def lane_of(lanes: Lanes, index: int) -> TrainedLane:

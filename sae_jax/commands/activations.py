@@ -24,7 +24,7 @@ from sae_jax.data.config import DataConfig
 from sae_jax.settings import TEXT, Range, UserError, flag, one_of, setting, settings_of, unread
 
 # What becomes of rows once they are read.
-OF_TRAINING = ("classes", "normalize", "subtract_mean")
+OF_TRAINING = ("classes", "normalize", "subtract_mean", "targets")
 # As many as names of five digits tell apart.
 MOST_SHARDS = 100_000
 

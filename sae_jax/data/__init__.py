@@ -4,6 +4,7 @@ config        DataConfig, the settings; arguments: of a source, NAME=VALUE,...
 rows, samples   Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
 batch_sources   what is read batch by batch from a function or a Grain dataset
 normalise     by statistics of the training split
+pairs, paired_shards   samples beside their targets, as rows of both
 feed          batches as pure functions of a seed and a step; batches: the permutations that they are drawn by
 corruption    noise on the encoder's inputs
 patches, digits, tfds_images, files, table, layers, activations, superposition   one file a source
@@ -15,13 +16,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from sae_jax.data import activations, digits, files, layers, patches, superposition, table, tfds_images
 from sae_jax.data.batch_sources import as_stream
 from sae_jax.data.config import OF_FILES, DataConfig
 from sae_jax.data.normalise import Normalisation
+from sae_jax.data.pairs import check_there
 from sae_jax.data.rows import Rows
 from sae_jax.data.samples import Data, as_data, prepare
+from sae_jax.data.shards import open_shards
 from sae_jax.data.truth import Truth
 from sae_jax.settings import UserError, check_type, closest, unknown
 
@@ -54,7 +58,19 @@ def read(config: DataConfig) -> Rows:
         if near in tfds_images.WELL_KNOWN:
             raise UserError(f"unknown dataset {kind}: did you mean tfds:{near}?")
         raise unknown("dataset", kind, SOURCES)
+    check_there(config)
     return SOURCES[kind](argument, config)
+
+
+def outputs_of(config: DataConfig) -> int:
+    """How many numbers the targets of a data set have; 0 where it has none. Errors as those of `load`."""
+    check_there(config)
+    if not config.targets:
+        return 0
+    if config.dataset.partition(":")[0] == "array":
+        targets = files.read(config.targets, f"array:{config.targets}")[0]
+        return targets.shape[1] if targets.ndim == 2 else 0
+    return open_shards(Path(config.targets)).width
 
 
 def large_file(config: DataConfig) -> str | None:

@@ -25,8 +25,9 @@ from sae_jax.data.feed import HOST_BLOCK_BYTES, Batches, from_host
 from sae_jax.data.files import read as read_file
 from sae_jax.data.normalise import Normalisation
 from sae_jax.data.packages import imported
+from sae_jax.data.paired_shards import PairedShards, held_apart, open_pairs
 from sae_jax.data.rows import Part, Rows
-from sae_jax.data.shards import HELDOUT, LABELS, InOrder, Shards, names_at, open_shards
+from sae_jax.data.shards import HELDOUT, LABELS, InOrder, Shards, names_at
 from sae_jax.settings import UserError
 
 # Rows that statistics are taken of, and those that lanes are measured on; a folder may hold millions.
@@ -51,7 +52,7 @@ def read(argument: str, config: DataConfig) -> Rows:
 
     Args:
         argument: the folder.
-        config: heldout, samples, classes and data_seed are read.
+        config: targets, heldout, samples, classes and data_seed are read.
 
     Raises:
         UserError: Grain is not installed, or the folder does not hold what it must; a shard is named.
@@ -60,13 +61,13 @@ def read(argument: str, config: DataConfig) -> Rows:
     folder = Path(argument)
     if not argument:
         raise UserError("dataset activations needs a folder of shards: got none; use activations:DIR")
-    shards = open_shards(folder)
+    shards = open_pairs(folder, config.targets)
     if shards.rows > MOST_ROWS:
         raise UserError(f"a folder must hold at most {MOST_ROWS} rows: got {shards.rows}; split it")
     rng = np.random.default_rng([config.data_seed, SPLIT])
     apart = folder / HELDOUT
-    if os.path.lexists(apart):
-        measured = open_shards(apart)
+    if held_apart(folder, config.targets):
+        measured = open_pairs(apart, config.targets and os.path.join(config.targets, HELDOUT))
         if measured.width != shards.width:
             raise UserError(
                 f"held-out rows must be as wide as the others: got {measured.width} and {shards.width} in "
@@ -107,6 +108,7 @@ def read(argument: str, config: DataConfig) -> Rows:
         digest=_digest(shards, measured),
         stream=from_host(_batches(shards, trained, config.data_seed), shards.width),
         classes=classes,
+        outputs=shards.targets.width if isinstance(shards, PairedShards) else 0,
         every=tuple(every),
     )
 
@@ -161,20 +163,20 @@ def _some(number: int, most: int, rng: np.random.Generator) -> Int[np.ndarray, "
     return np.sort(rng.choice(number, most, replace=False, shuffle=False))
 
 
-def _labels(folder: Path, shards: Shards) -> np.ndarray | None:
+def _labels(folder: Path, shards: Shards | PairedShards) -> np.ndarray | None:
     path = folder / LABELS
     if not os.path.lexists(path):
         return None
     return class_numbers(read_file(str(path), f"array:{path}")[0], f"labels of {shown(path)}", shards.rows)
 
 
-def _digest(*parts: Shards) -> str:
+def _digest(*parts: Shards | PairedShards) -> str:
     """By what a folder is known again: names, sizes and kinds of its shards."""
     words = [[(one.path.name, one.rows, one.width, one.dtype.name) for one in part.shards] for part in parts]
     return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
-def _batches(shards: Shards, trained: Training, seed: int) -> Batches:
+def _batches(shards: Shards | PairedShards, trained: Training, seed: int) -> Batches:
     """What reads the batches from a step on; an epoch leaves out what its last whole batch leaves over."""
     grain = _grain()
 

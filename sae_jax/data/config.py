@@ -23,15 +23,15 @@ class DataConfig:
     """
 
     UNREAD: ClassVar[Unread] = {
-        ("dataset", "patches"): ("data_dir",),
-        ("dataset", "images"): ("data_dir",),
-        ("dataset", "digits"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "patches"): ("data_dir", "targets"),
+        ("dataset", "images"): ("data_dir", "targets"),
+        ("dataset", "digits"): ("data_dir", "targets", "patch_size", "whiten"),
         ("dataset", "array"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "activations"): ("data_dir", "patch_size", "whiten"),
-        ("dataset", "tfds"): ("patch_size", "whiten"),
-        ("dataset", "table"): ("data_dir", "patch_size", "whiten"),
-        ("dataset", "layer"): ("data_dir", "patch_size", "whiten"),
-        ("dataset", "superposition"): ("data_dir", "patch_size", "whiten", "subtract_mean"),
+        ("dataset", "tfds"): ("targets", "patch_size", "whiten"),
+        ("dataset", "table"): ("data_dir", "targets", "patch_size", "whiten"),
+        ("dataset", "layer"): ("data_dir", "targets", "patch_size", "whiten"),
+        ("dataset", "superposition"): ("data_dir", "targets", "patch_size", "whiten", "subtract_mean"),
         ("normalize", "none"): ("subtract_mean",),
         ("normalize", "centre"): ("subtract_mean",),
         ("normalize", "standardize"): ("subtract_mean",),
@@ -43,6 +43,12 @@ class DataConfig:
         "patches, digits, tfds:NAME, images:FILE.npy, array:FILE.npy/.npz, activations:DIR of shards, table:wordllama "
         "(token embeddings), layer:hed/conv3_3 (VGG16 on photographs), or superposition, as it is or with settings of "
         "its own, superposition:features=128,inputs=32",
+    )
+    targets: str = setting(
+        "",
+        TEXT,
+        "what a transcoder makes of each sample, such as an MLP's outputs of its inputs: a folder of shards beside "
+        "activations, a file beside array; empty is the samples themselves",
     )
     data_dir: str = setting("", TEXT, "folder of prepared tensorflow-datasets; empty is TFDS's own default")
     classes: str = setting("", TEXT, "labels of the samples to train on, such as 0-4,7; empty is all")
@@ -75,8 +81,9 @@ class DataConfig:
         kind, _, path = self.dataset.partition(":")
         if kind in OF_FILES and path:
             object.__setattr__(self, "dataset", f"{kind}:{_absolute(path)}")
-        if self.data_dir:
-            object.__setattr__(self, "data_dir", _absolute(self.data_dir))
+        for name in ("data_dir", "targets"):
+            if value := getattr(self, name):
+                object.__setattr__(self, name, _absolute(value))
 
 
 def shown(path: str | Path) -> str:

@@ -43,9 +43,16 @@ def read_images(path: str, config: DataConfig) -> Rows:
 
 
 def read_array(path: str, config: DataConfig) -> Rows:
-    """Samples of a .npy or .npz file, [samples, features], with labels [samples] where a .npz holds both by name."""
+    """Samples of a .npy or .npz file, [samples, features], with labels [samples] where a .npz holds both by name.
+
+    `config.targets` may be a file of targets, [samples, outputs].
+    """
     samples, labels = read(path, config.dataset)
-    return array_rows(samples, shown(path), labels)._replace(digest=digest(path))
+    if not config.targets:
+        return array_rows(samples, shown(path), labels)._replace(digest=digest(path))
+    targets = read(config.targets, f"array:{config.targets}")[0]
+    rows = array_rows(samples, shown(path), labels, targets=targets)
+    return rows._replace(digest=digest(path) + digest(config.targets))
 
 
 def digest(path: str) -> str:

@@ -125,27 +125,38 @@ def arrays_of(normalisations: Sequence[Normalisation | None], d_in: int) -> dict
     return arrays
 
 
-def of_outputs(name: str) -> str:
-    """The name under which what STORED says of inputs is stored of a transcoder's outputs."""
-    return name.replace("input", "output", 1)
+def of_targets(text: str) -> str:
+    """What STORED says of inputs, names and labels, of a transcoder's targets."""
+    return text.replace("input", "target")
 
 
-def split_arrays(normalisation: Normalisation, d_in: int) -> dict[str, np.ndarray]:
-    """One normalisation of rows [x | y], or of x alone, by the names in STORED and by those of `of_outputs`.
+def split_arrays(
+    normalisations: Sequence[Normalisation | None], widths: Sequence[Mapping[str, int]]
+) -> dict[str, np.ndarray]:
+    """Normalisations of rows [x | y] side by side, of x by the names in STORED and of y by those of `of_targets`.
 
     Args:
-        normalisation: of a set of samples.
-        d_in: numbers of x.
+        normalisations: as in `arrays_of`.
+        widths: how many numbers x has ("input"), and y ("target"), of each.
     """
-    values = arrays_of([normalisation.part(slice(d_in))], d_in)
-    if (width := normalisation.centre.size - d_in) > 0:
-        others = arrays_of([normalisation.part(slice(d_in, None))], width)
-        values |= {of_outputs(name): value for name, value in others.items()}
-    return {name: np.asarray(value[0]) for name, value in values.items()}
+    both: dict[str, np.ndarray] = {}
+    for dim, name_of in (("input", str), ("target", of_targets)):
+        places = [slice(one["input"]) if dim == "input" else slice(one["input"], None) for one in widths]
+        parts = [one and one.part(place) for one, place in zip(normalisations, places, strict=True)]
+        arrays = arrays_of(parts, max(one[dim] for one in widths))
+        both |= {name_of(name): values for name, values in arrays.items()}
+    return both
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray], d_in: int) -> Normalisation | None:
-    """The Normalisation in arrays of one set, scalars and [d_in or more]; None where they do not hold one."""
+def from_arrays(arrays: Mapping[str, np.ndarray], d_in: int, targets: int = 0) -> Normalisation | None:
+    """The Normalisation in arrays of one set, scalars and [d_in or more]; None where they do not hold one.
+
+    Where there are targets, it is that of rows [x | y], from what `split_arrays` made of it.
+    """
+    if targets:
+        theirs = {name: arrays[of_targets(name)] for name, _, _ in STORED.values() if of_targets(name) in arrays}
+        inputs, outputs = from_arrays(arrays, d_in), from_arrays(theirs, targets)
+        return None if inputs is None or outputs is None else inputs.beside(outputs)
     if any(name not in arrays or np.isnan(arrays[name].ravel()[:1]).any() for name, _, _ in STORED.values()):
         return None
     values: dict[str, Any] = {part: np.asarray(arrays[name], float) for part, (name, _, _) in STORED.items()}

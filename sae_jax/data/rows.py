@@ -34,6 +34,7 @@ class Rows(NamedTuple):
         truth: the features that the samples are sums of, where they were made.
         warning: one line about what should be done otherwise with them; "" where nothing should.
         classes: those that are trained on, where `samples` is an excerpt of them alone.
+        outputs: how many numbers of a row, its last, are targets that are made of the others; 0 where there are none.
         every: all there are, in the source's own order, where `samples` is an excerpt of them.
     """
 
@@ -51,6 +52,7 @@ class Rows(NamedTuple):
     truth: Truth | None = None
     warning: str = ""
     classes: Sequence[int] = ()
+    outputs: int = 0
     every: tuple[Part, ...] = ()
 
     @property

@@ -13,7 +13,8 @@ from sae_jax.data.checks import as_array, check_fits, check_image_shape, checked
 from sae_jax.data.classes import classes_named
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
-from sae_jax.data.normalise import Normalisation, fit
+from sae_jax.data.normalise import Normalisation
+from sae_jax.data.pairs import beside, fitted
 from sae_jax.data.rows import Rows
 from sae_jax.data.truth import Truth, check_truth
 from sae_jax.settings import UserError, check_type
@@ -38,6 +39,7 @@ class Data:
         heldout_names: what each held-out sample is, such as a token, in words; where the source says so.
         truth: the features that the samples are sums of, where they were made.
         normalisation: what was done to the samples; None where nothing is known of it.
+        outputs: how many numbers of a row, its last, are targets that are made of the others; 0 where there are none.
         digest: of the file that they come from, where it is one of the user's or brings weights.
         warning: one line about what should be done otherwise with the samples; "" where nothing should.
 
@@ -58,6 +60,7 @@ class Data:
     heldout_names: tuple[str, ...] | None = None
     truth: Truth | None = None
     normalisation: Normalisation | None = None
+    outputs: int = 0
     digest: str | None = None
     warning: str = ""
 
@@ -73,6 +76,11 @@ class Data:
         check_image_shape(self.image_shape, self.train.shape[1])
         if self.truth is not None:
             check_truth(self.truth, self.heldout)
+
+    @property
+    def reconstructed(self) -> Float[np.ndarray, "samples outputs"]:
+        """What is to be reconstructed of the samples to train on: their targets, or themselves."""
+        return self.train[:, -self.outputs :] if self.outputs else self.train
 
     @property
     def feed(self) -> Feed:
@@ -105,6 +113,7 @@ def as_data(
     name: str = "array",
     labels: np.ndarray | None = None,
     normalisation: Normalisation | None = None,
+    targets: np.ndarray | None = None,
 ) -> Data:
     """Make Data of an array: checked, split at random by `config.data_seed`, normalised.
 
@@ -114,22 +123,25 @@ def as_data(
         name: what the description calls it.
         labels: class numbers, [samples].
         normalisation: as in `prepare`.
+        targets: what a transcoder makes of each sample, [samples, outputs].
 
     Raises:
         UserError: the array is empty, not 2-D, not numeric, not finite, or has too few rows to split; or the labels
-            are no whole numbers, one for each sample.
+            are no whole numbers, one for each sample, or the targets are of another number of rows.
     """
     check_type("config", config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
     check_type("name", name, str, "text", "leave it out for array")
-    return prepare(array_rows(samples, name, labels, "samples"), config, normalisation)
+    return prepare(array_rows(samples, name, labels, "samples", targets), config, normalisation)
 
 
-def array_rows(samples: Any, name: str, labels: Any = None, noun: str = "") -> Rows:
+def array_rows(samples: Any, name: str, labels: Any = None, noun: str = "", targets: Any = None) -> Rows:
     """An array of samples as what a source reads; `noun` is what messages call it, else `name`; see `as_data`."""
     samples = checked(samples, noun or name, ("samples", "features"))
+    rows, outputs = (samples, 0) if targets is None else beside(samples, targets, "targets")
     if labels is None:
-        return Rows(samples, name)
-    return Rows(samples, name, labels=class_numbers(labels, f"labels of {noun or name}", len(samples)))
+        return Rows(rows, name, outputs=outputs)
+    numbers = class_numbers(labels, f"labels of {noun or name}", len(samples))
+    return Rows(rows, name, labels=numbers, outputs=outputs)
 
 
 class Split(NamedTuple):
@@ -186,7 +198,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
     check_type("normalisation", normalisation, kinds, "a Normalisation", "leave it out to fit one")
     if normalisation is None:
         words = _in_words(rule, subtract_sample_mean)
-        normalisation = fit(train.samples, trained_on, rule, subtract_sample_mean)
+        normalisation = fitted(train.samples, trained_on, rule, subtract_sample_mean, rows.outputs)
     else:
         words = "normalised as those that training began with"
         _check_width(normalisation, rows)
@@ -200,7 +212,8 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
     check_fits(wanted, SINGLE_BYTES * wanted * rows.samples.shape[1])
     arrays = [_normalised(part, normalisation) for part in parts]
     shape, values = rows.image_shape, "features" if rows.truth is None else "inputs"
-    of_shape = f"{shape[0]}x{shape[1]} pixels" if shape else f"{rows.samples.shape[1]} {values}"
+    of_shape = f"{shape[0]}x{shape[1]} pixels" if shape else f"{rows.samples.shape[1] - rows.outputs} {values}"
+    of_shape += f" and {rows.outputs} of their targets" if rows.outputs else ""
     use = "to train on" if rows.stream is None else "as an excerpt of a stream"
     description = f"{rows.name}: {len(arrays[0])} samples of {of_shape} {use}, {len(arrays[1])} held out; {words}"
     left_out = parts[2].classes if config.classes else None
@@ -218,6 +231,7 @@ def prepare(rows: Rows, config: DataConfig, normalisation: Normalisation | None 
         heldout_names=parts[1].words,
         truth=rows.truth,
         normalisation=normalisation,
+        outputs=rows.outputs,
         digest=rows.digest,
         warning=rows.warning,
     )

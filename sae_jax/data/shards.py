@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -89,10 +89,21 @@ class Shards(NamedTuple):
         return result
 
 
-class InOrder:
-    """All rows of shards, of which slices are read when they are asked for."""
+class HasRows(Protocol):
+    """Rows that are read by their numbers."""
 
-    def __init__(self, shards: Shards) -> None:
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+    def read(self, numbers: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows width"]:
+        """Those of some numbers, in their order."""
+
+
+class InOrder:
+    """All rows of shards, or of pairs of them, of which slices are read when they are asked for."""
+
+    def __init__(self, shards: HasRows) -> None:
         self._shards = shards
 
     def __len__(self) -> int:

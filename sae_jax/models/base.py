@@ -38,7 +38,7 @@ class Settings:
 
 
 class Parameter(NamedTuple):
-    """An array that a finished lane holds: its dimensions, none or some of unit, input and output, and its label."""
+    """An array that a finished lane holds: its dimensions, none or some of unit, input and target, and its label."""
 
     dims: tuple[str, ...]
     label: str

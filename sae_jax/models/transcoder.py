@@ -23,10 +23,10 @@ from sae_jax.models.linear import product
 from sae_jax.settings import UserError
 
 DECODER = {
-    "decoder_weight": Parameter(("unit", "output"), "decoder rows Wd, among the targets"),
-    "decoder_bias": Parameter(("output",), "decoder bias bd, among the targets"),
+    "decoder_weight": Parameter(("unit", "target"), "decoder rows Wd, among the targets"),
+    "decoder_bias": Parameter(("target",), "decoder bias bd, among the targets"),
 }
-SKIP = {"skip_weight": Parameter(("output", "input"), "skip weight S")}
+SKIP = {"skip_weight": Parameter(("target", "input"), "skip weight S")}
 
 
 def parameters(shared: dict[str, Parameter], s: Any) -> dict[str, Parameter]:

@@ -11,6 +11,7 @@ from sae_jax.settings import UserError
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.split import Group
+from sae_jax.sweeps.targets import check_targets
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
 
@@ -77,6 +78,7 @@ def check_data(settings: LaneSettings, data: Data) -> None:
         UserError: a batch is larger than the data, an optimizer of all samples is given a stream of them, the model
             cannot reach the values, or there is nothing to explain.
     """
+    check_targets(settings, data)
     training = settings.training
     full_batch = OPTIMIZERS[training.optimizer].full_batch
     if full_batch and data.stream is not None:
@@ -92,8 +94,9 @@ def check_data(settings: LaneSettings, data: Data) -> None:
     high = max(float(split.max()) for split in (data.train, data.heldout))
     settings.architecture.check_data(settings.model, low, high)
     # Below, the squares of the differences are 0 in single precision.
-    if not np.max(np.ptp(data.heldout.astype(float), axis=0)) ** 2 > np.finfo(np.float32).tiny:
+    measured = data.heldout[:, -data.outputs :] if data.outputs else data.heldout
+    if not np.max(np.ptp(measured.astype(float), axis=0)) ** 2 > np.finfo(np.float32).tiny:
         raise UserError(
-            f"held-out samples must differ, or there is no variance to explain: got {len(data.heldout)} alike; "
+            f"held-out samples must differ, or there is no variance to explain: got {len(measured)} alike; "
             "use a larger heldout"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.data import Truth
-from sae_jax.data.normalise import STORED, arrays_of
+from sae_jax.data.normalise import STORED, arrays_of, of_targets, split_arrays
 from sae_jax.data.statistics import offset
 from sae_jax.models.base import Term
 from sae_jax.storage import plugin_list
@@ -123,16 +123,23 @@ def snapshots_of(points: Sequence[Point]) -> np.ndarray:
 def sizes_of(points: Sequence[Point]) -> dict[str, int]:
     """How long the dimensions are that are no axes."""
     units = max(point.settings.model.d_hidden for point in points)
-    inputs = max(point.data.train.shape[1] for point in points)
-    return {"step": len(steps_of(points)), "unit": units, "input": inputs, "snapshot": len(snapshots_of(points))}
+    widths = [widths_of(point) for point in points]
+    sizes = {dim: max(one[dim] for one in widths) for dim in ("input", "target")}
+    return {"step": len(steps_of(points)), "unit": units, **sizes, "snapshot": len(snapshots_of(points))}
+
+
+def widths_of(point: Point) -> dict[str, int]:
+    """How many inputs the lanes of a program have, and how many targets beside them."""
+    outputs = point.settings.architecture.outputs(point.settings.model)
+    return {"input": point.data.train.shape[1] - outputs, "target": outputs}
 
 
 def places_of_all(points: Sequence[Point], point: Point) -> dict[str, Any]:
-    """Where the steps, units, inputs and snapshots of a program stand among those of all."""
+    """Where the steps, units, inputs, targets and snapshots of a program stand among those of all."""
     return {
         "step": np.searchsorted(steps_of(points), windows(point.settings.training.steps)),
         "unit": slice(point.settings.model.d_hidden),
-        "input": slice(point.data.train.shape[1]),
+        **{dim: slice(width) for dim, width in widths_of(point).items()},
         "snapshot": np.searchsorted(snapshots_of(points), snapshot_steps(point.settings)),
     }
 
@@ -205,7 +212,7 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
         text = f"{name.replace('_', ' ')}; 0 where samples are no images"
         image[name] = (dims, sides.reshape(shape), labels(text, "pixel") | {"kind": "status"})
     image |= _normalisations(study)
-    gammas = np.asarray([offset(point.data.train) for point in points]).reshape(shape)
+    gammas = np.asarray([offset(point.data.reconstructed) for point in points]).reshape(shape)
     image[GAMMA] = (dims, gammas, labels("gamma, ||mean|| / ||std|| of the samples trained on", "1") | OF_DATA)
     lanes = {
         name: ((*grid.dims, "seed", *variable.dims), array_of(study, opened, name, variable), variable.attributes)
@@ -220,6 +227,8 @@ def to_dataset(study: Study, opened: Opener) -> xr.Dataset:
     if sizes["snapshot"]:
         coordinates["snapshot"] = ("snapshot", snapshots_of(points), labels("training steps taken", "step"))
     coordinates["input"] = ("input", np.arange(sizes["input"]), labels("input", "1"))
+    if sizes["target"]:
+        coordinates["target"] = ("target", np.arange(sizes["target"]), labels("target", "1"))
     return xr.Dataset(lanes | image, coordinates, {"title": "sparse autoencoder sweep"} | attributes(grid))
 
 
@@ -237,10 +246,16 @@ def _normalisations(study: Study) -> dict[str, Any]:
     if not any(every):
         return {}
     dims, sizes, variables = study.grid.program_dims, sizes_of(study.points), {}
-    arrays = arrays_of(every, sizes["input"])
+    arrays = arrays_of(every, sizes["input"] + sizes["target"])
+    if sizes["target"]:
+        arrays = split_arrays(every, [widths_of(point) for point in study.points])
     for name, own, label in STORED.values():
         values = arrays[name].reshape((*dims.values(), *(sizes[dim] for dim in own)))
         variables[name] = ((*dims, *own), values, labels(label, "1") | OF_DATA)
+        if sizes["target"]:
+            values = arrays[of_targets(name)].reshape((*dims.values(), *(sizes["target"] for _ in own)))
+            theirs = labels(of_targets(label), "1") | OF_DATA
+            variables[of_targets(name)] = ((*dims, *map(of_targets, own)), values, theirs)
     return variables
 
 

@@ -138,7 +138,7 @@ def _dictionary_of(config: dict[str, Any], tensors: Arrays) -> Dictionary:
     declared = read.settings.architecture.parameters(read.settings.model)
     if set(params) != set(declared):
         raise UserError(f"{architecture} holds {', '.join(sorted(declared))}: got {', '.join(sorted(params))}")
-    sizes = {"unit": int(config["d_sae"]), "input": d_in, "output": outputs}
+    sizes = {"unit": int(config["d_sae"]), "input": d_in, "target": outputs}
     for name, value in params.items():
         expected = [sizes[dim] for dim in declared[name].dims]
         if list(value.shape) != expected:

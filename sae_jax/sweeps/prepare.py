@@ -13,7 +13,7 @@ import numpy as np
 from sae_jax import data as sources
 from sae_jax.data import Data, DataConfig, Normalisation, as_data, as_stream
 from sae_jax.data.batch_sources import holds_batches
-from sae_jax.data.checks import holds_array
+from sae_jax.data.checks import checked, holds_array
 from sae_jax.data.statistics import offset
 from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, received, settings_of
@@ -28,6 +28,7 @@ from sae_jax.sweeps.program import Point, Program, plan_lanes
 from sae_jax.sweeps.split import equal_lines, first_alike, known_lanes, known_line, points_of, sameness, to_train
 from sae_jax.sweeps.start import in_words, steps_before
 from sae_jax.sweeps.study import Earlier, Study
+from sae_jax.sweeps.targets import check_all_or_none, with_outputs
 from sae_jax.training.config import LaneSettings, check_given, check_steps, lane_at
 
 Result = TypeVar("Result")
@@ -82,6 +83,7 @@ def prepare(
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         observer.line(DOUBLE)
     source, load, settings = _source(data, settings)
+    settings = with_outputs(model, source, data, settings)
     grid = make_grid(model, source, seeds, settings, zip)
     if not origin:
         check_steps(grid.axes["steps"] if "steps" in grid.axes else (grid.fixed["steps"],))
@@ -138,10 +140,13 @@ def _source(data: Any, settings: dict[str, Any]) -> tuple[DataConfig, Load, dict
     if not holds_array(data):
         fix = "use DataConfig(dataset='digits'), or numpy.asarray"
         raise UserError(f"data must be samples, a DataConfig or Data: got {received(data)}; {fix}")
+    targets = of_data.pop("targets", None)
     read = {name: of_data.pop(name) for name in OF_ARRAYS if name in of_data}
-    _refuse(of_data, "of no array", f"those of an array are {', '.join(OF_ARRAYS)}")
-    others = {name: value for name, value in settings.items() if name not in read}
-    return DataConfig(dataset="array", **read), functools.partial(_array_data, data), others
+    _refuse(of_data, "of no array", f"those of an array are {', '.join(OF_ARRAYS)}, and targets")
+    others = {name: value for name, value in settings.items() if name not in {*read, "targets"}}
+    if targets is not None and "outputs" not in others:
+        others["outputs"] = int(checked(targets, "targets", ("samples", "outputs")).shape[1])
+    return DataConfig(dataset="array", **read), functools.partial(_array_data, data, targets), others
 
 
 def _loaded(
@@ -173,6 +178,7 @@ def _loaded(
             said.add(line)
             observer.line(line)
         points.append(Point(labels, settings, samples))
+    check_all_or_none([point.data for point in points])
     return points
 
 
@@ -194,13 +200,15 @@ def _offset_line(settings: LaneSettings, data: Data) -> str:
     centre = getattr(settings.model, "centre", None)
     if centre is None:
         return ""
-    gamma = offset(data.train)
+    gamma = offset(data.reconstructed)
     hint = f"; units may die: use centre mean, or normalize centre (it is {centre})" if centre == "zero" else ""
     return f"data: gamma, ||mean|| / ||std||, is {gamma:.3g}{hint if gamma > LARGE_OFFSET else ''}"
 
 
-def _array_data(samples: np.ndarray, config: DataConfig, normalisation: Normalisation | None) -> Data:
-    return as_data(samples, config, normalisation=normalisation)
+def _array_data(
+    samples: np.ndarray, targets: np.ndarray | None, config: DataConfig, normalisation: Normalisation | None
+) -> Data:
+    return as_data(samples, config, normalisation=normalisation, targets=targets)
 
 
 def _stream_data(source: Any, config: DataConfig, normalisation: Normalisation | None) -> Data:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sae_jax.data.config import DataConfig
-from sae_jax.data.normalise import STORED, Normalisation, from_arrays
+from sae_jax.data.normalise import STORED, Normalisation, from_arrays, of_targets
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check, check_type, settings_of, unknown
 from sae_jax.storage import plugin_list
@@ -210,15 +210,19 @@ def stored_normalisation(part: xr.Dataset) -> Normalisation | None:
 
     Where sweeps were joined, xarray repeats it along what they were joined along.
     """
-    stored = {name: _repeated(part[name]) for name, _, _ in STORED.values() if name in part}
+    inputs = [name for name, _, _ in STORED.values()]
+    stored = {name: _repeated(part[name]) for name in (*inputs, *map(of_targets, inputs)) if name in part}
     values = {name: one for name, one in stored.items() if one is not None}
-    width = next((int((~np.isnan(one)).sum()) for one in values.values() if one.ndim), 0)
-    return from_arrays(values, width)
+
+    def width(names: Iterable[str]) -> int:
+        return next((int((~np.isnan(values[name])).sum()) for name in names if name in values and values[name].ndim), 0)
+
+    return from_arrays(values, width(inputs), width(map(of_targets, inputs)))
 
 
 def _repeated(values: xr.DataArray) -> np.ndarray | None:
-    """What an array repeats along all dimensions but input, holes aside; None where it does not."""
-    inputs = [dim for dim in values.dims if dim == "input"]
+    """What an array repeats along all dimensions but its own, holes aside; None where it does not."""
+    inputs = [dim for dim in values.dims if dim in ("input", "target")]
     rows = values.transpose(..., *inputs).values.reshape(-1, *(values.sizes[dim] for dim in inputs))
     rows = rows[~np.isnan(rows).reshape(len(rows), -1).all(axis=1)]
     return (

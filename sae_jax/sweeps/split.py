@@ -16,7 +16,7 @@ from sae_jax.data.config import DataConfig
 from sae_jax.models import MODELS
 from sae_jax.settings import UserError, flag, unread
 from sae_jax.storage.arrays import Opener
-from sae_jax.sweeps.dataset import SUMMARY, put, variables_of
+from sae_jax.sweeps.dataset import SUMMARY, put, variables_of, widths_of
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.program import Point, Program, lists_of
@@ -76,7 +76,7 @@ def fill(study: Study, opened: Opener) -> None:
         inside: dict[str, Any] = {
             "step": np.searchsorted(dataset["step"].values, steps),
             "unit": slice(point.settings.model.d_hidden),
-            "input": slice(point.data.train.shape[1]),
+            **{dim: slice(width) for dim, width in widths_of(point).items()},
         }
         if "snapshot" in dataset.coords:
             inside["snapshot"] = np.searchsorted(dataset["snapshot"].values, snapshot_steps(point.settings))

@@ -65,7 +65,7 @@ def snapshot_bytes(settings: LaneSettings, d_in: int) -> int:
 def has_rows(settings: LaneSettings) -> bool:
     """Whether lanes have decoder rows, one for each unit."""
     rows = settings.architecture.parameters(settings.model).get(ROWS)
-    return rows is not None and rows.dims in (("unit", "input"), ("unit", "output"))
+    return rows is not None and rows.dims in (("unit", "input"), ("unit", "target"))
 
 
 def init_lane(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> LaneState:

@@ -28,7 +28,7 @@ def check_rows(rows: Any, params: Mapping[str, Any], settings: LaneSettings) -> 
     Raises:
         UserError: they are none, or the parameters or the settings are none.
     """
-    return _checked(rows, "samples", ("input", "output"), params, settings)
+    return _checked(rows, "samples", ("input", "target"), params, settings)
 
 
 def split(rows: Batch, settings: LaneSettings) -> tuple[Batch, Batch]:
@@ -53,7 +53,7 @@ def check_codes(codes: Any, params: Mapping[str, Any], settings: LaneSettings) -
 
 
 def width_of(dim: str, params: Mapping[str, Any], settings: LaneSettings) -> int | None:
-    """How many inputs ("input"), outputs or units the parameters have; None where none of them is over these."""
+    """How many inputs ("input"), targets or units the parameters have; None where none of them is over these."""
     declared = settings.architecture.parameters(settings.model)
     sizes = (
         params[name].shape[parameter.dims.index(dim)]

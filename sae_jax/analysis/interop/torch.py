@@ -10,7 +10,7 @@ from safetensors import numpy as safetensors
 
 from sae_jax.analysis.interop.folding import architecture_of, units_encoded
 from sae_jax.analysis.trained_lane import TrainedLane
-from sae_jax.data.normalise import split_arrays
+from sae_jax.data.normalise import arrays_of, split_arrays
 from sae_jax.storage.atomic import write_file, writing
 
 CENTRED = "(x - p['decoder_bias']) @ p['encoder_weight'].T"
@@ -43,8 +43,10 @@ def save(lane: TrainedLane, path: str | Path) -> str:
     lines = loader(lane, Path(path).name)
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
     if not lane.normalisation.is_identity:
-        stored = split_arrays(lane.normalisation, lane.d_in)
-        arrays |= {name: np.asarray(values, np.float32) for name, values in stored.items()}
+        widths = {"input": lane.d_in, "target": lane.d_out}
+        split = split_arrays([lane.normalisation], [widths]) if lane.transcodes else None
+        stored = split or arrays_of([lane.normalisation], lane.d_in)
+        arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
     with writing(Path(path), "the file", "choose another"):
         write_file(Path(path), safetensors.save(arrays))
     return lines
@@ -78,8 +80,9 @@ def loader(lane: TrainedLane, file: str) -> str:
         ]
     lines += ["def encode(x):", *(["    x = normalise(x)"] if normalised else [])]
     lines += [f"    {line}" for line in _encoder(name, s)]
-    lines += ["", f"def decode(f, {'skipped' if skips else 'means'}=0):"]
-    side = "output" if lane.transcodes else "input"
+    others = ", skipped=0" if skips else "" if lane.transcodes else ", means=0"
+    lines += ["", f"def decode(f{others}):"]
+    side = "target" if lane.transcodes else "input"
     if normalised:
         decoded = f"({decoded} - p['{side}_offset']) / p['{side}_gain'] * p['{side}_scale'] + p['{side}_centre']"
         decoded += "" if lane.transcodes else " + means"

@@ -15,7 +15,7 @@ from sae_jax.analysis.options import TASKS, TaskConfig
 from sae_jax.analysis.tasks.base import ShownLane, TaskResult
 from sae_jax.data import Data
 from sae_jax.models import Model
-from sae_jax.settings import check_type, check_whole, unknown
+from sae_jax.settings import UserError, check_type, check_whole, unknown
 from sae_jax.sweeps.dataset import labels
 from sae_jax.sweeps.grid import Grid
 from sae_jax.sweeps.keep import need_parameters
@@ -104,6 +104,11 @@ def measure(
     need_parameters(dataset, f"task {task}")
     dataset = arranged(dataset)
     grid, programs = grid_of(dataset, model), trained(dataset, data, devices, model)
+    if outputs := max(lanes.data.outputs for lanes in programs):
+        raise UserError(
+            f"task {task} is of autoencoders, which reconstruct their samples: got transcoders of {outputs} outputs; "
+            "use the measures of the run"
+        )
     results = [module.measure(lanes, options) for lanes in programs]
     parts = [(lanes.point, _labelled(lanes, result)) for lanes, result in zip(programs, results, strict=True)]
     measured = side_by_side(grid, parts)
