@@ -25,9 +25,9 @@ from sae_jax.data.feed import HOST_BLOCK_BYTES, Batches, from_host
 from sae_jax.data.files import read as read_file
 from sae_jax.data.normalise import Normalisation
 from sae_jax.data.packages import imported
-from sae_jax.data.paired_shards import PairedShards, held_apart, open_pairs
+from sae_jax.data.paired_shards import InOrder, PairedShards, held_apart, open_pairs
 from sae_jax.data.rows import Part, Rows
-from sae_jax.data.shards import HELDOUT, LABELS, InOrder, Shards, names_at
+from sae_jax.data.shards import HELDOUT, LABELS, Shards, names_at
 from sae_jax.settings import UserError
 
 # Rows that statistics are taken of, and those that lanes are measured on; a folder may hold millions.

@@ -41,6 +41,20 @@ class PairedShards(NamedTuple):
         return np.concatenate([self.inputs.read(numbers), self.targets.read(numbers)], axis=1)
 
 
+class InOrder:
+    """All rows of shards, or of pairs of them, of which slices are read when they are asked for."""
+
+    def __init__(self, shards: Shards | PairedShards) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return self._shards.rows
+
+    def __getitem__(self, part: slice) -> Float[np.ndarray, "rows width"]:
+        """The rows of a slice, as float32; errors as those of `Shards.read`."""
+        return self._shards.read(np.arange(*part.indices(len(self))))
+
+
 def open_pairs(folder: Path, targets: str) -> Shards | PairedShards:
     """The shards of a folder, beside those of its targets where it has some.
 

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -87,31 +87,6 @@ class Shards(NamedTuple):
                 places = order[first:end]
                 result[places] = _read(shard, numbers[places] - start)
         return result
-
-
-class HasRows(Protocol):
-    """Rows that are read by their numbers."""
-
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-
-    def read(self, numbers: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows width"]:
-        """Those of some numbers, in their order."""
-
-
-class InOrder:
-    """All rows of shards, or of pairs of them, of which slices are read when they are asked for."""
-
-    def __init__(self, shards: HasRows) -> None:
-        self._shards = shards
-
-    def __len__(self) -> int:
-        return self._shards.rows
-
-    def __getitem__(self, part: slice) -> Float[np.ndarray, "rows width"]:
-        """The rows of a slice, as float32; errors as those of `Shards.read`."""
-        return self._shards.read(np.arange(*part.indices(len(self))))
 
 
 def open_shards(folder: Path) -> Shards:

@@ -10,7 +10,7 @@ import numpy as np
 from sae_jax import data as sources
 from sae_jax.data import Data, DataConfig
 from sae_jax.models import Model, model_of
-from sae_jax.settings import UserError, settings_of
+from sae_jax.settings import UserError, check, settings_of
 from sae_jax.training.config import LaneSettings
 
 OUTPUTS = "outputs"
@@ -68,6 +68,11 @@ def check_targets(settings: LaneSettings, data: Data) -> None:
             f"a transcoder of {outputs} outputs needs targets: got samples alone; add targets, a folder beside "
             "activations:DIR or a file beside array:FILE"
         )
+    if data.outputs and not outputs:
+        raise UserError(
+            f"targets need a transcoder: got {data.outputs} numbers of them for a lane that reconstructs its samples; "
+            "leave targets out"
+        )
     if outputs != data.outputs:
         raise UserError(f"targets must have {outputs} numbers, as outputs says: got {data.outputs}; use others")
 
@@ -86,8 +91,11 @@ def _widths(source: DataConfig, data: Any, settings: Mapping[str, Any]) -> set[i
     """How many numbers the targets of a sweep have, 0 where it has none."""
     if isinstance(data, Data):
         return {data.outputs}
-    several = settings.get("targets", source.targets)
-    datasets = settings.get("dataset", source.dataset)
-    every = [several] if isinstance(several, str) else several
-    first = datasets if isinstance(datasets, str) else datasets[0]
-    return {sources.outputs_of(DataConfig(dataset=first, targets=targets)) for targets in every if targets} or {0}
+    every, datasets = (_several(settings.get(name, getattr(source, name))) for name in ("targets", "dataset"))
+    field = settings_of(DataConfig)["targets"]
+    named = [one for one in every if check(field, one)]
+    return {sources.outputs_of(DataConfig(dataset=kind, targets=one)) for one in named for kind in datasets[:1]} or {0}
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]

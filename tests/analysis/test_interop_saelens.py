@@ -40,6 +40,17 @@ LANES = [
     ("saelens-batchtopk", {"k": 3}, "standardize"),
     ("topk:frozen=decoder", {"k": 3}, "none"),
 ]
+# Rows of the samples beside what is made of them.
+Y = (4 * np.maximum(X @ RNG.normal(size=(12, 5)), 0) - 7).astype(np.float32)
+TARGETS = [
+    ("relu", {"targets": Y}, "standardize"),
+    ("relu", {"targets": Y, "skip": True}, "standardize"),
+    ("jumprelu", {"targets": Y, "skip": True}, "length"),
+    ("batch_topk", {"targets": Y, "k": 3, "rescale": True}, "standardize"),
+    ("matryoshka", {"targets": Y, "k": 3}, "none"),
+    ("relu", {"targets": Y, "skip": True, "centre": "mean"}, "unit"),
+]
+LANES += TARGETS
 every_lane = pytest.mark.parametrize(
     ("model", "settings", "normalize"), LANES, ids=lambda value: "" if isinstance(value, dict) else value
 )
@@ -47,6 +58,9 @@ every_lane = pytest.mark.parametrize(
 
 def lane_of(model, settings, normalize, tmp_path, **data):
     np.save(tmp_path / "x.npy", X)
+    if "targets" in settings:
+        np.save(tmp_path / "y.npy", settings["targets"])
+        settings = settings | {"targets": str(tmp_path / "y.npy")}
     config = DataConfig(dataset=f"array:{tmp_path / 'x.npy'}", normalize=normalize, **data)
     small = {"d_hidden": 24, "steps": 40, "batch_size": 32, "seeds": 1, "progress": False}
     return sae_jax.open(sae_jax.sweep(config, model=model, **small, **settings)).lane()
@@ -72,7 +86,8 @@ def test_a_lane_that_is_written_and_read_encodes_as_before(model, settings, norm
     assert (config["d_in"], config["d_sae"], config["normalize_activations"]) == (12, 24, "none")
     about = {"hook_name": "blocks.0", "model_name": "gpt2", "l0": 3.5, "training_architecture": model, "seed": 0}
     assert about.items() <= config["metadata"].items()
-    assert repr(back) == f"<{back.settings.architecture.name} autoencoder 12-24>"
+    kind = "transcoder 12-24-5" if "targets" in settings else "autoencoder 12-24"
+    assert repr(back) == f"<{back.settings.architecture.name} {kind}>"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="SAELens is not there")
@@ -87,7 +102,7 @@ def test_the_library_reads_what_is_written(model, settings, normalize, tmp_path)
     theirs = SAE.load_from_disk(tmp_path / "folder")
     with torch.no_grad():
         codes = theirs.encode(torch.from_numpy(X))
-        rebuilt = theirs.decode(codes).numpy()
+        rebuilt = theirs(torch.from_numpy(X)).numpy()
     close(codes.numpy(), lane.encode(X) * units(lane), 1e-5)
     close(rebuilt, lane.reconstruct(X), 1e-5)
 
@@ -157,6 +172,9 @@ def test_a_record_of_ones_own_is_not_taken_for_the_librarys(tmp_path):
         ("relu", {}, {"normalize": "ufldl"}, "must be affine to become part of the weights: got one that clips"),
         ("relu", {}, {"normalize": "unit", "subtract_mean": "patch"}, "got one that subtracts each sample's own mean"),
         ("matching_pursuit", {"k": 3}, {"normalize": "standardize"}, "can take in one scale of all features"),
+        ("topk", {"targets": Y, "k": 3}, {"normalize": "none"}, "of ReLU codes and of codes above a threshold alone"),
+        ("gated", {"targets": Y}, {"normalize": "none"}, "above a threshold alone: got gated; train with --model relu"),
+        ("relu", {"targets": Y}, {"normalize": "ufldl", "subtract_mean": "global"}, "affine .*: got one that clips"),
     ],
 )
 def test_what_has_no_form_there_is_refused_with_the_reason(model, settings, data, message, tmp_path):

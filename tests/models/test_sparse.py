@@ -13,6 +13,7 @@ import pytest
 from sae_jax import init_state, keys_of, lane_settings, train_step
 from sae_jax.models.base import Across, Step
 from sae_jax.models.sparse import largest_of_samples, largest_of_whole
+from sae_jax.training.shapes import split
 
 D_IN, BATCH, UNITS = 12, 32, 320
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -25,6 +26,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("batch_topk", {"k": 2.3}),
     ("batch_topk", {"k": 5, "rescale": True, "dead_units": "resampling", "dead_after": 1, "rows": "unit"}),
     ("matryoshka", {"k": 5}),
+    ("topk", {"k": 5, "outputs": 4, "skip": True, "dead_units": "auxk", "dead_after": 1}),
+    ("batch_topk", {"k": 2.3, "outputs": 6, "rescale": True}),
     ("matryoshka", {"k": 5, "prefix_errors": "sum", "dead_units": "auxk", "aux_form": "full", "dead_after": 1}),
 ]
 
@@ -34,7 +37,7 @@ def case(model: str, extra: dict[str, Any]) -> tuple[Any, Any, Any, jax.Array]:
     settings = lane_settings(model=model, d_hidden=UNITS, steps=100, **{"k_warmup": 0.0, **extra})
     keys = jax.random.split(jax.random.key(1), 5)
     params = settings.architecture.init(keys[0], D_IN, settings.model)
-    params["decoder_bias"] = 0.1 * jax.random.normal(keys[1], (D_IN,))
+    params["decoder_bias"] = 0.1 * jax.random.normal(keys[1], params["decoder_bias"].shape)
     params["encoder_bias"] = 0.1 * jax.random.normal(keys[2], (UNITS,))
     params["decoder_weight"] *= jnp.exp(0.3 * jax.random.normal(keys[3], (UNITS, 1)))
     memory = settings.architecture.memory(settings.model)
@@ -54,7 +57,7 @@ def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, n
     """(terms, what was seen, gradients) of a step."""
 
     def total(params: Any) -> Any:
-        terms, saw = loss(params, memory, Step(x, x, jnp.int32(number), 100), settings.model)
+        terms, saw = loss(params, memory, Step(*split(x, settings), jnp.int32(number), 100), settings.model)
         return sum(terms.values()), (terms, saw)
 
     (_, (terms, saw)), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
@@ -109,7 +112,7 @@ def test_split_batch(model: str, extra: dict[str, Any]) -> None:
 
     def share(part: jax.Array) -> Any:
         step = lambda params: sparse(  # noqa: E731
-            params, memory, Step(part, part, jnp.int32(5), 100, Across("batch")), settings.model
+            params, memory, Step(*split(part, settings), jnp.int32(5), 100, Across("batch")), settings.model
         )
 
         def total(params: Any) -> Any:
@@ -119,8 +122,8 @@ def test_split_batch(model: str, extra: dict[str, Any]) -> None:
         (_, (terms, saw)), gradients = jax.value_and_grad(total, has_aux=True)(params)
         return jax.lax.pmean(terms, "batch"), saw, jax.lax.pmean(gradients, "batch")
 
-    split = jax.jit(jax.vmap(share, axis_name="batch"))(x.reshape(4, -1, D_IN))
-    assert_same(whole, jax.tree.map(lambda leaf: leaf[0], split), 3e-6)
+    shares = jax.jit(jax.vmap(share, axis_name="batch"))(x.reshape(4, -1, D_IN))
+    assert_same(whole, jax.tree.map(lambda leaf: leaf[0], shares), 3e-6)
 
 
 def test_where_all_are_multiplied() -> None:

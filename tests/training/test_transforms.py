@@ -42,6 +42,8 @@ DICTIONARIES = {
     "jumprelu, tanh": (MODELS["jumprelu"], {"bandwidth": 0.5, "penalty": "tanh", "input_gradient": True}),
     "jumprelu, quadratic": (MODELS["jumprelu"], {"bandwidth": 0.5, "penalty": "quadratic", "target_l0": 2.0}),
     "gated": (MODELS["gated"], AUXK | {"l1": 0.1}),
+    "transcoder": (MODELS["relu"], AUXK | {"l1": 0.1, "outputs": 6, "skip": True}),
+    "transcoder, jumprelu": (MODELS["jumprelu"], {"bandwidth": 0.5, "target_l0": 2.0, "outputs": 7, "rows": "unit"}),
     "matching_pursuit": (MODELS["matching_pursuit"], {"k": 2, "frozen": "decoder"}),
 }
 RUNS = [("adam", "none"), ("adam", "masking"), ("sgd", "gaussian")]
