@@ -92,6 +92,7 @@ def cases():
         "observers": ("observers", {"empty list"}),
         "progress": ("progress", {"nothing", "truth"}),
         "start_from": ("start_from|run|dataset", {"nothing"}),
+        "targets": ("targets", {"nothing"}),
         "rho": ("rho", set()),
         "nonsense": ("nonsense", None),
     }
@@ -130,6 +131,7 @@ def cases():
                 "config": ("config", set()),
                 "name": ("name", path),
                 "labels": ("labels", {"nothing"}),
+                "targets": ("targets", {"nothing", "another width"}),
                 "normalisation": ("normalisation", {"nothing"}),
             },
         ),

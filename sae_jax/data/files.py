@@ -51,7 +51,7 @@ def read_array(path: str, config: DataConfig) -> Rows:
     if not config.targets:
         return array_rows(samples, shown(path), labels)._replace(digest=digest(path))
     targets = read(config.targets, f"array:{config.targets}")[0]
-    rows = array_rows(samples, shown(path), labels, targets=targets)
+    rows = array_rows(samples, shown(path), labels, targets=targets, of_targets=shown(config.targets))
     return rows._replace(digest=digest(path) + digest(config.targets))
 
 

@@ -134,10 +134,17 @@ def as_data(
     return prepare(array_rows(samples, name, labels, "samples", targets), config, normalisation)
 
 
-def array_rows(samples: Any, name: str, labels: Any = None, noun: str = "", targets: Any = None) -> Rows:
-    """An array of samples as what a source reads; `noun` is what messages call it, else `name`; see `as_data`."""
+def array_rows(
+    samples: Any, name: str, labels: Any = None, noun: str = "", targets: Any = None, of_targets: str = "targets"
+) -> Rows:
+    """An array of samples as what a source reads, beside its targets; see `as_data`.
+
+    Args:
+        samples, name, labels, targets: as there.
+        noun, of_targets: what messages call the samples, else by their name, and the targets.
+    """
     samples = checked(samples, noun or name, ("samples", "features"))
-    rows, outputs = (samples, 0) if targets is None else beside(samples, targets, "targets")
+    rows, outputs = (samples, 0) if targets is None else beside(samples, targets, of_targets)
     if labels is None:
         return Rows(rows, name, outputs=outputs)
     numbers = class_numbers(labels, f"labels of {noun or name}", len(samples))

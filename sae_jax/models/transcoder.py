@@ -5,8 +5,8 @@
 Nothing is subtracted of x, since bd lies among the outputs. Any dictionary with an encoder of its own is one where its
 setting outputs is above 0: rows of samples are then [x | y], and losses and measures are of y_hat against y.
 
-Source: Dunefsky et al. 2024, "Transcoders find interpretable LLM feature circuits", equations 1 to 3; Paulo et al.
-2025, "Transcoders beat sparse autoencoders for interpretability" (skip).
+Source: Dunefsky et al. 2024, "Transcoders find interpretable LLM feature circuits"; Paulo et al. 2025, "Transcoders
+beat sparse autoencoders for interpretability" (skip).
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ def check(s: Any) -> None:
         ("dead_units", "resampling", "new rows along a sample would lie among inputs and targets at once", "auxk"),
         ("centre", "median", "the median of a row of both is no target's", "mean"),
     ):
-        if getattr(s, name) == wrong and (name != "encoder_start" or s.rows == "free"):
+        if getattr(s, name) == wrong:
             raise UserError(f"{name} {wrong} is of no transcoder, since {why}: got outputs {s.outputs}; use {fix}")

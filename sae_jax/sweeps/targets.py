@@ -66,7 +66,7 @@ def check_targets(settings: LaneSettings, data: Data) -> None:
     if outputs and not data.outputs:
         raise UserError(
             f"a transcoder of {outputs} outputs needs targets: got samples alone; add targets, a folder beside "
-            "activations:DIR or a file beside array:FILE"
+            "activations:DIR, a file beside array:FILE, or as_data(x, targets=y)"
         )
     if data.outputs and not outputs:
         raise UserError(
