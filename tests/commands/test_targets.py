@@ -1,0 +1,70 @@
+"""Transcoders from the command line: trained, written for SAELens, measured again, and refused without targets."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sae_jax.analysis import figures
+from sae_jax.commands import encode, evaluate, export, sweep
+from sae_jax.storage import results
+from tests.parity.cases import FIXTURES
+
+FOLDERS = FIXTURES / "folders"
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 6)).astype(np.float32)
+Y = np.maximum(X @ RNG.normal(size=(6, 4)), 0).astype(np.float32)
+SHORT = ["--d-hidden", "12", "--steps", "50", "--batch-size", "32", "--seeds", "1", "--normalize", "none"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with samples and their targets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "save_all", lambda dataset, folder: [])
+    for name, values in (("x", X), ("y", Y), ("few", Y[:9]), ("wide", np.c_[Y, Y])):
+        np.save(f"{name}.npy", values)
+    return tmp_path
+
+
+def test_a_lane_is_trained_written_and_measured_as_it_was(here):
+    data = ["--dataset", "array:x.npy", "--targets", "y.npy"]
+    sweep.main([*data, "--model", "relu", "jumprelu", "--skip", "True", *SHORT, "--name", "trained"])
+    record = json.loads(Path("runs/trained/config.json").read_text())["settings"]
+    assert (record["targets"], record["outputs"]) == (str(here / "y.npy"), 4)
+    export.main(["trained", "--lane", "model=jumprelu", "--out", "written"])
+    assert json.loads(Path("written/cfg.json").read_text())["architecture"] == "jumprelu_skip_transcoder"
+    sweep.main([*data, "--start-from", "written", "--steps", "0", "--name", "measured"])
+    before, after = (results.load(f"runs/{name}") for name in ("trained", "measured"))
+    for name in ("eval_explained_variance", "eval_l0", "eval_reconstruction"):
+        np.testing.assert_allclose(after[name].squeeze(), before[name].sel(model="jumprelu").squeeze(), rtol=1e-4)
+    for words in ([], ["--dataset", "array:x.npy"]):
+        encode.main(["trained", *words, "--lane", "model=relu", "--out", "codes.npz"])
+        assert np.load("codes.npz")["codes"].shape == (400, 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--dataset", "array:x.npy"], "a transcoder of 4 outputs needs targets: got samples alone; add targets"),
+        (["--dataset", "array:x.npy", "--targets", "few.npy"], "for each of the 400 samples, in their order: got 9 in"),
+        (["--dataset", "array:x.npy", "--targets", "wide.npy"], "targets must have 4 numbers, as outputs says: got 8"),
+        (["--dataset", "array:y.npy", "--targets", "y.npy"], "encoder_weight must be [10, 6], as it is there: got"),
+    ],
+)
+def test_what_does_not_fit_a_folder_is_refused_in_a_line(words, says, here, capsys):
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(["--start-from", str(FOLDERS / "transcoder"), "--steps", "0", *words])
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert says in line and not Path("runs").exists()
+
+
+def test_tasks_of_autoencoders_are_refused_in_a_line(here, capsys):
+    sweep.main(["--dataset", "array:x.npy", "--targets", "y.npy", "--model", "relu", *SHORT, "--name", "trained"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(["trained", "--task", "inpainting"])
+    assert ended.value.code == 2
+    assert "task inpainting is of autoencoders, which reconstruct their samples" in capsys.readouterr().err
