@@ -23,15 +23,15 @@ class DataConfig:
     """
 
     UNREAD: ClassVar[Unread] = {
-        ("dataset", "patches"): ("data_dir", "targets"),
-        ("dataset", "images"): ("data_dir", "targets"),
-        ("dataset", "digits"): ("data_dir", "targets", "patch_size", "whiten"),
+        ("dataset", "patches"): ("data_dir",),
+        ("dataset", "images"): ("data_dir",),
+        ("dataset", "digits"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "array"): ("data_dir", "patch_size", "whiten"),
         ("dataset", "activations"): ("data_dir", "patch_size", "whiten"),
-        ("dataset", "tfds"): ("targets", "patch_size", "whiten"),
-        ("dataset", "table"): ("data_dir", "targets", "patch_size", "whiten"),
-        ("dataset", "layer"): ("data_dir", "targets", "patch_size", "whiten"),
-        ("dataset", "superposition"): ("data_dir", "targets", "patch_size", "whiten", "subtract_mean"),
+        ("dataset", "tfds"): ("patch_size", "whiten"),
+        ("dataset", "table"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "layer"): ("data_dir", "patch_size", "whiten"),
+        ("dataset", "superposition"): ("data_dir", "patch_size", "whiten", "subtract_mean"),
         ("normalize", "none"): ("subtract_mean",),
         ("normalize", "centre"): ("subtract_mean",),
         ("normalize", "standardize"): ("subtract_mean",),

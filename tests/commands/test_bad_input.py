@@ -1,6 +1,6 @@
 """Bad input of every command ends in exit code 2 and one line of rule, value and fix, and changes nothing.
 
-The cases are in `bad_inputs`, `bad_runs` and `bad_reports`, the files that they name in `bad_files`.
+The cases are in `bad_inputs`, `bad_targets`, `bad_runs` and `bad_reports`, the files that they name in `bad_files`.
 """
 
 import os
@@ -21,6 +21,7 @@ from tests import bad_files
 from tests.bad_inputs import DATA, FLAGS, ONLY_SWEEP, ONLY_TRAIN
 from tests.bad_reports import BENCHMARK, REPORT, REPRODUCE
 from tests.bad_runs import DAMAGES, EVALUATE
+from tests.bad_targets import TARGETS
 from tests.commands.test_commands import run as run_alone
 
 SHORT = ["--batch-size", "9"]
@@ -34,8 +35,8 @@ def of_data(case):
 CASES = [
     (main, command, *case)
     for main, command, cases in (
-        (sweep.main, "sweep", FLAGS + ONLY_SWEEP + [of_data(case) for case in DATA]),
-        (train.main, "train", FLAGS + ONLY_TRAIN + [of_data(case) for case in DATA]),
+        (sweep.main, "sweep", FLAGS + TARGETS + ONLY_SWEEP + [of_data(case) for case in DATA]),
+        (train.main, "train", FLAGS + TARGETS + ONLY_TRAIN + [of_data(case) for case in DATA]),
         (evaluate.main, "evaluate", EVALUATE),
         (report.main, "report", REPORT),
         (reproduce.main, "reproduce", REPRODUCE),

@@ -34,7 +34,7 @@ def test_a_lane_equals_that_of_the_architecture_alone(name, together, samples):
     lanes = together.sel(model=name, target_l0=3.0)
     for variable in alone.data_vars:
         np.testing.assert_allclose(lanes[variable], alone[variable], rtol=2e-4, atol=2e-6, err_msg=variable)
-    absent = set(MODELS["gated"].parameters(None)) - set(alone.data_vars)
+    absent = set(MODELS["gated"].parameters(MODELS["gated"].Settings())) - set(alone.data_vars)
     assert all(lanes[variable].isnull().all() for variable in absent)
 
 
