@@ -152,7 +152,7 @@ def _dictionary_of(config: dict[str, Any], tensors: Arrays) -> Dictionary:
 def _values_of(config: dict[str, Any], model: str) -> dict[str, Any]:
     """The settings of our model that a folder says."""
     values: dict[str, Any] = {"d_hidden": int(config["d_sae"])}
-    if "k" in config:
+    if "k" in config and model not in ("relu", "jumprelu"):
         # There k is the same at all steps, and what has been trained should not begin with all units.
         values |= {"k": config["k"], "k_warmup": 0.0}
     if model == "gated":

@@ -150,7 +150,7 @@ def _points(figure):
         (sweep.main, ["--start-from", "shared-saelens", "--dataset", "superposition"], "samples of as many inputs"),
         (sweep.main, ["--start-from", "shared-torch"], "a finished run's folder must hold results.nc"),
         (sweep.main, ["--start-from", "broken"], "broken must be a folder that SAELens 6 wrote: got"),
-        (sweep.main, ["--start-from", "transcoder"], "which makes other activations of them"),
+        (sweep.main, ["--start-from", "transcoder"], "decoder_weight must be as d_in, d_sae and d_out say"),
         (sweep.main, ["--steps", "0"], "steps must be >= 1 where lanes start at random: got 0"),
     ],
 )
