@@ -25,6 +25,7 @@ from sae_jax.settings import UserError, flag, settings_of
 from sae_jax.storage import results
 from sae_jax.training.config import TrainingSettings
 from tests.commands.pages import steps_of, take
+from tests.documents import anchors_of, links_of
 from tests.plugins.files import EXAMPLE, forgotten
 
 ROOT = Path(__file__).parents[1]
@@ -51,24 +52,6 @@ ELSEWHERE = {
         for number, behind in ((0, " &"), (1, ""))
     },
 }
-
-
-def without_code(text):
-    """A document without its blocks and spans of code."""
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return re.sub(r"`[^`\n]*`", "code", text)
-
-
-def links_of(text):
-    """(path, anchor) of every relative link and figure of a document."""
-    return re.findall(r"\]\((?!\w+:)([^()#\s]*)(?:#([^()\s]*))?\)", without_code(text))
-
-
-def anchors_of(text):
-    """The anchors of a document's headings, by GitHub's rule."""
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from posixpath import normpath
 
 import pytest
 
-from tests.test_docs import PAGES, TUTORIAL, without_code
+from tests.documents import without_code
+from tests.test_docs import PAGES, TUTORIAL
 
 PAIRS = {
     "README.md": "README.zh-CN.md",

@@ -16,15 +16,15 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.normalise import STORED, Normalisation, from_arrays, identity, of_targets
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check_type, received, settings_of, unknown
-from sae_jax.storage import results, run_folder
+from sae_jax.storage import results
 from sae_jax.storage.description import PARAMETERS_SEED, lane_dims, names_of_kind
+from sae_jax.storage.run_list import folder_of
 from sae_jax.sweeps.reading import ENDS, check_kept, check_results, constants_of, recorded
 from sae_jax.sweeps.used_parts import check_plugins
 from sae_jax.training.config import LaneSettings, declared, lane_settings
 from sae_jax.training.evaluation import measures_of
 from sae_jax.training.truth import MEASURES
 
-RUNS = "runs"
 L0, EXPLAINED = "eval_l0", "eval_explained_variance"
 
 
@@ -264,21 +264,6 @@ def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:
     check_plugins(dataset, ("model", "term"), model is not None)
     name = recorded(dataset, "config", dict).get("model", "classic")
     return Run(dataset, model_of(name if model is None else model), folder)
-
-
-def folder_of(run: str | Path, runs: str | Path = RUNS) -> Path:
-    """The folder of a finished run, by its path or by its name among all runs.
-
-    Raises:
-        UserError: it is unfinished; `results.load` says what else may be wrong.
-    """
-    folder, named = Path(run), Path(runs) / run
-    # A folder of samples may have the name of a run that was trained on them.
-    if not run_folder.holds_run(folder) and run_folder.holds_run(named):
-        folder = named
-    if run_folder.is_unfinished(folder) and not (folder / results.RESULTS_FILE).is_file():
-        raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
-    return folder
 
 
 def _same(value: Any, given: Any) -> bool:

@@ -54,11 +54,11 @@ def main(argv: list[str]) -> None:
         from sae_jax.analysis import figures
         from sae_jax.analysis.beside import beside
         from sae_jax.analysis.cells import with_presence
-        from sae_jax.analysis.run import folder_of
         from sae_jax.analysis.select import selected
         from sae_jax.analysis.style import STYLES as LOOKS
         from sae_jax.analysis.style import caption_of
         from sae_jax.storage.results import save_figure
+        from sae_jax.storage.run_list import folder_of
 
         dataset = selected(with_presence(load_run(folder)), places)
         names = tuple(dict.fromkeys(names or figures.usual_figures(dataset)))

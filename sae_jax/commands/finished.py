@@ -28,7 +28,7 @@ def run_folder(words: Mapping[str, Sequence[str]], command: str) -> Path:
     if len(words["run"]) != 1 or not words["run"][0]:
         given = " ".join(words["run"]) or "none"
         raise UserError(f"{command} needs the folder of one finished run, before its flags: got {given}; see runs/")
-    from sae_jax.analysis.run import folder_of  # Help need not wait for it.
+    from sae_jax.storage.run_list import folder_of  # Help need not wait for it.
 
     return folder_of(words["run"][0])
 

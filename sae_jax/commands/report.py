@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--dataset says where the samples of one run lie: got {len(names)} runs; put them back")
         # Help need not wait for all that reads and draws.
         import sae_jax
-        from sae_jax.analysis.run import folder_of
         from sae_jax.pages.page import PAGE_FILE, Shown, write_page
+        from sae_jax.storage.run_list import folder_of
 
         folders = [folder_of(name) for name in names]
         resolved = [folder.resolve() for folder in folders]

@@ -93,8 +93,8 @@ def unit_parts(
     wanted = [number for number in order if number in where]
     for number in wanted:
         lanes, index = where[number]
-        heldout = lanes.data.heldout
-        units, d_in = int(lanes.lanes.settings.model.d_hidden), heldout.shape[1]
+        units, d_in = int(lanes.lanes.settings.model.d_hidden), lane_of(lanes, index).d_in
+        heldout = lanes.data.heldout[:, :d_in]  # Targets lie behind what is encoded.
         few = heldout[: max(1, MOST_CODES // units)]
         others = other_seeds(lanes, index)
         needed = len(few) * units * (2 * d_in + WORK_OF_A_CODE) + 2 * units**2 * d_in * (1 + len(others))

@@ -14,7 +14,16 @@ from filelock import Timeout
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import move, writing
 from sae_jax.storage.results import RESULTS_FILE
-from sae_jax.storage.run_folder import LOCK_FILE, REMOVED, UNFINISHED, is_locked, is_unfinished, lock_of, remove_record
+from sae_jax.storage.run_folder import (
+    LOCK_FILE,
+    REMOVED,
+    UNFINISHED,
+    holds_run,
+    is_locked,
+    is_unfinished,
+    lock_of,
+    remove_record,
+)
 
 FINISHED, IN_USE = "finished", "in use"
 
@@ -40,6 +49,21 @@ class Run(NamedTuple):
     def abandoned(self) -> bool:
         """Whether it has no results, and no process works on it."""
         return self.state == UNFINISHED and not self.has_results
+
+
+def folder_of(run: str | Path, runs: str | Path = "runs") -> Path:
+    """The folder of a finished run, by its path or by its name among all runs.
+
+    Raises:
+        UserError: it is unfinished; `sae_jax.storage.results.load` says what else may be wrong.
+    """
+    folder, named = Path(run), Path(runs) / run
+    # A folder of samples may have the name of a run that was trained on them.
+    if not holds_run(folder) and holds_run(named):
+        folder = named
+    if is_unfinished(folder) and not (folder / RESULTS_FILE).is_file():
+        raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
+    return folder
 
 
 def runs_in(folder: Path) -> list[Run]:

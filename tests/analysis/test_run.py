@@ -9,9 +9,10 @@ import pytest
 
 import sae_jax
 from sae_jax import DataConfig, UserError, encode, lane_settings
-from sae_jax.analysis import run, trained_lane
+from sae_jax.analysis import trained_lane
 from sae_jax.storage import results
 from sae_jax.storage.arrays import in_memory
+from sae_jax.storage.run_list import folder_of
 from sae_jax.sweeps.keep import keep_parameters
 
 RNG = np.random.default_rng(1)
@@ -263,4 +264,4 @@ def test_a_run_is_meant_where_a_folder_of_its_name_holds_samples(folder, tmp_pat
     (tmp_path / "table").mkdir()
     (tmp_path / "runs").symlink_to(folder.parent)
     assert sae_jax.open("table").lane(rho=0.05, d_hidden=5, k=0, seed=0).encode(X[:3]).shape == (3, 5)
-    assert run.folder_of("table") == Path("runs/table")
+    assert folder_of("table") == Path("runs/table")

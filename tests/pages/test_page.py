@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from sae_jax import DataConfig, UserError, sweep
+from sae_jax import DataConfig, UserError, load, sweep
 from sae_jax.analysis.options import UnitsConfig
 from sae_jax.analysis.units import measure
 from sae_jax.commands import sweep as command
@@ -240,6 +240,18 @@ def test_several_models_and_known_features_have_a_page():
     assert [axis["name"] for axis in run["axes"]] == ["model", "target_l0"] and run["axes"][0]["numbers"] is None
     assert {"truth_mcc", "truth_f1"} <= {one["name"] for one in run["measures"]}
     assert run["frontier"]["x"] == "eval_l0" and run["frontier"]["along"] == "target_l0"
+
+
+def test_units_of_transcoders_are_shown_with_what_they_encode(tmp_path):
+    x = np.random.default_rng(0).normal(size=(80, 6)).astype(np.float32)
+    for name, values in (("x", x), ("y", np.maximum(x[:, :4], 0))):
+        np.save(tmp_path / f"{name}.npy", values)
+    config = DataConfig(dataset=f"array:{tmp_path / 'x.npy'}", targets=str(tmp_path / "y.npy"))
+    trained = sweep(config, model="topk", k=2, d_hidden=5, seeds=2, **SHORT)
+    [run] = runs_of(page([Shown("pairs", trained, data=load(config))], "1"))
+    kept = measure(trained, UnitsConfig(top=12, quantiles=(0.25, 0.5, 0.75), each=4)).variables.isel(seed=0)
+    detail = run["lanes"]["0"]["detail"]
+    np.testing.assert_array_equal(run["read"](detail["top"]), kept["units_top_sample"].squeeze())
 
 
 def test_settings_that_are_paired_are_named_together():
