@@ -50,7 +50,7 @@ class Settings(dictionary.Settings):
         False, TRUE_OR_FALSE, "a sample is done once a round makes no further unit active, as in SAELens"
     )
     k: int = static(8, AT_LEAST_ONE, "rounds: at most so many units are active on a sample", "unit")
-    target_l0: int = static(0, NON_NEGATIVE, "rounds by the name that every model knows; 0 leaves k", "unit")
+    target_l0: int = static(0, NON_NEGATIVE, "active units per sample: rounds, by another name", "unit")
 
 
 def rounds(s: Settings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -142,7 +143,7 @@ def _common(name: str, one: Any, other: Any) -> Any:
             f"{type(other.default).__name__}; sweep them one by one"
         )
     first = one if not is_swept(one) else other if not is_swept(other) else one
-    metadata = dict(first.metadata)
+    metadata = dict(first.metadata) | {"help": _common_words(one.metadata["help"], other.metadata["help"])}
     choices = dict.fromkeys((*one.metadata["range"].choices, *other.metadata["range"].choices))
     if choices:
         metadata["range"] = one_of(choices)
@@ -150,6 +151,15 @@ def _common(name: str, one: Any, other: Any) -> Any:
         offs = {one.metadata["off"], other.metadata["off"]} - {None}
         metadata["off"] = offs.pop() if len(offs) == 1 else None
     return dataclasses.field(default=one.default, metadata=metadata)
+
+
+def _common_words(one: str, other: str) -> str:
+    """What two descriptions begin with, where that is several words; else the first one."""
+    pairs = itertools.takewhile(
+        lambda pair: pair[0].strip(",:;") == pair[1].strip(",:;"), zip(one.split(), other.split(), strict=False)
+    )
+    words = [word for word, _ in pairs]
+    return " ".join(words).rstrip(",:;") if len(words) > 1 else one
 
 
 @functools.lru_cache(maxsize=64)

@@ -67,6 +67,12 @@ def test_a_record_of_several_has_every_setting_of_each():
     assert model is MODELS["topk"] and own == MODELS["topk"].Settings(k=3.0, k_warmup=0.2)
 
 
+def test_a_setting_that_models_describe_in_different_ways_is_described_by_what_they_share():
+    fields = settings_of(model_of(["relu", "jumprelu", "topk", "matching_pursuit"]).Settings)
+    assert fields["target_l0"].metadata["help"] == "active units per sample"
+    assert fields["k"].metadata["help"] == settings_of(MODELS["topk"].Settings)["k"].metadata["help"]
+
+
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
