@@ -14,6 +14,7 @@ from sae_jax.models import MODELS, OF_PRESETS, PRESETS
 from sae_jax.models.base import Measure, Model, Parameter, Term
 from sae_jax.models.base import Settings as ModelSettings
 from sae_jax.plugins.parts import AddedTerm, Source, Task
+from sae_jax.plugins.reserved import check_parameter, check_task
 from sae_jax.settings import UserError, check, closest, is_swept, received, settings_of
 from sae_jax.storage.plugin_list import KINDS, LOADED, provider
 from sae_jax.sweeps.observers import OBSERVERS, Observer
@@ -85,6 +86,13 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
             raise UserError(
                 f"{what}: {function} must return a dict of {kind.__name__} by name: got {received(made)}; name one each"
             )
+    for parameter, one in model.parameters(settings).items():
+        check_parameter(what, parameter, model)
+        if not isinstance(one.dims, tuple) or not set(one.dims) <= {"unit", "input"}:
+            raise UserError(
+                f"{what}: dims of parameters must be among unit and input: got {received(one.dims)} of {parameter}; "
+                "use ('unit',)"
+            )
     if not any(parameter.dims == ("input",) for parameter in model.parameters(settings).values()):
         raise UserError(
             f"{what} must have a parameter along input alone, such as a bias of the decoder: got none; add one"
@@ -146,6 +154,7 @@ def _check_source(what: str, name: str, source: Source, declared: Mapping[str, M
 
 def _check_task(what: str, name: str, task: Task, declared: Mapping[str, Mapping[str, Any]]) -> None:
     _check_new(what, "task", name, [*TASKS, "units"])
+    check_task(what, name, [*MODELS.values(), *declared["model"].values()], declared["task"])
     for function in ("measure", "draw"):
         if not callable(getattr(task, function)):
             raise UserError(f"{what} must have a function {function}: got {received(getattr(task, function))}")

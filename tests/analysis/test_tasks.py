@@ -5,11 +5,12 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 from sklearn.metrics import label_ranking_average_precision_score
 
 from sae_jax import DataConfig, UserError, as_data, sweep
-from sae_jax.analysis.tasks import TASKS, TaskConfig, apply
+from sae_jax.analysis.tasks import TASKS, Measurement, TaskConfig, apply, with_measurement
 from sae_jax.analysis.tasks.inpainting import hole_of
 from sae_jax.analysis.tasks.retrieval import average_precision
 
@@ -140,6 +141,13 @@ def test_lanes_keep_their_places_and_a_second_time_replaces_the_first(digits_run
     np.testing.assert_allclose(there["denoising_psnr"], psnr.sel(k=[3], d_hidden=[12]), rtol=1e-5)
     again, _ = apply("denoising", found, TaskConfig(noise=(0.1, 0.3)))
     assert set(again.data_vars) == set(found.data_vars) and again.sizes["noise_level"] == 2
+
+
+@pytest.mark.parametrize("name", ["encoder_weight", "eval_l0", "loss", "d_hidden", "k", "step", "unit"])
+def test_a_task_replaces_nothing_that_another_has_put_into_a_run(name, digits_run):
+    mine = xr.Dataset({name: digits_run[name].variable})
+    with pytest.raises(UserError, match=f"variables of tasks must be new to the run: got {name}, which it has"):
+        with_measurement(digits_run, Measurement(mine, Figure()))
 
 
 @pytest.mark.parametrize(

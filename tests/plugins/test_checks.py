@@ -20,7 +20,7 @@ BROKEN = {
     "no terms": ("{'a': mine('a', terms=lambda s: {})}", "terms must return a dict of Term by name: got {}"),
     "a part that fails": (
         "{'a': mine('a', terms=fails)}",
-        r"a plug-in must not raise an exception: got RuntimeError\(not today\) at line 15 of parts.py",
+        r"a plug-in must not raise an exception: got RuntimeError\(not today\) at line 16 of parts.py",
     ),
     "an architecture": ("{'topk': mine('topk')}", "got model topk of parts.py, also model topk of sae_jax; rename it"),
     "a preset": ("{'gao': mine('gao')}", "got model gao of parts.py, also model gao of sae_jax"),
@@ -50,6 +50,38 @@ BROKEN = {
     "a source without help": ("{'a': Source(fails, '')}", "source a of parts.py must have its help in words: got ''"),
     "a source's settings": ("{'a': Source(fails, 'a', dict)}", "settings of source a of parts.py must be a dataclass"),
     "a task's name": ("{'probe': Task('probe_a', fails, fails)}", "got task probe of parts.py, also task probe of sae"),
+    **{
+        f"a task {name}": (
+            f"{{'{name}': Task('{name}_x', fails, fails)}}",
+            f"variables of tasks must begin as no other variable of a run does: got task {name} .* meet {met}",
+        )
+        for name, met in {
+            **{"encoder": "encoder_weight", "decoder": "decoder_weight", "eval": "eval_", "loss": "loss_"},
+            **{"truth": "truth_", "data": "data_summary", "gate": "gate_bias", "d": "d_hidden", "seed": "seed"},
+            **{"eval_x": "eval_", "probe_more": "probe_", "threshold": "threshold", "input": "input"},
+        }.items()
+    },
+    "two tasks": (
+        "{'a': Task('a_x', fails, fails), 'a_b': Task('a_b_x', fails, fails)}",
+        "got task a of parts.py, whose a_... meet a_b_",
+    ),
+    **{
+        f"a parameter {name}": (
+            f"{{'a': mine('a', parameters=lambda s: {{{name!r}: Parameter(('input',), 'p')}})}}",
+            f"model a of parts.py: {message}",
+        )
+        for name, message in {
+            **{"a/b": "names of parameters must be of letters", "a b": "names of parameters must be of letters"},
+            **dict.fromkeys(
+                ["loss", "loss_x", "eval_l0", "truth_x", "rho", "steps", "samples", "seed", "unit", "stopped_at"],
+                "parameters must have names of their own: got ",
+            ),
+        }.items()
+    },
+    "a parameter along samples": (
+        "{'a': mine('a', parameters=lambda s: {'p': Parameter(('batch',), 'p')})}",
+        r"dims of parameters must be among unit and input: got \('batch',\) of p",
+    ),
     "a task's score": ("{'a': Task('score', fails, fails)}", "SCORE of task a of parts.py must begin with a_: got 'sc"),
     "a task without draw": (
         "{'t': Task('t_a', fails, None)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -59,11 +60,26 @@ def apply(
 
 
 def with_measurement(dataset: xr.Dataset, measurement: Measurement, model: Model | None = None) -> xr.Dataset:
-    """The Dataset of a sweep with what a task has measured of it, in place of what it had measured before."""
+    """The Dataset of a sweep with what a task has measured of it, in place of what it had measured before.
+
+    Raises:
+        UserError: the sweep has another variable of that name.
+    """
     dataset = arranged(dataset)
     earlier = [name for name in dataset.variables if name in measurement.variables.variables]
+    for name in earlier:
+        if not _of_tasks(dataset, name):
+            raise UserError(f"variables of tasks must be new to the run: got {name}, which it has; rename the task's")
     kept = described(dataset, grid_of(dataset, model)).drop_vars(earlier)
     return kept.merge(measurement.variables, combine_attrs="override")
+
+
+def _of_tasks(dataset: xr.Dataset, name: Hashable) -> bool:
+    """Whether a variable is what a task has measured, or the coordinate of a dimension of such variables alone."""
+    if name not in dataset.coords:
+        return dataset[name].attrs.get("kind") == "task"
+    others = [one for one in dataset.data_vars.values() if one.attrs.get("kind") != "task"]
+    return dataset[name].dims == (name,) and not any(name in one.dims for one in others)
 
 
 def measure(
