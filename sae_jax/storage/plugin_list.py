@@ -23,6 +23,8 @@ GROUP = "sae_jax.plugins"
 # What a plug-in may declare, as messages and records call it.
 KINDS = ("model", "term", "measure", "source", "task", "observer")
 DIGITS = 12
+# What stands before the name of a plug-in among the versions of a run.
+IN_VERSIONS = "plug-in "
 Names = Mapping[str, Sequence[str]]
 
 
@@ -79,8 +81,37 @@ def records(used: Names) -> list[dict[str, Any]]:
 
 
 def versions(plugins: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """What the versions of a run say of its plug-ins, as `records` made them: name -> identity."""
-    return {f"plug-in {_name(one)}": _identity(one) for one in plugins}
+    """What the versions of a run say of its plug-ins, as `records` made them: name -> identities of that name."""
+    named: dict[str, list[str]] = {}
+    for one in plugins:
+        named.setdefault(f"{IN_VERSIONS}{_name(one)}", []).append(_identity(one))
+    return {name: " and ".join(identities) for name, identities in named.items()}
+
+
+def changes(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Plug-ins of whose parts a run had another version before, or none, or has none now: NAME A -> B.
+
+    Parts are compared, not files: these may have moved, and several may have one name.
+
+    Args:
+        before, now: as `records` made them.
+    """
+    old, new = _by_part(before), _by_part(now)
+    lines = []
+    for part in dict.fromkeys([*new, *old]):
+        (name, identity), (name_now, identity_now) = old.get(part, ("", None)), new.get(part, ("", None))
+        if identity != identity_now:
+            lines.append(f"{IN_VERSIONS}{name or name_now} {identity} -> {identity_now}")
+    return list(dict.fromkeys(lines))
+
+
+def _by_part(plugins: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str | None]]:
+    return {
+        (kind, name): (_name(one), _identity(one))
+        for one in plugins
+        for kind, names in one["parts"].items()
+        for name in names
+    }
 
 
 def flags(plugins: Iterable[Mapping[str, Any]]) -> str:
@@ -130,7 +161,7 @@ def check_loaded(plugins: Iterable[Mapping[str, Any]], kinds: Sequence[str], unu
     Raises:
         UserError: one is not loaded.
     """
-    changes = []
+    found = []
     for one in plugins:
         parts = [(kind, name) for kind in kinds for name in one["parts"].get(kind, ())]
         for kind, name in (part for part in parts if part[1] not in unused):
@@ -138,8 +169,8 @@ def check_loaded(plugins: Iterable[Mapping[str, Any]], kinds: Sequence[str], unu
             if now is None:
                 raise missing(one, kind, name)
             if now.identity != _identity(one):
-                changes.append(f"plug-in {_name(one)} {_identity(one)} -> {now.identity}")
-    return list(dict.fromkeys(changes))
+                found.append(f"{IN_VERSIONS}{_name(one)} {_identity(one)} -> {now.identity}")
+    return list(dict.fromkeys(found))
 
 
 def missing(plugin: Mapping[str, Any], kind: str, name: str) -> UserError:

@@ -227,10 +227,12 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], 
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The versions that have changed since a run began: NAME A -> B."""
+    """The versions that have changed since a run began, those of its plug-ins among them: NAME A -> B."""
     old, new = before["versions"], now["versions"]
     names = [*new, *(name for name in old if name not in new)]
-    return [
+    names = [name for name in names if not name.startswith(plugin_list.IN_VERSIONS)]
+    changed = plugin_list.changes(*(plugin_list.valid(one.get("plugins")) for one in (before, now)))
+    return changed + [
         f"{name} {old.get(name)} -> {new.get(name)}" for name in names if (old.get(name) or "") != (new.get(name) or "")
     ]
 
