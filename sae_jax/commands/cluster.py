@@ -88,12 +88,14 @@ class Launch:
             )
 
 
-def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> None:
+def launch(argv: Sequence[str], cpu_devices: int = 0) -> None:
     """Join the other processes where a command line asks for it, before anything else of it can be refused.
+
+    What is executed later, as plug-ins are, may compute: the number of CPU devices is fixed before.
 
     Args:
         argv: the words of the command line.
-        cpu_devices: how many devices it asks for, which are made when processes join; 0 is one per CPU core.
+        cpu_devices: how many devices it asks for; 0 is one per CPU core.
 
     Raises:
         UserError: a flag of `Launch` breaks a rule, or the processes cannot find each other.
@@ -104,10 +106,10 @@ def launch(argv: Sequence[str], cpu_devices: Callable[[], int] = lambda: 0) -> N
         if words is not None:
             values[name] = check(settings_of(Launch)[name], " ".join(words) or "true")
     requested = Launch(**values)
+    reserve_cpu_devices(cpu_devices)
     if requested.distributed:
         _filter_runtime_messages()
         _end_without_core()
-        reserve_cpu_devices(cpu_devices())
         _check_port(requested)
         with _meeting(requested) as met:
             distributed.start(requested.coordinator, requested.processes, requested.process_id, met)
@@ -186,6 +188,12 @@ def end(error: BaseException, code: int, line: str = "") -> None:
     sys.stderr.flush()
     # The usual end waits for the other processes, which may be waiting for this one.
     os._exit(code)
+
+
+def devices_named(argv: Sequence[str]) -> int:
+    """The devices that a command line asks for; 0 where it names none, or what is refused later."""
+    word = " ".join(words_after(argv, flag("devices")) or ())
+    return int(word) if re.fullmatch(r"[0-9]{1,6}", word) else 0
 
 
 def words_after(argv: Sequence[str], name: str) -> list[str] | None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from sae_jax.commands.cluster import Launch, words_after
+from sae_jax.commands.cluster import Launch, devices_named, words_after
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.data.config import DataConfig
 from sae_jax.settings import SweepWarning, UserError, flag, settings_of
 from sae_jax.storage.plugin_list import GROUP, LOADED, Plugin
+from sae_jax.sweeps.devices import reserve_cpu_devices
 from sae_jax.sweeps.observers import OBSERVERS, Observer
 
 PLUGIN, HELP = "plugin", "files of Python with parts of your own, such as my_parts.py; see docs/plugins.md"
@@ -38,6 +39,7 @@ def load_plugins(argv: Sequence[str]) -> None:
     from sae_jax.plugins import load, load_installed, unload  # Whoever has no plug-ins need not wait for it.
 
     before = set(LOADED)
+    reserve_cpu_devices(devices_named(argv))  # They may compute as they are read.
     if installed:
         load_installed()
     for file in files or ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sae_jax.commands.cluster import Launch
 from sae_jax.commands.environment import call
@@ -26,10 +27,19 @@ def recorded_words(command: str, run: RunConfig) -> list[str]:
     Raises:
         UserError: there is no such run, or it needs a plug-in that is not loaded.
     """
-    record = runs.unfinished_record(resumed_folder(run))
-    words = records.arguments_of(record, call(command))
+    words, record = begun_words(command, run)
     plugin_list.check_loaded(plugin_list.valid(record.get("plugins")), plugin_list.KINDS)
     return words
+
+
+def begun_words(command: str, run: RunConfig) -> tuple[list[str], dict[str, Any]]:
+    """The words of the command that began a run, and its record.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    record = runs.unfinished_record(resumed_folder(run))
+    return records.arguments_of(record, call(command)), record
 
 
 def resumed_words(argv: Sequence[str], recorded: Sequence[str]) -> list[str]:

@@ -14,18 +14,18 @@ import xarray as xr
 from jax import process_count
 
 from sae_jax.analysis.report import print_table
-from sae_jax.commands.cluster import launch
+from sae_jax.commands.cluster import devices_named, launch, words_after
 from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
 from sae_jax.commands.report import write_own_page
-from sae_jax.commands.resuming import named_folder, recorded_words, resumed_words
+from sae_jax.commands.resuming import begun_words, named_folder, recorded_words, resumed_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
 from sae_jax.commands.signals import Interrupts, interrupts_of
 from sae_jax.data import DataConfig
-from sae_jax.settings import UserError, as_json, settings_of
+from sae_jax.settings import UserError, as_json, flag, settings_of
 from sae_jax.storage import plugin_list, results
 from sae_jax.storage import record as records
 from sae_jax.storage import run_folder as runs
@@ -66,7 +66,7 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
         Interrupted: the process was asked to end.
     """
     began = time.monotonic()
-    launch(argv, lambda: _devices(command, argv, parse))
+    launch(argv, _devices(command, argv))
     set_up()
     words, parsed = together("read the command", lambda: _read_command(command, argv, parse))
     run = parsed[0]
@@ -119,11 +119,14 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
                 observer.line(line)
 
 
-def _devices(command: str, argv: Sequence[str], parse: Parse) -> int:
-    """The devices that a command line asks for, as far as this process can see; what is wrong with it is said later."""
-    with contextlib.suppress(UserError):
-        [run, *_] = parse(argv)
-        return parse(resumed_words(argv, recorded_words(command, run)))[0].devices if run.resume else run.devices
+def _devices(command: str, argv: Sequence[str]) -> int:
+    """The devices that a command line asks for, as far as this process can see before it loads any plug-in."""
+    resume, folders = words_after(argv, flag("resume")), words_after(argv, flag("runs"))
+    if not resume:
+        return devices_named(argv)
+    with contextlib.suppress(UserError):  # It is refused later.
+        run = RunConfig(resume=" ".join(resume), **({"runs": " ".join(folders)} if folders else {}))
+        return devices_named(resumed_words(argv, begun_words(command, run)[0]))
     return 0
 
 

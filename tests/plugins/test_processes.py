@@ -10,7 +10,7 @@ import sae_jax
 from sae_jax.plugins import load
 from sae_jax.storage import results
 from tests.plugins.files import EXAMPLE
-from tests.processes import start
+from tests.processes import environment, start
 from tests.sweeps.test_processes import ended, free_port
 
 WORDS = ["--plugin", "my_parts.py", "--dataset", "rings", "--model", "softplus", "--student-t", ".1", "--d-hidden", "4"]
@@ -41,6 +41,27 @@ def test_all_processes_read_the_same_plug_in(same, tmp_path):
         said = "error: all processes must have the same plug-ins: process 1 differs from process 0; start all alike\n"
         assert leader == (2, "", said) and follower == (2, "", "")
         assert not list(tmp_path.rglob("config.json"))
+
+
+COMPUTES = """
+import jax.numpy as jnp
+from sae_jax import Measure
+
+SCALES = jnp.arange(3.0)
+PARTS = {"scaled": Measure(lambda lane: SCALES[1] * jnp.mean(lane.codes), "mean code")}
+"""
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_plug_in_may_compute_as_it_is_read(together, tmp_path):
+    (tmp_path / "parts.py").write_text(COMPUTES)
+    words = ["-m", "experiments.sweep", "--plugin", "parts.py", "--dataset", "digits", "--samples", "60", "--seeds", "3"]
+    words += ["--d-hidden", "4", "--batch-size", "20", "--figures", "False", "--devices", "3", "--name", "run"]
+    others = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--processes", "1", "--process-id", "0"]
+    settings = ["--steps", "2", *(others if together else [])]
+    code, said, failed = ended([start([*words, *settings], tmp_path, environment(XLA_FLAGS=""))])[0]
+    assert (code, failed) == (0, ""), said
+    assert json.loads((tmp_path / "runs" / "run" / "config.json").read_text())["devices"] == "3 cpu"
 
 
 @pytest.mark.parametrize("split", ["data_parallel", "unit_parallel"])
