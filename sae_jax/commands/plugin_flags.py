@@ -36,16 +36,20 @@ def load_plugins(argv: Sequence[str]) -> None:
     _show_in_a_line()
     if not files and not installed:
         return
-    from sae_jax.plugins import load, load_installed, unload  # Whoever has no plug-ins need not wait for it.
+    from sae_jax.plugins import load_installed, unload  # Whoever has no plug-ins need not wait for it.
+    from sae_jax.plugins.loading import load_files
 
-    before = set(LOADED)
     reserve_cpu_devices(devices_named(argv))  # They may compute as they are read.
     if installed:
-        load_installed()
-    for file in files or ():
-        load(file)
+        for plugin in load_installed():
+            if clash := _clash(plugin):
+                unload(plugin)
+                warnings.warn(f"{clash}; the plug-in of the installed package is left out", SweepWarning, stacklevel=2)
+    before = set(LOADED)
     try:
-        _check_flags()
+        for plugin in load_files(files or ()):
+            if clash := _clash(plugin):
+                raise UserError(clash)
     except UserError:
         for path in set(LOADED) - before:
             unload(LOADED[path])
@@ -124,28 +128,26 @@ def _of(part: Any) -> Mapping[str, Any]:
     return settings_of(part.Settings)
 
 
-def _check_flags() -> None:
-    """Refuse settings of plug-ins that have the name of another flag of the same command."""
-    training = {**dict.fromkeys(OF_TRAININGS, "every training")}
-    training |= dict.fromkeys([*settings_of(RunConfig), *settings_of(Launch)], "every training")
+def _clash(plugin: Plugin) -> str:
+    """What is wrong with settings of a plug-in that have the name of another flag of the same command; or ""."""
     from sae_jax.analysis.options import TaskConfig
 
+    training = dict.fromkeys([*OF_TRAININGS, *settings_of(RunConfig), *settings_of(Launch)], "every training")
     tasks = dict.fromkeys([*settings_of(TaskConfig), *OF_TASKS], "evaluate")
-    for plugin in LOADED.values():
-        for setting, whose in _settings_of(plugin):
-            _refuse(setting, whose, plugin, training)
-        for name, task in plugin.declared["task"].items():
+    own = [(setting, whose, training) for setting, whose in _settings_of(plugin)]
+    for one in LOADED.values():
+        for name, task in one.declared["task"].items():
             for setting in _of(task) if task.Settings is not TaskConfig else ():
-                _refuse(setting, f"task {name}", plugin, tasks)
-                tasks[setting] = f"task {name} of {plugin.path}"
-
-
-def _refuse(setting: str, whose: str, plugin: Plugin, known: Mapping[str, str]) -> None:
-    if setting in known:
-        raise UserError(
-            f"settings must have names of their own: got {setting} of {whose} of {plugin.name}, also a flag of "
-            f"{known[setting]}; rename it"
-        )
+                if one is plugin:
+                    own.append((setting, f"task {name}", {**tasks}))
+                tasks[setting] = f"task {name} of {one.path}"
+    for setting, whose, known in own:
+        if setting in known:
+            return (
+                f"settings must have names of their own: got {setting} of {whose} of {plugin.name}, also a flag of "
+                f"{known[setting]}; rename it"
+            )
+    return ""
 
 
 def _show_in_a_line() -> None:

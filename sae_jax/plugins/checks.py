@@ -27,12 +27,13 @@ RECORDS = {"model": Model, "term": AddedTerm, "measure": Measure, "source": Sour
 NO_FUNCTIONS = ("name", "Settings", "training", "choices")
 
 
-def declared_by(plugin: str, module: Any) -> dict[str, dict[str, Any]]:
+def declared_by(plugin: str, module: Any, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
     """The parts of a plug-in's module, by kind and name.
 
     Args:
         plugin: its name.
         module: in which PARTS is to be.
+        models: those of other plug-ins that are about to be registered.
 
     Raises:
         UserError: it declares none, or one that is broken, or a name that another part has.
@@ -59,9 +60,11 @@ def declared_by(plugin: str, module: Any) -> dict[str, dict[str, Any]]:
                 f"{plugin}; see docs/plugins.md"
             )
         declared[kind][name] = part
+    # Its own models, and then its terms may be for those of others.
+    beside = {**declared, "model": {**models, **declared["model"]}}
     for kind, named in declared.items():
         for name, part in named.items():
-            CHECKS[kind](f"{kind} {name} of {plugin}", name, part, declared)
+            CHECKS[kind](f"{kind} {name} of {plugin}", name, part, beside)
     return declared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.abc
 import importlib.util
@@ -10,10 +11,13 @@ import sys
 import traceback
 import types
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
-from sae_jax.plugins.checks import declared_by
+from sae_jax.models import Model
+from sae_jax.plugins.checks import PARTS, declared_by
 from sae_jax.plugins.registry import put, unload
 from sae_jax.settings import SweepWarning, UserError, check_type
 from sae_jax.storage.atomic import check_regular, reason_of
@@ -33,6 +37,16 @@ class _Held(importlib.abc.SourceLoader):
         return self._content
 
 
+class _Read(NamedTuple):
+    """A module that has been executed, and the rest of what a `Plugin` says of it."""
+
+    module: types.ModuleType
+    name: str
+    path: str
+    sha256: str
+    version: str
+
+
 def load(plugin: str | Path | types.ModuleType) -> Plugin:
     """Register the parts of a plug-in: from now on their names mean them, as those of the package's own parts do.
 
@@ -46,24 +60,40 @@ def load(plugin: str | Path | types.ModuleType) -> Plugin:
             taken; nothing of it is registered.
     """
     check_type("plugin", plugin, (str, os.PathLike, types.ModuleType), "a file or a module", "use 'my_parts.py'")
-    if isinstance(plugin, types.ModuleType):
-        path = Path(getattr(plugin, "__file__", None) or plugin.__name__)
-        content = path.read_bytes() if path.is_file() else plugin.__name__.encode()
-        return _loaded(plugin, path.name, os.path.abspath(path), hashlib.sha256(content).hexdigest(), "")
-    path = Path(os.path.abspath(os.path.expanduser(plugin)))
+    if not isinstance(plugin, types.ModuleType):
+        return load_files([plugin])[0]
+    path = Path(getattr(plugin, "__file__", None) or plugin.__name__)
+    content = path.read_bytes() if path.is_file() else plugin.__name__.encode()
+    return _loaded(_Read(plugin, path.name, os.path.abspath(path), hashlib.sha256(content).hexdigest(), ""), {})
+
+
+def load_files(files: Sequence[str | os.PathLike]) -> list[Plugin]:
+    """Register files in any order, though terms of one may be for models of another; errors are those of `load`."""
+    read: dict[str, _Read | None] = {}
+    for file in files:
+        path, content = _content(file)
+        digest = hashlib.sha256(content).hexdigest()
+        known = LOADED.get(str(path))
+        if str(path) not in read:
+            same = known and known.sha256 in ("", digest)
+            read[str(path)] = None if same else _Read(_module(path, content, digest), path.name, str(path), digest, "")
+    models = _models_of(filter(None, read.values()))
+    return [_loaded(one, models) if one else LOADED[path] for path, one in read.items()]
+
+
+def _content(file: str | os.PathLike) -> tuple[Path, bytes]:
+    """A file's path and what it holds."""
     try:
+        path = Path(os.path.abspath(os.path.expanduser(file)))
+        str(path).encode()
         check_regular(path)
-        content = path.read_bytes()
-    except OSError as error:
-        shown = str(plugin) or "''"
+        return path, path.read_bytes()
+    except (OSError, ValueError) as error:
+        shown = str(file) or "''"
+        reason = "its name is no UTF-8" if isinstance(error, UnicodeError) else reason_of(error)
         raise UserError(
-            f"a plug-in must be a file of Python that can be read: got {shown}: {reason_of(error)}; check the path"
+            f"a plug-in must be a file of Python that can be read: got {shown}: {reason}; check the path"
         ) from None
-    digest = hashlib.sha256(content).hexdigest()
-    known = LOADED.get(str(path))
-    if known and known.sha256 in ("", digest):
-        return known
-    return _loaded(_module(path, content, digest), path.name, str(path), digest, "")
 
 
 def load_installed() -> list[Plugin]:
@@ -77,42 +107,58 @@ def load_installed() -> list[Plugin]:
     Warns:
         SweepWarning: one is broken; it is left out.
     """
-    plugins = []
+    read, plugins = [], []
     for entry in metadata.entry_points(group=GROUP):
         name = f"{entry.dist.name if entry.dist else entry.name}"
-        try:
-            plugins.append(_installed(entry, name))
-        except UserError as error:
-            warnings.warn(
-                f"{error}; the plug-in of the installed package {name} is left out", SweepWarning, stacklevel=2
-            )
+        with _left_out(name):
+            read.append(_installed(entry, name))
+    models = _models_of(read)
+    for one in read:
+        with _left_out(one.name):
+            plugins.append(LOADED.get(one.path) or _loaded(one, models))
     return plugins
 
 
-def _installed(entry: metadata.EntryPoint, name: str) -> Plugin:
+@contextlib.contextmanager
+def _left_out(name: str) -> Iterator[None]:
+    """Say of a package that is refused that it is left out."""
+    try:
+        yield
+    except UserError as error:
+        warnings.warn(
+            f"{error}; the plug-in of the installed package {name} is left out", SweepWarning, stacklevel=4
+        )
+
+
+def _installed(entry: metadata.EntryPoint, name: str) -> _Read:
     try:
         module = entry.load()
     except (Exception, SystemExit) as error:
         raise UserError(f"a plug-in must be importable: got {entry.value}: {_short(error)}") from None
     if not isinstance(module, types.ModuleType) or not module.__file__:
         raise UserError(f"an entry point of {GROUP} must name a module with PARTS: got {entry.value}")
-    path = os.path.abspath(module.__file__)
-    if path in LOADED:
-        return LOADED[path]
-    return _loaded(module, name, path, "", entry.dist.version if entry.dist else "")
+    return _Read(module, name, os.path.abspath(module.__file__), "", entry.dist.version if entry.dist else "")
 
 
-def _loaded(module: types.ModuleType, name: str, path: str, sha256: str, version: str) -> Plugin:
-    """Check and register what a module declares, in the place of what it declared before."""
+def _models_of(read: Iterable[_Read]) -> dict[str, Model]:
+    """The models that modules declare, which terms of others may name."""
+    parts = [getattr(one.module, PARTS, None) for one in read]
+    every = [part for one in parts if isinstance(one, dict) for part in one.items()]
+    return {name: part for name, part in every if isinstance(part, Model)}
+
+
+def _loaded(read: _Read, models: Mapping[str, Model]) -> Plugin:
+    """Check and register what a module declares, in the place of what it declared before, beside models of others."""
+    module, name, path, sha256, version = read
     before = LOADED.get(path)
     if before:
         unload(before)
     try:
         try:
-            declared = declared_by(name, module)
+            declared = declared_by(name, module, models)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"a plug-in must not raise an exception: {where(error, path) or _short(error)}") from None
         plugin = Plugin(name, path, sha256, version, declared)
         put(plugin)

@@ -35,10 +35,12 @@ def unload(plugin: Plugin) -> None:
     """Forget a plug-in: names mean what they did before it was loaded.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or is not loaded, as one in whose place a changed file was loaded.
     """
     check_type("plugin", plugin, Plugin, "a plug-in", "use what load returned")
-    LOADED.pop(plugin.path, None)
+    if LOADED.get(plugin.path) is not plugin:
+        raise UserError(f"a plug-in must be loaded to be unloaded: got {plugin.name}, which is not; use what load gave")
+    del LOADED[plugin.path]
     registries: dict[str, dict[str, Any]] = {"source": SOURCES, "task": TASKS, "observer": OBSERVERS}
     for kind, registry in registries.items():
         for name in plugin.declared[kind]:

@@ -11,11 +11,12 @@ import pytest
 
 import sae_jax
 from sae_jax.commands import draw, encode, evaluate, export, merge, runs, sweep, table, units
+from sae_jax.plugins import LOADED
 from sae_jax.storage import results
 from tests.commands.pages import typed_commands
 from tests.commands.test_commands import tree
 from tests.commands.test_help import flags_of, helped
-from tests.plugins.files import EXAMPLE, forgotten, install, written
+from tests.plugins.files import EXAMPLE, HEAD, forgotten, install, written
 from tests.processes import ended, start
 
 PAGE = EXAMPLE.with_name("plugins.md")
@@ -263,3 +264,15 @@ def test_an_installed_package_is_known_without_a_flag(tmp_path, monkeypatch, cap
     shutil.rmtree(tmp_path / "their_parts-1.2.dist-info")
     said = refused(encode.main, "runs/run", capsys=capsys)
     assert "model softplus comes from the package their-parts 1.2, which must be installed" in said
+
+
+def test_an_installed_package_whose_flag_is_taken_is_left_out_with_a_warning(tmp_path, monkeypatch, capsys):
+    install(tmp_path, "clashing", "clashing", text=f"{HEAD}\nPARTS = {{'name': term()}}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "runs").mkdir()
+    runs.main([])
+    said = capsys.readouterr()
+    assert "no runs in" in said.out and said.err.count("\n") == 1 and not LOADED
+    assert said.err.startswith("warning: settings must have names of their own: got name of term name of clashing, ")
+    assert "the plug-in of the installed package is left out" in said.err

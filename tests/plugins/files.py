@@ -43,9 +43,9 @@ def forgotten():
             unload(LOADED[path])
 
 
-def install(folder, module="their_parts", distribution="their-parts", version="1.2"):
-    """Install the example as a package into a folder, as pip would."""
-    (folder / f"{module}.py").write_text(EXAMPLE.read_text())
+def install(folder, module="their_parts", distribution="their-parts", version="1.2", text=None):
+    """Install the example, or another text, as a package into a folder, as pip would."""
+    (folder / f"{module}.py").write_text(EXAMPLE.read_text() if text is None else text)
     about = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")

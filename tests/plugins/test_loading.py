@@ -12,7 +12,7 @@ from sae_jax import MODELS, SweepWarning, UserError
 from sae_jax.analysis.options import TASKS
 from sae_jax.data import SOURCES
 from sae_jax.models import ARCHITECTURES
-from sae_jax.plugins import LOADED, load, load_installed, unload
+from sae_jax.plugins import LOADED, load, load_installed, loading, unload
 from sae_jax.sweeps.observers import OBSERVERS
 from sae_jax.training.config import lane_settings
 from tests.plugins.files import EXAMPLE, install, written
@@ -159,3 +159,35 @@ def test_what_an_installed_package_names_is_loaded_where_a_program_asks_for_it(t
     (tmp_path / "their_parts.py").write_text("1 / 0")
     with pytest.warns(SweepWarning, match=r"got their_parts: ZeroDivisionError\(.*package their-parts is left out"):
         assert load_installed() == []
+
+
+def test_a_plug_in_that_another_has_replaced_is_not_unloaded_in_its_place(tmp_path):
+    first = load(written(tmp_path, "{'first': Source(fails, 'a')}"))
+    second = load(written(tmp_path, "{'second': Source(fails, 'a')}"))
+    with pytest.raises(UserError, match=r"a plug-in must be loaded to be unloaded: got parts.py, which is not"):
+        unload(first)
+    assert "second" in SOURCES and "first" not in SOURCES
+    unload(second)
+    assert "second" not in SOURCES and not LOADED
+    with pytest.raises(UserError, match="must be loaded to be unloaded"):
+        unload(second)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_files_may_come_in_any_order(order, tmp_path):
+    files = [
+        written(tmp_path, "{'own': mine('own')}", "models.py"),
+        written(tmp_path, "{'more': term(models=('own',))}", "terms.py"),
+    ]
+    loading.load_files([files[number] for number in order])
+    assert "more" in MODELS["own"].Settings.__dataclass_fields__
+
+
+@pytest.mark.parametrize("name", ["\udcff.py", "\0.py", "~nobody-of-this-name/x.py"])
+def test_a_file_of_a_name_that_cannot_be_is_refused_in_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name.startswith("\udcff"):
+        written(tmp_path, "{'a': term()}", name)
+    with pytest.raises(UserError, match="a plug-in must be a file of Python that can be read") as refused:
+        load(name)
+    assert str(refused.value).isprintable()

@@ -55,10 +55,10 @@ PARTS = {"scaled": Measure(lambda lane: SCALES[1] * jnp.mean(lane.codes), "mean 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_plug_in_may_compute_as_it_is_read(together, tmp_path):
     (tmp_path / "parts.py").write_text(COMPUTES)
-    words = ["-m", "experiments.sweep", "--plugin", "parts.py", "--dataset", "digits", "--samples", "60", "--seeds", "3"]
+    words = ["-m", "experiments.sweep", "--plugin", "parts.py", "--dataset", "digits", "--samples", "60"]
     words += ["--d-hidden", "4", "--batch-size", "20", "--figures", "False", "--devices", "3", "--name", "run"]
     others = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--processes", "1", "--process-id", "0"]
-    settings = ["--steps", "2", *(others if together else [])]
+    settings = ["--seeds", "3", "--steps", "2", *(others if together else [])]
     code, said, failed = ended([start([*words, *settings], tmp_path, environment(XLA_FLAGS=""))])[0]
     assert (code, failed) == (0, ""), said
     assert json.loads((tmp_path / "runs" / "run" / "config.json").read_text())["devices"] == "3 cpu"
