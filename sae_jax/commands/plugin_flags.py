@@ -58,7 +58,7 @@ def load_plugins(argv: Sequence[str]) -> None:
 
 def plugin_failure(error: BaseException) -> str:
     """The line about an exception that a plug-in's code has raised; "" where it has no part in it."""
-    if not LOADED or not isinstance(error, Exception):
+    if not LOADED or not isinstance(error, Exception | SystemExit):
         return ""
     from sae_jax.plugins.loading import where
 

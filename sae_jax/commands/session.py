@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,8 @@ def _devices(command: str, argv: Sequence[str]) -> int:
     if not resume:
         return devices_named(argv)
     with contextlib.suppress(UserError):  # It is refused later.
-        run = RunConfig(resume=" ".join(resume), **({"runs": " ".join(folders)} if folders else {}))
+        run = RunConfig(resume=" ".join(resume))
+        run = dataclasses.replace(run, runs=" ".join(folders)) if folders else run
         return devices_named(resumed_words(argv, begun_words(command, run)[0]))
     return 0
 

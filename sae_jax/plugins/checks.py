@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from sae_jax.models.base import Measure, Model, Parameter, Term
 from sae_jax.models.base import Settings as ModelSettings
 from sae_jax.plugins.parts import AddedTerm, Source, Task
 from sae_jax.plugins.reserved import check_parameter, check_task
-from sae_jax.settings import UserError, check, closest, is_swept, received, settings_of
+from sae_jax.settings import UserError, check, closest, is_swept, received, settings_of, unknown
 from sae_jax.storage.plugin_list import KINDS, LOADED, provider
 from sae_jax.sweeps.observers import OBSERVERS, Observer
 from sae_jax.training.config import TrainingSettings
@@ -82,24 +83,48 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
     _check_free(what, settings_of(owner), {"the training": TrainingSettings, "the data": DataConfig})
     for setting in settings_of(owner):
         _check_other_terms(what, setting)
+    _check_training(what, model)
     settings = owner()
+    if not isinstance(rule := model.active_rule(settings), str):
+        raise UserError(f"{what}: active_rule must return words: got {received(rule)}; return 'code > 0'")
     for function, kind in (("terms", Term), ("parameters", Parameter)):
         made = getattr(model, function)(settings)
         if not isinstance(made, dict) or not made or not all(isinstance(one, kind) for one in made.values()):
             raise UserError(
                 f"{what}: {function} must return a dict of {kind.__name__} by name: got {received(made)}; name one each"
             )
+    for term in model.terms(settings):
+        if not NAME.fullmatch(str(term)):
+            raise UserError(f"names of terms must be of small letters, digits and _: got {term} of {what}; rename it")
     for parameter, one in model.parameters(settings).items():
         check_parameter(what, parameter, model)
-        if not isinstance(one.dims, tuple) or not set(one.dims) <= {"unit", "input"}:
+        if not isinstance(one.dims, tuple) or not set(one.dims) <= {"unit", "input", "target"}:
             raise UserError(
-                f"{what}: dims of parameters must be among unit and input: got {received(one.dims)} of {parameter}; "
+                f"{what}: dims of parameters must be among unit, input and target: got {received(one.dims)} of {parameter}; "
                 "use ('unit',)"
             )
     if not any(parameter.dims == ("input",) for parameter in model.parameters(settings).values()):
         raise UserError(
             f"{what} must have a parameter along input alone, such as a bias of the decoder: got none; add one"
         )
+
+
+def _check_training(what: str, model: Model) -> None:
+    """Refuse defaults of the training that are none, and an axis of models."""
+    if model.choices:
+        raise UserError(f"{what} must be one model: got choices {received(model.choices)}; leave them out")
+    pairs, fields = model.training, settings_of(TrainingSettings)
+    if not isinstance(pairs, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in pairs):
+        raise UserError(
+            f"training of {what} must be pairs (setting, value): got {received(pairs)}; use (('steps', 9),)"
+        )
+    for name, value in pairs:
+        if name not in fields:
+            raise UserError(f"training of {what}: {unknown('setting', str(name), fields)}")
+        try:
+            check(fields[name], value)
+        except UserError as error:
+            raise UserError(f"training of {what}: {error}") from None
 
 
 def _check_term(what: str, name: str, term: AddedTerm, declared: Mapping[str, Mapping[str, Any]]) -> None:
@@ -168,8 +193,14 @@ def _check_task(what: str, name: str, task: Task, declared: Mapping[str, Mapping
 
 def _check_observer(what: str, name: str, owner: type, declared: Mapping[str, Mapping[str, Any]]) -> None:
     _check_new(what, "observer", name, OBSERVERS)
-    if hasattr(owner, "Settings"):
-        _check_settings(what, owner.Settings)
+    Settings = getattr(owner, "Settings", None)
+    if Settings is not None:
+        _check_settings(what, Settings)
+    try:
+        inspect.signature(owner).bind(*([] if Settings is None else [Settings]))
+    except TypeError as error:
+        given = "nothing" if Settings is None else "its Settings"
+        raise UserError(f"{what} must be made of {given}: got {error}; correct its __init__") from None
 
 
 def _check_new(what: str, kind: str, name: str, known: Any) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from sae_jax.models import ARCHITECTURES
 from sae_jax.models.base import Evaluated, Loss, Measure, Model, Params, Step, Term
 from sae_jax.plugins.parts import AddedTerm
+from sae_jax.plugins.returned import check_shape, checked_functions
 from sae_jax.settings import UserError, is_swept
 
 # By name, the plug-in that declares a part, and the part.
@@ -24,7 +25,7 @@ Measures = Mapping[str, tuple[str, Measure]]
 def checked_model(plugin: str, model: Model) -> Model:
     """The record of a plug-in's model, as the registry holds it.
 
-    The terms that its loss returns are checked. What it does not read it must say itself: of settings that another
+    What its functions return is checked. What it does not read it must say itself: of settings that another
     model does not read nothing is believed.
 
     Args:
@@ -35,7 +36,8 @@ def checked_model(plugin: str, model: Model) -> Model:
     own: dict[str, Any] = {"UNREAD": {}} if of_another else {}
     settings = _settings(model, {}, own | {"PARTS": {"model": (model.name,)}})
     of_package = any(model.loss is one.loss for one in ARCHITECTURES)
-    return model._replace(Settings=settings, loss=model.loss if of_package else _checked_loss(plugin, model))
+    loss = model.loss if of_package else _checked_loss(plugin, model)
+    return checked_functions(plugin, model)._replace(Settings=settings, loss=loss)
 
 
 def extended(model: Model, terms: Terms, measures: Measures) -> Model:
@@ -95,10 +97,13 @@ def _codes(model: Model, params: Params, step: Step, s: Any, first: tuple[str, t
     try:
         return model.encode(params, step.x, s)
     except KeyError as error:
+        missing = error.args[0] if error.args else None
+        if missing in params or missing not in model.parameters(s):
+            raise  # It is none of a parameter.
         name, (plugin, _) = first
         raise UserError(
             f"term {name} of {plugin} needs the codes of lanes that are trained: got model {model.name}, which knows "
-            f"{error.args[0]} at the end alone; leave the model out"
+            f"{missing} at the end alone; leave the model out"
         ) from None
 
 
@@ -106,7 +111,7 @@ def _added(plugin: str, name: str, term: AddedTerm, params: Params, codes: Array
     """A term's value, its weight included."""
     settings = types.SimpleNamespace(**{one: getattr(s, one) for one in term.settings})
     value = term.compute(codes, params, step, settings)
-    _check_shape(f"term {name} of {plugin}", value, (), "the mean over the samples")
+    check_shape(f"term {name} of {plugin}", value, (), "the mean over the samples")
     return getattr(s, name) * jnp.asarray(value)
 
 
@@ -115,7 +120,7 @@ def _checked_measure(plugin: str, name: str, measure: Measure) -> Measure:
         value = measure.compute(lane)
         sizes = {"unit": lane.settings.d_hidden, "input": lane.x.shape[1]}
         dims = ", ".join(measure.dims) or "none, a number for each lane"
-        _check_shape(f"measure {name} of {plugin}", value, tuple(sizes[dim] for dim in measure.dims), f"dims {dims}")
+        check_shape(f"measure {name} of {plugin}", value, tuple(sizes[dim] for dim in measure.dims), f"dims {dims}")
         return value
 
     return measure._replace(compute=compute)
@@ -136,17 +141,10 @@ def _checked_loss(plugin: str, model: Model) -> Loss:
                 f"{', '.join(map(str, returned[0])) or 'none'}; name them alike"
             )
         for name, value in returned[0].items():
-            _check_shape(f"term {name} of the {what}", value, (), "the mean over the samples")
+            check_shape(f"term {name} of the {what}", value, (), "the mean over the samples")
         return returned
 
     return loss
-
-
-def _check_shape(what: str, value: Any, shape: tuple[int, ...], fix: str) -> None:
-    got: Any = getattr(value, "shape", () if isinstance(value, (int, float)) else None)
-    if got != shape:
-        shown = f"shape {list(got)}" if isinstance(got, tuple) else f"a {type(value).__name__}"
-        raise UserError(f"{what} must have shape {list(shape)}: got {shown}; return {fix}")
 
 
 def _settings(model: Model, fields: Mapping[str, Any], body: Mapping[str, Any]) -> type[Any]:

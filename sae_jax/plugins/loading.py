@@ -125,9 +125,7 @@ def _left_out(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        warnings.warn(
-            f"{error}; the plug-in of the installed package {name} is left out", SweepWarning, stacklevel=4
-        )
+        warnings.warn(f"{error}; the plug-in of the installed package {name} is left out", SweepWarning, stacklevel=4)
 
 
 def _installed(entry: metadata.EntryPoint, name: str) -> _Read:

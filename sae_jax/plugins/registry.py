@@ -11,6 +11,7 @@ from sae_jax.data.arguments import named_values
 from sae_jax.models import ARCHITECTURES, Model, put_models
 from sae_jax.plugins.extended import checked_model, extended
 from sae_jax.plugins.parts import Source, Task
+from sae_jax.plugins.returned import checked_rows
 from sae_jax.settings import UserError, check, check_type, received, settings_of
 from sae_jax.storage.plugin_list import LOADED, Plugin
 from sae_jax.sweeps.observers import OBSERVERS, Observer
@@ -67,10 +68,7 @@ def _reader(plugin: str, name: str, source: Source) -> Any:
         given: Any = argument
         if source.Settings is not None:
             given = _settings_from(name, argument, source.Settings)
-        rows = source.read(given, config)
-        if not isinstance(rows, Rows):
-            raise UserError(f"source {name} of {plugin} must return sae_jax.data.Rows: got {received(rows)}")
-        return rows
+        return checked_rows(f"source {name} of {plugin}", source.read(given, config))
 
     return read
 
@@ -83,7 +81,7 @@ def _observer(name: str, owner: type[Observer]) -> Any:
         if Settings is not None:
             return owner(_settings_from(name, argument, Settings))  # type: ignore[call-arg]
         if argument:
-            raise UserError(f"observer {name} has no settings: got {argument}; leave out what follows the colon")
+            raise UserError(f"{name} has no settings: got {argument}; leave out what follows the colon")
         return owner()
 
     return make
@@ -92,7 +90,9 @@ def _observer(name: str, owner: type[Observer]) -> Any:
 def _settings_from(name: str, argument: str, owner: type) -> Any:
     """The settings that SETTING=VALUE,... says, checked."""
     fields: Mapping[str, Any] = settings_of(owner)
-    example = next(f"{one}={field.default}" for one, field in fields.items())
+    if argument and not fields:
+        raise UserError(f"{name} has no settings: got {argument}; leave out what follows the colon")
+    example = next((f"{one}={field.default}" for one, field in fields.items()), "")
     given = named_values(name, argument, [*fields], example)
     defaults = {one: field.default for one, field in fields.items()}
     return owner(**(defaults | {one: check(fields[one], value) for one, value in given.items()}))

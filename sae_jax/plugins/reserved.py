@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from sae_jax.analysis.cells import PRESENT
 from sae_jax.analysis.options import TASKS
 from sae_jax.data import DataConfig
-from sae_jax.data.normalise import STORED
+from sae_jax.data.normalise import STORED, of_targets
 from sae_jax.models import Model
 from sae_jax.models.gated import GATED
 from sae_jax.settings import UserError, received, settings_of
@@ -20,9 +20,9 @@ PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Beginnings of names: of curves, of measures, of measures against the truth.
 FAMILIES = ("loss", "eval", "truth")
 OF_RUNS = (
-    *("model", "seed", "unit", "input", "step", "snapshot", "lane", "program", "diverged_at", "stopped_at"),
+    *("model", "seed", "unit", "input", "target", "step", "snapshot", "lane", "program", "diverged_at", "stopped_at"),
     *("image_height", "image_width", SUMMARY, CONSISTENCY, GAMMA, PRESENT, PARAMETERS_SEED),
-    *(name for name, *_ in STORED.values()),
+    *(name for stored, *_ in STORED.values() for name in (stored, of_targets(stored))),
 )
 
 

@@ -128,7 +128,7 @@ class Observers(Observer):
                 continue  # It has failed at the line about another one's failure.
             try:
                 call(observer)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._listening.remove(observer)
                 reason = (str(error).splitlines() or [""])[0]
                 failure = UserError(

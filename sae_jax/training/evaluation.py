@@ -73,7 +73,7 @@ def encode(params: Params, x: Array | np.ndarray, settings: LaneSettings) -> Flo
         UserError: the samples are of another rank, width or kind.
     """
     x = check_samples(x, params, settings)
-    return _complete(settings.architecture.encode, params, x, settings.model)
+    return _complete(settings.architecture.encode, params, x, settings)
 
 
 def decode(params: Params, codes: Array | np.ndarray, settings: LaneSettings) -> Float[Array, "batch d_in"]:
@@ -83,7 +83,7 @@ def decode(params: Params, codes: Array | np.ndarray, settings: LaneSettings) ->
         UserError: the codes are of another rank, width or kind.
     """
     codes = check_codes(codes, params, settings)
-    return _complete(settings.architecture.decode, params, codes, settings.model)
+    return _complete(settings.architecture.decode, params, codes, settings)
 
 
 def reconstruct(
@@ -99,11 +99,13 @@ def reconstruct(
     return decoded if beside is None else decoded + beside
 
 
-def _complete(function: Callable[..., Array], params: Params, *arguments: Any) -> Array:
+def _complete(function: Callable[..., Array], params: Params, given: Any, settings: LaneSettings) -> Array:
     """A function of parameters, or UserError where it asks for one that is not there."""
     try:
-        return function(params, *arguments)
+        return function(params, given, settings.model)
     except KeyError as error:
+        if not set(error.args) & (set(settings.architecture.parameters(settings.model)) - set(params)):
+            raise  # It is none of a parameter.
         raise UserError(
             f"params must hold {error.args[0]}: got {', '.join(params)}; use those of a lane of these settings"
         ) from None

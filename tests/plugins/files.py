@@ -10,6 +10,7 @@ HEAD = """
 import dataclasses
 import jax.numpy as jnp
 from sae_jax import CLASSIC, Measure, Observer, Term
+from sae_jax.data import Rows
 from sae_jax.models.base import Parameter
 from sae_jax.plugins import AddedTerm, Source, Task
 from sae_jax.settings import NON_NEGATIVE, POSITIVE, setting, swept

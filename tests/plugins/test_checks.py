@@ -5,6 +5,7 @@ import pytest
 import sae_jax
 from sae_jax import UserError
 from sae_jax.plugins import LOADED, load
+from sae_jax.sweeps.observers import OBSERVERS
 from tests.plugins.files import EXAMPLE, written
 
 OFF = "swept(0.0, NON_NEGATIVE, '', off=0.0)"
@@ -20,7 +21,7 @@ BROKEN = {
     "no terms": ("{'a': mine('a', terms=lambda s: {})}", "terms must return a dict of Term by name: got {}"),
     "a part that fails": (
         "{'a': mine('a', terms=fails)}",
-        r"a plug-in must not raise an exception: got RuntimeError\(not today\) at line 16 of parts.py",
+        r"a plug-in must not raise an exception: got RuntimeError\(not today\) at line 17 of parts.py",
     ),
     "an architecture": ("{'topk': mine('topk')}", "got model topk of parts.py, also model topk of sae_jax; rename it"),
     "a preset": ("{'gao': mine('gao')}", "got model gao of parts.py, also model gao of sae_jax"),
@@ -80,7 +81,26 @@ BROKEN = {
     },
     "a parameter along samples": (
         "{'a': mine('a', parameters=lambda s: {'p': Parameter(('batch',), 'p')})}",
-        r"dims of parameters must be among unit and input: got \('batch',\) of p",
+        r"dims of parameters must be among unit, input and target: got \('batch',\) of p",
+    ),
+    "a training that is none": ("{'a': mine('a', training=3)}", r"training of model a .* pairs .*: got 3"),
+    "a training of nothing": (
+        "{'a': mine('a', training=(('nope', 1),))}",
+        "training of model a .*: unknown setting nope",
+    ),
+    "a training out of range": (
+        "{'a': mine('a', training=(('learning_rate', -1),))}",
+        "training of model a of parts.py: learning_rate must be > 0: got -1",
+    ),
+    "choices": ("{'a': mine('a', choices=3)}", "model a of parts.py must be one model: got choices 3"),
+    "a rule": ("{'a': mine('a', active_rule=lambda s: 3)}", "active_rule must return words: got 3"),
+    "a term in words": (
+        "{'a': mine('a', terms=lambda s: {'x/y': Term('a', 'b')})}",
+        "names of terms must be of small letters, digits and _: got x/y of model a",
+    ),
+    "an observer that needs more": (
+        "{'a': type('A', (Observer,), {'__init__': lambda self, more: None})}",
+        "observer a of parts.py must be made of nothing: got missing a required argument: 'more'",
     ),
     "a task's score": ("{'a': Task('score', fails, fails)}", "SCORE of task a of parts.py must begin with a_: got 'sc"),
     "a task without draw": (
@@ -168,9 +188,89 @@ def test_two_plug_ins_may_not_declare_the_same(tmp_path):
             {"model": "a"},
             "loss of model a of parts.py must return the terms that terms declares, reconstruction, .*: got b",
         ),
+        *(
+            (f"{{'a': mine('a', {made})}}", {"model": "a"}, f"{made.partition('=')[0]} of model a of parts.py {said}")
+            for made, said in [
+                ("encode=lambda p, x, s: x[:, :1]", r"must have shape \[\d+, 3\]: got shape \[\d+, 1\]"),
+                ("decode=lambda p, codes, s: codes", r"must have shape \[\d+, 16\]: got shape \[\d+, 3\]"),
+                ("decode=lambda p, codes, s: None", r"must have shape \[\d+, 16\]: got a NoneType"),
+                ("active=lambda codes, s: True", r"must have shape \[\d+, 3\]: got shape \[\]"),
+                ("active=lambda codes, s: codes", "must return booleans: got dtype float32"),
+                ("memory=lambda s: 3", "must return arrays: got 3"),
+                ("update=lambda *_: 3", r"must return memory of the shapes that it receives, .*: got 3"),
+                ("constrain=lambda *_: {}", r"must return parameters .* encoder_weight \[3, 16\].*: got none"),
+                (
+                    "init=lambda k, d, s: {'extra': jnp.zeros(d)}",
+                    "must return the parameters that are declared, .* extra",
+                ),
+                (
+                    "init=lambda k, d, s: {'decoder_bias': jnp.zeros(d)}",
+                    "must return the parameters .* got decoder_bias",
+                ),
+            ]
+        ),
+        (
+            "{'a': mine('a', init=lambda k, d, s: {**CLASSIC.init(k, d, s), 'decoder_bias': jnp.zeros(2)})}",
+            {"model": "a"},
+            r"decoder_bias from init of model a of parts.py must have shape \[16\]: got shape \[2\]; return dims input",
+        ),
+        (
+            "{'a': mine('a', init=lambda k, d, s: {**CLASSIC.init(k, d, s), 'decoder_bias': jnp.zeros(d, int)})}",
+            {"model": "a"},
+            "decoder_bias from init of model a of parts.py must hold real numbers: got dtype int32",
+        ),
+        *(
+            (f"{{'a': Source(lambda *_: {rows}, 'rows')}}", {"data": "a"}, said)
+            for rows, said in [
+                ("3", "source a of parts.py must return sae_jax.data.Rows: got 3"),
+                ("Rows(jnp.zeros(9), 'x')", r"samples of source a of parts.py must be an array .*: got shape \[9\]"),
+                ("Rows(None, 'x')", "samples of source a of parts.py must be an array .*: got None"),
+                ("Rows(jnp.zeros((9, 5)), 'x', labels=[0] * 3)", "labels of source a of parts.py must .* got"),
+                ("Rows(jnp.zeros((9, 5)), 'x', labels=['a'] * 9)", "labels of source a of parts.py must hold real num"),
+                (
+                    "Rows(jnp.zeros((9, 5)), 'x', names=['a'])",
+                    "names of source a of parts.py must be one a sample, 9: got 1",
+                ),
+                (
+                    "Rows(jnp.zeros((9, 5)), 'x', jnp.zeros((9, 4)))",
+                    "heldout of source a .* 5 inputs wide as its samples",
+                ),
+            ]
+        ),
     ],
 )
 def test_what_has_another_shape_than_it_says_is_named(parts, words, message, samples, tmp_path):
     load(written(tmp_path, parts))
+    data = sae_jax.DataConfig(dataset=words["data"]) if "data" in words else samples
+    words = {name: value for name, value in words.items() if name != "data"}
     with pytest.raises(UserError, match=message):
-        sae_jax.sweep(samples, d_hidden=3, steps=1, batch_size=16, progress=False, **words)
+        sae_jax.sweep(data, d_hidden=3, steps=1, batch_size=16, progress=False, **words)
+
+
+def test_a_key_that_the_codes_of_a_model_miss_is_no_parameter(samples, tmp_path):
+    loss = "lambda p, m, step, s: (dict.fromkeys(CLASSIC.terms(s), 0.0), None)"
+    model = f"mine('a', encode=lambda p, x, s: {{}}['oops'], loss={loss})"
+    load(written(tmp_path, f"{{'a': {model}, 't': term(models=('a',))}}"))
+    with pytest.raises(KeyError, match="oops"):
+        sae_jax.sweep(samples, "a", t=0.1, d_hidden=3, steps=1, batch_size=16, progress=False)
+
+
+def test_settings_without_a_field_are_settings(samples, tmp_path):
+    text = """
+@dataclasses.dataclass(frozen=True)
+class Empty:
+    pass
+class Watching(Observer):
+    Settings = Empty
+    def __init__(self, settings): self.settings = settings
+"""
+    rows = "Rows(jnp.arange(300.0).reshape(60, 5) % 7, 'x')"
+    path = written(tmp_path, f"{{'rows': Source(lambda *_: {rows}, 'rows', Empty), 'watching': Watching}}")
+    path.write_text(path.read_text().replace("\nPARTS", f"{text}\nPARTS"))
+    load(path)
+    assert sae_jax.data.read(sae_jax.DataConfig(dataset="rows")).samples.shape == (60, 5)
+    OBSERVERS["watching"]("")
+    wrong = sae_jax.DataConfig(dataset="rows:a=1")
+    for ask in (lambda: OBSERVERS["watching"]("a=1"), lambda: sae_jax.data.read(wrong)):
+        with pytest.raises(UserError, match="has no settings: got a=1; leave out what follows the colon"):
+            ask()
