@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -271,8 +272,10 @@ def test_an_installed_package_whose_flag_is_taken_is_left_out_with_a_warning(tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "runs").mkdir()
-    with pytest.warns(
-        sae_jax.SweepWarning, match="got name of term name of clashing, .* installed package is left out"
-    ):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", sae_jax.SweepWarning)
         runs.main([])
-    assert "no runs in" in capsys.readouterr().out and not LOADED
+    said = capsys.readouterr()
+    assert "no runs in" in said.out and said.err.count("\n") == 1 and not LOADED
+    assert said.err.startswith("warning: settings must have names of their own: got name of term name of clashing, ")
+    assert "the plug-in of the installed package is left out" in said.err
