@@ -179,6 +179,12 @@ def test_a_diverged_lane_is_left_out_and_the_others_are_measured(task):
             assert np.all(np.isnan(found[name].sel(learning_rate=1e3)))
 
 
+def test_a_stack_of_another_family_is_refused():
+    run = sweep(DataConfig(dataset="digits", samples=100), "topk", k=2, d_hidden=4, steps=1, batch_size=20)
+    with pytest.raises(UserError, match=r"task stacked needs models with activation, .* as classic: got topk"):
+        apply("stacked", run, QUICK)
+
+
 def test_other_samples_than_those_of_the_training_are_refused(tmp_path):
     path = tmp_path / "samples.npy"
     np.save(path, RNG.uniform(size=(200, 6)))

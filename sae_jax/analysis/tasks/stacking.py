@@ -18,16 +18,27 @@ from sae_jax.analysis.options import TaskConfig
 from sae_jax.analysis.probes import accuracy, fit_probe
 from sae_jax.analysis.stacked import encode_stack, fine_tune, pretrain, stack_logits
 from sae_jax.analysis.tasks.base import ShownLane, TaskResult, TaskVariable, dots, labels_of
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, settings_of
 from sae_jax.sweeps.plan import memory_budget
 
 SCORE = "stacked_accuracy"
+# By these settings layers are trained on codes of others.
+OF_LAYERS = ("activation", "output", "reconstruction_loss")
 # An encoder's and a decoder's weight, each with its gradient and the optimizer's two averages.
 WEIGHT_BYTES = 4 * 2 * 4
 
 
 def measure(lanes: Lanes, options: TaskConfig) -> TaskResult:
-    """Held-out accuracy of every lane's stack, before and after fine-tuning."""
+    """Held-out accuracy of every lane's stack, before and after fine-tuning.
+
+    Raises:
+        UserError: the layers do not fit in memory, or the model has none of the settings by which they are trained.
+    """
+    architecture = lanes.lanes.settings.architecture
+    if not set(OF_LAYERS) <= set(settings_of(architecture.Settings)):
+        raise UserError(
+            f"task stacked needs models with {', '.join(OF_LAYERS)}, as classic: got {architecture.name}; use probe"
+        )
     labels, heldout_labels, classes = labels_of(lanes.data, "stacked")
     sizes = (lanes.lanes.settings.model.d_hidden, *options.layers)
     needed = WEIGHT_BYTES * sum(inputs * units for inputs, units in itertools.pairwise(sizes))
