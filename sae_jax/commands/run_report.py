@@ -71,7 +71,8 @@ def print_run(run: Run, call: Callable[[str], str]) -> None:
         print(printable(f"versions: {words}"))
     if record and run.state == UNFINISHED:
         plugins = plugin_list.flags(plugin_list.valid(record.get("plugins")))
-        print(f"to resume: {call(command_name(record['command']))} --resume {shlex.quote(str(run.folder))}{plugins}")
+        begun = call(command_name(record["command"]))
+        print(printable(f"to resume: {begun} --resume {shlex.quote(str(run.folder))}{plugins}"))
 
 
 def _made(sessions: Sequence[dict[str, Any]]) -> list[str]:

@@ -29,6 +29,7 @@ from sae_jax.sweeps.split import equal_lines, first_alike, known_lanes, known_li
 from sae_jax.sweeps.start import in_words, steps_before
 from sae_jax.sweeps.study import Earlier, Study
 from sae_jax.sweeps.targets import check_all_or_none, with_outputs
+from sae_jax.sweeps.used_parts import warn_of_measures
 from sae_jax.training.config import LaneSettings, check_given, check_steps, lane_at
 
 Result = TypeVar("Result")
@@ -96,6 +97,8 @@ def prepare(
     points = _loaded(grid, load, observer, origin, numbers)
     first, equal = first_alike(grid)
     known = known_lanes(grid, earlier, first, [point.data.summary for point in points])
+    if earlier and processes.leads():
+        warn_of_measures(earlier.dataset, grid, earlier.name)
     groups = to_train(grid, equal, known)
     check_snapshots(grid, groups)
     for line in [*equal_lines(grid, equal), *([known_line(earlier, known, groups)] if earlier else [])]:

@@ -54,6 +54,38 @@ def check_plugins(dataset: xr.Dataset, kinds: Sequence[str], model_given: bool =
         )
 
 
+def warn_of_measures(dataset: xr.Dataset, grid: Grid, name: str) -> None:
+    """Say which measures of plug-ins a sweep that is made larger has of some lanes alone, or loses.
+
+    Args:
+        dataset: of the sweep that is extended, of whose lanes nothing is measured again.
+        grid: what is wanted.
+        name: the sweep, in messages.
+
+    Warns:
+        SweepWarning: it lacks one that is loaded, or has one that is not.
+    """
+    before, now = (
+        {measure: one for one in plugins for measure in one["parts"].get("measure", ())}
+        for plugins in (plugin_list.recorded(dataset), used_by(grid))
+    )
+    if added := [f"eval_{measure}" for measure in now if measure not in before]:
+        warnings.warn(
+            f"lanes that are taken are not measured again: got {name} without {', '.join(added)}, NaN there; "
+            "begin a new sweep to have all",
+            SweepWarning,
+            stacklevel=4,
+        )
+    if lost := [measure for measure in before if measure not in now]:
+        flags = plugin_list.flags([before[lost[0]]])
+        warnings.warn(
+            f"measures of plug-ins that are not loaded are left out: got {name} with eval_{', eval_'.join(lost)}; "
+            f"{f'add{flags}' if flags else 'install their package'} to keep them",
+            SweepWarning,
+            stacklevel=4,
+        )
+
+
 def unneeded(dataset: xr.Dataset, known: Collection[str]) -> set[str]:
     """Settings of a Dataset that are of no effect there, and of no loaded plug-in: terms that are off, whole.
 

@@ -1,8 +1,12 @@
 """Plug-ins that would end a command, and runs to which measures of plug-ins are added or lost."""
 
+import json
+import warnings
+
 import pytest
 
-from sae_jax.commands import sweep
+from sae_jax import SweepWarning
+from sae_jax.commands import runs, sweep
 from sae_jax.storage import results
 from tests.commands.test_plugins import QUICK, refused
 from tests.plugins.files import forgotten, written
@@ -42,3 +46,46 @@ def test_an_observer_that_leaves_is_left_out(tmp_path, monkeypatch, capsys):
     sweep.main(["--plugin", "parts.py", *QUICK, *DIGITS, "--observers", "a", "--name", "run"])
     assert "warning: an observer must not raise an exception: got SystemExit(0) from A" in capsys.readouterr().out
     assert results.load("runs/run").sizes["step"] == 2
+
+
+def test_an_extended_run_says_which_measures_of_plug_ins_it_lacks_or_loses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "{'a': Measure(lambda lane: jnp.mean(lane.codes), 'mean code')}")
+    plugin = ("--plugin", "parts.py")
+    with forgotten():
+        sweep.main([*plugin, *QUICK, *DIGITS, "--name", "with"])
+    sweep.main([*QUICK, *DIGITS, "--name", "without"])
+    more = ("--seeds", "2", "--figures", "False")
+
+    def warned(*words):
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", SweepWarning)
+            sweep.main([*words])
+        return [line for line in capsys.readouterr().err.splitlines() if "eval_a" in line]
+
+    [said] = warned("--extend", "runs/with", *more, "--name", "lost")
+    assert said.startswith("warning: ") and "got runs/with with eval_a; add --plugin parts.py to keep them" in said
+    assert "eval_a" not in results.load("runs/lost")
+    [said] = warned(*plugin, "--extend", "runs/without", *more, "--name", "half")
+    assert said.startswith("warning: lanes that are taken ") and "got runs/without without eval_a, NaN there" in said
+    half = results.load("runs/half")["eval_a"]
+    assert half.sel(seed=0).isnull().all() and half.sel(seed=1).notnull().all()
+    assert warned(*plugin, "--extend", "runs/with", *more, "--name", "both") == []
+    assert results.load("runs/both")["eval_a"].notnull().all()
+
+
+def test_a_hostile_name_of_a_plug_in_is_shown_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "{'a': Measure(lambda lane: jnp.mean(lane.codes), 'mean code')}")
+    sweep.main(["--plugin", "parts.py", *QUICK, *DIGITS, "--name", "run"])
+    folder = tmp_path / "runs" / "run"
+    record = json.loads((folder / "config.json").read_text())
+    record["plugins"][0]["file"] = "/x/\x1b[31mred\nfake line"
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "results.nc").unlink()
+    capsys.readouterr()
+    runs.main(["run"])
+    said = capsys.readouterr().out
+    [line] = [line for line in said.splitlines() if line.startswith("to resume: ")]
+    assert "\\x1b[31mred\\nfake line" in line and "\x1b" not in said
