@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,10 @@ def load_plugins(argv: Sequence[str]) -> None:
     files, installed = words_after(argv, flag(PLUGIN)), metadata.entry_points(group=GROUP)
     if files is not None and not any(files):
         raise UserError(f"{flag(PLUGIN)} needs a file: got none; as in {flag(PLUGIN)} my_parts.py")
+    if folder := next(filter(os.path.isdir, (files or [])[1:]), None):
+        raise UserError(
+            f"{flag(PLUGIN)} takes every word up to the next flag: got {folder}, a folder; name a run before the flag"
+        )
     _show_in_a_line()
     if not files and not installed:
         return

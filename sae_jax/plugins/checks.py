@@ -100,8 +100,8 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
         check_parameter(what, parameter, model)
         if not isinstance(one.dims, tuple) or not set(one.dims) <= {"unit", "input", "target"}:
             raise UserError(
-                f"{what}: dims of parameters must be among unit, input and target: got {received(one.dims)} of {parameter}; "
-                "use ('unit',)"
+                f"{what}: dims of parameters must be among unit, input and target: got {received(one.dims)} of "
+                f"{parameter}; use ('unit',)"
             )
     if not any(parameter.dims == ("input",) for parameter in model.parameters(settings).values()):
         raise UserError(

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from sae_jax import SweepWarning
-from sae_jax.commands import runs, sweep
+from sae_jax.commands import runs, sweep, table
 from sae_jax.storage import results
 from tests.commands.test_plugins import QUICK, refused
 from tests.plugins.files import forgotten, written
@@ -89,3 +89,11 @@ def test_a_hostile_name_of_a_plug_in_is_shown_in_one_line(tmp_path, monkeypatch,
     said = capsys.readouterr().out
     [line] = [line for line in said.splitlines() if line.startswith("to resume: ")]
     assert "\\x1b[31mred\\nfake line" in line and "\x1b" not in said
+
+
+def test_a_run_behind_the_files_is_asked_for_before_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "{'a': term()}")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    said = refused(table.main, "--plugin", "parts.py", "runs/run", capsys=capsys)
+    assert "got runs/run, a folder; name a run before the flag" in said
