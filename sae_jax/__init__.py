@@ -5,7 +5,6 @@ What is exported stands in __init__.pyi, one line a name. A name's module is imp
 """
 
 import ast
-import contextlib
 import importlib
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def __getattr__(name: str) -> object:
         AttributeError: the name is not exported.
     """
     if name == "__version__":
-        value: object = _version()
+        value: object = importlib.import_module("sae_jax.storage.version").version()
     elif name in _EXPORTS:
         module = _EXPORTS[name]
         owner = importlib.import_module(module)
@@ -36,18 +35,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    """The version of the installed distribution; in a clone that is not installed, that of its pyproject.toml."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("sae-jax")
-    except metadata.PackageNotFoundError:
-        import tomllib
-
-        with contextlib.suppress(OSError):
-            project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
-            return str(project["project"]["version"])
-        return "unknown"

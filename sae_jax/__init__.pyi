@@ -36,6 +36,7 @@ from sae_jax.models.base import Term as Term
 from sae_jax.models.kl import kl_divergence as kl_divergence
 from sae_jax.models.kl import kl_penalty as kl_penalty
 from sae_jax.models.memory import SparsityState as SparsityState
+from sae_jax.pages.inline import page_of as page_of
 from sae_jax.settings import SweepWarning as SweepWarning
 from sae_jax.settings import UserError as UserError
 from sae_jax.storage import results as results

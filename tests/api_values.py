@@ -268,6 +268,11 @@ def cases():
         "TrainedLane.decode": (lane.decode, {}, {"codes": ("codes", set())}),
         "TrainedLane.reconstruct": (lane.reconstruct, {}, {"x": ("samples", set())}),
         "TrainedLane.save": (lane.save, {}, {"path": ("path", path)}),
+        "page_of": (
+            sae_jax.page_of,
+            {"dataset": dataset},
+            {"dataset": ("dataset", set()), "data": ("data", {"nothing"}), "name": ("name", {"text", "empty text"})},
+        ),
     }
 
 

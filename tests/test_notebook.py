@@ -57,13 +57,14 @@ def test_every_cell_runs_and_shows_what_it_makes(tmp_path):
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     pictures = {name: kinds.count("image/png") for name, (kinds, _) in shown.items()}
-    assert pictures == {"sweep": 0, "table": 0, "figures": 2, "page": 1, "modern": 1, "lane": 0}
+    assert pictures == {"sweep": 0, "table": 0, "figures": 2, "page": 1, "browser": 0, "modern": 1, "lane": 0}
     assert "text/html" in shown["sweep"][0] and "rho" in shown["table"][1] and "array" in shown["lane"][1]
+    assert "text/html" in shown["browser"][0]
     assert not list(tmp_path.glob("runs"))
 
 
 def test_it_is_kept_without_what_it_showed():
     cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
-    assert len(cells) == 6 and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert len(cells) == 7 and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
     assert all(sum("steps=" in line for line in code.splitlines()) <= 1 for code in CODE.values())
     assert {steps for code in CODE.values() for steps in FEWER if steps in code} == set(FEWER)

@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import sae_jax
+from sae_jax.storage import version
 from tests.conftest import CACHE
 
 ROOT = Path(__file__).parents[1]
@@ -151,9 +152,9 @@ def test_the_version_is_that_of_the_project(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    assert sae_jax._version() == PROJECT["version"]
-    monkeypatch.setattr(sae_jax, "__file__", "/nowhere/sae_jax/__init__.py")
-    assert sae_jax._version() == "unknown"
+    assert version.version() == PROJECT["version"]
+    monkeypatch.setattr(version, "__file__", "/nowhere/sae_jax/storage/version.py")
+    assert version.version() == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ COMMANDS = {
     "activations": "Write the rows of a data set as a folder of shards.",
     "table": "Print the table of a finished run as Markdown, CSV or LaTeX.",
     "draw": "Draw figures of a finished run again, as images or vectors, for a screen or a paper.",
-    "report": "Write a page that shows finished runs in a browser, as one file that needs no network.",
+    "report": "Write a page that shows finished runs in a browser.",
     "runs": "List the runs in a folder, show one of them, or remove those that were abandoned before they had results.",
 }
 

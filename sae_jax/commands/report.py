@@ -1,4 +1,4 @@
-"""Write a page that shows finished runs in a browser, as one file that needs no network.
+"""Write a page that shows finished runs in a browser.
 
     python -m experiments.report runs/digits
     python -m experiments.report runs/relu runs/topk --out both.html

@@ -7,6 +7,7 @@ results       a Dataset <-> results.nc (netcdf) and params.safetensors (tensors)
 states        what lanes carried after their last step, to be trained on
 checkpoints   a folder of arrays that is read only if it is what was saved
 record        config.json, and the differences between two of them; provenance: when, where and from which source
+version       of this package
 plugin_list   the plug-ins that are loaded, and those that a run says it was made with
 run_folder    a run's folder: started once, used by one process at a time, resumed until it is finished
 run_list      the runs below a folder, and how those that were abandoned are removed

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 
+import sae_jax
 from sae_jax.commands import report
 from sae_jax.pages.page import Shown, page
 from sae_jax.storage import results
@@ -179,3 +180,18 @@ def test_the_command_writes_a_page_that_opens(opened, digits, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'run' / 'report.html'}\n"
     tab = opened(tmp_path / "run" / "report.html")
     assert tab.title() == "run - sae_jax"
+
+
+def test_a_page_stands_in_a_notebook_and_is_saved(browser, digits, tmp_path):
+    made = sae_jax.page_of(digits, name="inline")
+    assert made.save(tmp_path / "saved.html").read_text() == made.html and len(repr(made)) < 100
+    troubles, tab = [], browser.new_page()
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><h1>Notebook</h1>{made._repr_html_()}")
+    tab.goto((tmp_path / "notebook.html").as_uri())
+    inside = tab.frame_locator("iframe")
+    inside.locator("html[data-ready]").wait_for(timeout=20_000)
+    inside.get_by_role("link", name="Units").or_(inside.get_by_role("button", name="Units")).first.click()
+    inside.locator("#view-units .row").first.wait_for()
+    assert tab.locator("h1").inner_text() == "Notebook" and "view=units" in tab.frames[1].url and not troubles
+    tab.close()
