@@ -39,7 +39,7 @@ def lane_parts(
         units = max([int(np.isfinite(one).sum()) for one in values.values()], default=0)
         lane: dict[str, Any] = {"units": units}
         if numbers.take(4 * units * len(values)):
-            lane |= {part: packer.put(one[:units]) for part, one in values.items()}
+            lane |= {part: packer.put(one[:units], exact=True) for part, one in values.items()}
         else:
             without["numbers"] += 1
         found = decoder_rows(dataset, place) if images else None

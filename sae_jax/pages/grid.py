@@ -73,7 +73,8 @@ def best_first(dataset: xr.Dataset) -> tuple[np.ndarray, list[int]]:
     seeds = ends.shape[1]
     cells = [int(cell) for cell in np.argsort(-highest, kind="stable") if best[cell] >= 0]
     first = [cell * seeds + int(best[cell]) for cell in cells]
-    others = [int(lane) for lane in np.flatnonzero(ends.ravel() > -2) if lane not in set(first)]
+    chosen = set(first)
+    others = [int(lane) for lane in np.flatnonzero(ends.ravel() > -2) if lane not in chosen]
     return best, [*first, *others]
 
 

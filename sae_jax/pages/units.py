@@ -105,10 +105,14 @@ def unit_parts(
         if not room.take(sum(values.nbytes for values in part.values()) + samples.added(part)):
             break
         samples.add(part)
-        about = {"samples": samples.number, "of": len(few), "rule": rule_of(lanes.lanes.settings), "seeds": [*others]}
-        looked.lanes[number] = about | {
-            name: packer.put(values, exact=name in ("top_codes", "codes_at_quantiles")) for name, values in part.items()
+        about = {
+            "samples": samples.number,
+            "of": len(few),
+            "whole": len(few) == len(heldout),
+            "rule": rule_of(lanes.lanes.settings),
+            "seeds": [*others],
         }
+        looked.lanes[number] = about | {name: packer.put(values, exact=True) for name, values in part.items()}
         if len(few) < len(heldout) and len(looked.lanes) == 1:
             left_out.append(f"Samples of units are looked for among {len(few)} of {len(heldout)} held-out samples.")
     looked.samples.extend(samples.put(packer) for samples in seen.values())
@@ -121,8 +125,8 @@ def unit_parts(
 
 
 def words_of_units() -> dict[str, Any]:
-    """What a page says of units: quantiles, and above which density a unit is dense."""
-    return {"quantiles": list(QUANTILES), "dense": DENSE_ABOVE}
+    """What a page says of units: quantiles, and above which density, in single precision, a unit is dense."""
+    return {"quantiles": list(QUANTILES), "dense": float(np.float32(DENSE_ABOVE))}
 
 
 def _of_lane(lanes: Lanes, index: int, samples: np.ndarray, others: Mapping[int, Any]) -> dict[str, np.ndarray]:

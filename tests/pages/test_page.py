@@ -16,6 +16,7 @@ from sae_jax.analysis.units import measure
 from sae_jax.commands import sweep as command
 from sae_jax.pages import about
 from sae_jax.pages import page as pages
+from sae_jax.pages.cells import OF_UNITS
 from sae_jax.pages.packing import Packer, Room, as_bytes, rounded
 from sae_jax.pages.page import Shown, page
 from sae_jax.storage import results
@@ -82,10 +83,10 @@ def test_measures_and_curves_are_those_of_the_run(run, digits):
 
 def test_units_are_those_of_every_lane(run, digits):
     assert sorted(map(int, run["lanes"])) == list(range(12))
-    rates = digits["eval_firing_rate"].values.reshape(12, 6)
     rows = digits["decoder_weight"].values.reshape(12, 6, 64)
     for number, lane in run["lanes"].items():
-        np.testing.assert_allclose(run["read"](lane["rate"]), rates[int(number)], rtol=2**-12)
+        for part, name in OF_UNITS.items():
+            np.testing.assert_array_equal(run["read"](lane[part]), digits[name].values.reshape(12, 6)[int(number)])
         own = rows[int(number)]
         scaled = run["read"](lane["rows"]) / 127.5 - 1
         np.testing.assert_allclose(scaled, own / np.abs(own).max(axis=1, keepdims=True), atol=0.005)
@@ -103,13 +104,15 @@ def test_samples_of_units_are_those_that_the_command_units_finds(run, digits):
         read = {name: run["read"](place) for name, place in detail.items() if isinstance(place, dict)}
         np.testing.assert_array_equal(read["top"], lane["units_top_sample"])
         np.testing.assert_array_equal(read["top_codes"], lane["units_top_activation"])
-        np.testing.assert_allclose(read["density"], lane["units_density"], rtol=2**-12)
+        np.testing.assert_array_equal(read["density"], lane["units_density"])
+        np.testing.assert_array_equal(read["density"] > run["dense"], lane["units_dense"])
+        np.testing.assert_array_equal(read["nearest_cosines"][:, 0], lane["units_nearest_cosine"][:, 0])
         np.testing.assert_array_equal(read["nearest"], lane["units_nearest"])
         others = [other for other in seeds if other != seed]
         assert detail["seeds"] == others
         np.testing.assert_array_equal(read["match"], lane["units_match"].sel(other_seed=others))
         counts = read["histogram"].sum(axis=1)
-        np.testing.assert_allclose(counts, read["density"] * detail["of"], rtol=2**-12)
+        np.testing.assert_allclose(counts, read["density"] * detail["of"], rtol=1e-6)
         few = counts <= 512  # Of more the command looks at some that are drawn.
         np.testing.assert_array_equal(read["at_quantiles"][few], lane["units_quantile_sample"][few])
         samples = run["samples"][detail["samples"]]

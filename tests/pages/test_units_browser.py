@@ -1,11 +1,16 @@
 """The units on a run's page in a browser: sorted, searched, linked, thousands of them."""
 
+import csv
+import io
 import re
 
 import numpy as np
 
+from sae_jax import as_data, sweep
 from sae_jax.pages.page import Shown, page
-from tests.pages.browsing import fragment, until
+from sae_jax.storage.arrays import no_storage
+from sae_jax.sweeps.keep import keep_parameters
+from tests.pages.browsing import downloaded, fragment, until
 from tests.pages.chromium import needs_browser
 
 pytestmark = needs_browser
@@ -88,3 +93,20 @@ def test_thousands_of_units_scroll(opened, words, tmp_path):
     until(tab, "document.querySelector('#view-units h2').innerText.startsWith('Unit 4999')")
     tab.fill("#view-units input[type=search]", "4321")
     until(tab, "document.querySelector('#view-units h2').innerText.startsWith('Unit 4321')")
+
+
+def test_units_active_on_just_a_tenth_of_the_samples_are_not_dense(opened, tmp_path):
+    samples = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    trained = sweep(as_data(samples), model="topk", k=1, d_hidden=3, seeds=1, batch_size=10, steps=3)
+    rates = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(1)), 0.1234567], np.float32)
+    changed = trained.assign(eval_firing_rate=trained["eval_firing_rate"].copy(data=rates.reshape(1, -1)))
+    changed = keep_parameters(changed, "none", no_storage)
+    (tmp_path / "tenth.html").write_text(page([Shown("tenth", changed)], "1"))
+    tab = opened(tmp_path / "tenth.html", "#view=units&sort=unit")
+    assert "2 dense" in tab.inner_text("#view-units [role=status]")
+    content, _ = downloaded(tab, tab.locator("#view-units button", has_text="Units as CSV"))
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert [row["dense"] for row in rows] == ["false", "true", "true"]
+    np.testing.assert_array_equal(np.float32([row["density"] for row in rows]), rates)
+    means = trained["eval_mean_activation"].values.ravel()
+    np.testing.assert_array_equal(np.float32([row["mean activation"] for row in rows]), means)

@@ -31,8 +31,8 @@ function curveCard(run, cell, seeds, s) {
   if (!curve) return null;
   const count = curve.steps.length, name = `${curve.label}, ${cellName(run, cell)}`;
   const of = (seed) => curve.numbers.subarray((cell * run.seeds.length + seed) * count, (cell * run.seeds.length + seed + 1) * count);
-  const rows = () => [["step", ...seeds.map((seed) => `seed ${run.seeds[seed]}`)], ...range(count).map((at) => [curve.steps[at], ...seeds.map((seed) => of(seed)[at])])];
-  const made = card({ title: `Curve: ${curve.label}`, rows, alt: `${name}: one line for each of ${seeds.length} seeds, ${seeds.map((seed) =>
+  const rows = () => [["step", ...seeds.map((seed) => `seed ${run.seeds[seed]}`)], ...range(count).map((at) => [curve.steps[at], ...seeds.map((seed) => Number(of(seed)[at].toPrecision(5)))])];
+  const made = card({ title: `Curve: ${curve.label}`, rows, note: "Values, also those of the CSV, are rounded: within 0.013% of what was logged.", alt: `${name}: one line for each of ${seeds.length} seeds, ${seeds.map((seed) =>
     `seed ${run.seeds[seed]} ends at ${short(of(seed).findLast(Number.isFinite) ?? NaN)}`).join(", ")}.` });
   if (run.curves.length > 1) {
     made.insertBefore(choice("curve", run.curves.map((one) => [one.name, one.label]), curve.name, (value) => go({ curve: value }, true)), made.plot);
@@ -56,13 +56,13 @@ function lines(drawn, run, seeds, of, name, width) {
   if (seeds.length > 1 && seeds.length <= 12) legendIn(drawn, entries, width);
 }
 
-function sortedNumbers(run, cell, seeds, part) {
-  return seeds.map((seed) => [seed, run.read(laneAt(run, cell, seed)?.[part])]).filter(([, values]) => values?.length)
+function sortedNumbers(run, cell, seeds, of) {
+  return seeds.map((seed) => [seed, of(laneAt(run, cell, seed))]).filter(([, values]) => values?.length)
     .map(([seed, values]) => [seed, [...values].filter(Number.isFinite).sort((a, b) => a - b)]);
 }
 
 function meanCard(run, cell, seeds) {
-  const found = sortedNumbers(run, cell, seeds, "mean"), rho = run.rhos ? run.rhos[cell] : NaN;
+  const found = sortedNumbers(run, cell, seeds, (lane) => run.read(lane?.mean)), rho = run.rhos ? run.rhos[cell] : NaN;
   if (!found.length) return null;
   const values = new Map(found), kept = found.map(([seed]) => seed), longest = Math.max(...found.map(([, one]) => one.length));
   const rows = () => [["rank", ...kept.map((seed) => `seed ${run.seeds[seed]}`)], ...range(longest).map((at) => [at + 1, ...kept.map((seed) => values.get(seed)[at] ?? "")])];
@@ -83,7 +83,7 @@ function meanCard(run, cell, seeds) {
 }
 
 function densityCard(run, cell, seeds) {
-  const found = sortedNumbers(run, cell, seeds, "rate");
+  const found = sortedNumbers(run, cell, seeds, (lane) => densitiesOf(run, lane));
   if (!found.length) return null;
   // Ten parts a decade, over the decades that hold a unit.
   const active = found.flatMap(([, rates]) => rates).filter((rate) => rate > 0).map(Math.log10);

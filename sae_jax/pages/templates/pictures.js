@@ -26,9 +26,9 @@ function rowsCard(run, cell, seed, side) {
   const across = Math.ceil(Math.sqrt(shown)), down = Math.ceil(shown / across);
   const title = `Decoder rows of seed ${run.seeds[seed]}`;
   const rows = () => [["unit", ...range(height * width).map((pixel) => `pixel ${pixel}`)],
-    ...range(lane.units).map((unit) => [unit, ...[...bytes.subarray(unit * height * width, (unit + 1) * height * width)].map((value) => short(value / 127.5 - 1, 3))])];
+    ...range(lane.units).map((unit) => [unit, ...[...bytes.subarray(unit * height * width, (unit + 1) * height * width)].map((value) => Number((value / 127.5 - 1).toFixed(3)))])];
   const part = shown < lane.units ? ` The first ${shown} of ${lane.units}.` : "";
-  const made = card({ title, rows, note: `Each row is scaled to its own largest weight; the CSV holds them so, from -1 to 1.${part} Click one for its unit.`,
+  const made = card({ title, rows, note: `Each row is scaled to its own largest weight; the CSV holds them so, from -1 to 1, in steps of 0.008.${part} Click one for its unit.`,
     alt: `Decoder rows of ${lane.units} units as pictures of ${height} by ${width} pixels.` });
   const canvas = element("canvas", { class: "rows", width: across * (width + 1) + 1, height: down * (height + 1) + 1 });
   canvas.style.width = `${Math.max(canvas.width, Math.min(420, canvas.width * 6))}px`;

@@ -8,12 +8,17 @@ const COLUMNS = [
   ["match", "match", (unit) => unit.match, "wide"],
 ];
 
+// Shares of the held-out samples on which units are active: counted ones, or else the measure, whose mean may be rounded.
+function densitiesOf(run, lane) {
+  return run.read(lane?.detail && (lane.detail.whole || !lane.rate) ? lane.detail.density : lane?.rate);
+}
+
 // What is known of every unit of a lane, as one object each.
 function unitsOf(run, lane) {
-  const detail = lane.detail, [rates, means, largest, densities] = [lane.rate, lane.mean, lane.largest, detail?.density].map(run.read);
+  const detail = lane.detail, [means, largest] = [lane.mean, lane.largest].map(run.read), densities = densitiesOf(run, lane);
   const [tops, matches] = [detail?.top_codes, detail?.match_cosines].map(run.read), seeds = detail?.seeds.length ?? 0;
   return range(lane.units).map((number) => {
-    const density = rates ? rates[number] : densities ? densities[number] : NaN;
+    const density = densities ? densities[number] : NaN;
     const found = matches ? [...matches.subarray(number * seeds, (number + 1) * seeds)].filter(Number.isFinite) : [];
     return {
       number, density, mean: means ? means[number] : NaN, dead: density === 0, dense: density > run.dense,
