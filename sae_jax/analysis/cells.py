@@ -176,6 +176,14 @@ def is_numeric(values: xr.DataArray) -> bool:
     return values.dtype.kind in "fiu"
 
 
-def short(value: Any) -> str:
+def short(value: Any, digits: int = 6) -> str:
     """A setting's value in few characters."""
-    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def shorts(values: Iterable[Any]) -> list[str]:
+    """Values of a setting, each in few characters, and as many digits as tell those apart that differ."""
+    values = list(values)
+    found = ([short(value, digits) for value in values] for digits in range(6, 17))
+    apart = (words for words in found if len(set(words)) == len(set(values)))
+    return next(apart, [short(value, 17) for value in values])  # Of 17 digits any two floats differ.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax.analysis.cells import short
+from sae_jax.analysis.cells import shorts
 from sae_jax.analysis.run import Run
 from sae_jax.settings import UserError, printable
 from sae_jax.storage.provenance import read_sessions, seconds_of
@@ -66,7 +66,7 @@ def _settings(run: Run) -> list[list[Any]]:
         if name not in run.dataset.coords:
             continue
         values = np.atleast_1d(run.dataset[name].values).tolist()
-        words = [short(value) for value in dict.fromkeys(values)]
+        words = shorts(dict.fromkeys(values))
         rows.append([name, printable(", ".join(words)), field.metadata["help"], len(words) > 1])
     return sorted(rows, key=lambda row: not row[3])
 

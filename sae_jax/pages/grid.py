@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sae_jax.analysis.cells import DEVIATION, EXPLAINED, cell_axes, evenly, is_numeric, lane_scalars, short
+from sae_jax.analysis.cells import DEVIATION, EXPLAINED, cell_axes, evenly, is_numeric, lane_scalars, shorts
 from sae_jax.analysis.lines import CONSISTENCY, SPARSITY_SETTINGS, frontier_measures, shown_curves
 from sae_jax.analysis.run import Run
 from sae_jax.analysis.style import label_of
@@ -82,11 +82,11 @@ def _axis(dataset: xr.Dataset, axis: str, settings: Iterable[str]) -> dict[str, 
     """A dimension of the cells: its values in words, and as numbers where they are; of paired settings those."""
     values = dataset[axis]
     paired = [str(name) for name in settings if name != axis and dataset[name].dims == (axis,)]
-    words = [short(value) for value in values.values.tolist()]
+    words = shorts(values.values.tolist())
     if paired and axis != "model":  # What else its architectures differ in goes without saying.
-        columns = [[f"{name} {short(value)}" for value in dataset[name].values.tolist()] for name in paired]
+        columns = [[f"{name} {word}" for word in shorts(dataset[name].values.tolist())] for name in paired]
         words = [", ".join(row) for row in zip(*([words] if axis in settings else []), *columns, strict=True)]
-    numbers = [float(value) for value in values.values] if is_numeric(values) else None
+    numbers = [float(str(value)) for value in values.values] if is_numeric(values) else None
     return {"name": axis, "label": label_of(values), "values": words, "numbers": numbers}
 
 

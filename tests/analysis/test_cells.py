@@ -12,6 +12,7 @@ from sae_jax.analysis.cells import (
     in_double_precision,
     lane_measures,
     name_of,
+    shorts,
 )
 from sae_jax.storage.description import names_of_kind
 from sae_jax.sweeps.lane_warnings import target
@@ -83,3 +84,10 @@ def test_cells_need_no_particular_variable(dataset):
     for name in dataset.data_vars:
         if "seed" in dataset[name].dims:
             assert cell_axes(dataset[[name]]) == ["rho", "beta"] and len(by_cell(dataset[[name]])) == 6
+
+
+def test_values_are_short_and_told_apart():
+    assert shorts([0.1, 1.0, 12345678.0]) == ["0.1", "1", "1.23457e+07"]
+    assert shorts([0.1234567, 0.1234568, 0.5]) == ["0.1234567", "0.1234568", "0.5"]
+    assert shorts([0.1, np.nextafter(0.1, 1)]) == ["0.10000000000000001", "0.10000000000000002"]
+    assert shorts(["relu", "topk"]) == ["relu", "topk"] and shorts([0.5, 0.5]) == ["0.5", "0.5"] and shorts([]) == []

@@ -100,6 +100,20 @@ def test_what_is_shown_is_downloaded(opened, pages, digits):
     np.testing.assert_allclose([float(row[2]) for row in rows], digits["loss"].values[1, 0, 1], rtol=1e-3)
 
 
+def test_values_of_an_axis_are_told_apart_and_stand_in_tables_as_they_are(opened, digits, tmp_path):
+    rhos, betas = [0.1234567, 0.1234568], [1 / 3, 2 / 3]
+    (tmp_path / "near.html").write_text(page([Shown("near", digits.assign_coords(rho=rhos, beta=betas))], "1"))
+    tab = opened(tmp_path / "near.html", "#cell=1-0")
+    assert tab.inner_text("#view-grid h2") == "rho 0.1234568, beta 0.333333"
+    content, _ = downloaded(tab, tab.locator("#view-grid .card button", has_text="CSV").first)
+    [_, *rows] = csv.reader(io.StringIO(content.decode()))
+    assert [[float(value) for value in row[:2]] for row in rows] == [[rho, beta] for rho in rhos for beta in betas]
+    tab.click("nav a[data-view=frontier]")
+    content, _ = downloaded(tab, tab.locator("#view-frontier .card button", has_text="CSV"))
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert {row["cell"] for row in rows} == {f"rho {rho}, beta {beta}" for rho in rhos for beta in betas}
+
+
 def test_a_point_of_the_frontier_leads_to_its_cell(opened, pages):
     tab = opened(pages["digits"], "#view=frontier&fx=eval_reconstruction&fy=eval_explained_variance")
     until(tab, "document.querySelector('#view-frontier .plot').view")

@@ -45,6 +45,11 @@ function cellName(run, cell) {
   return words.join(", ") || "the only cell";
 }
 
+// A value of an axis as it stands in tables: a number with all of its digits, or words.
+function exactly(axis, place) {
+  return axis.numbers ? axis.numbers[place] : axis.values[place];
+}
+
 // Mean, sample standard deviation (n - 1) and count of the seeds of some cells that are numbers.
 function spread(run, measure, cells) {
   const seeds = run.seeds.length, bySeed = [];

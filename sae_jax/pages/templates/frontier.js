@@ -11,7 +11,7 @@ function frontierView(runs, s) {
   const series = runs.flatMap((run, place) => seriesOf(run, place, runs.length, x.name, y.name, along));
   const points = series.flatMap((one) => one.points);
   const rows = () => [["run", "cell", `${x.name} mean`, `${x.name} sd`, `${y.name} mean`, `${y.name} sd`, "seeds"],
-    ...points.map((point) => [point.run.name, cellName(point.run, point.cell), point.x.mean, point.x.deviation, point.y.mean, point.y.deviation, point.y.count])];
+    ...points.map((point) => [point.run.name, placesOf(point.run, point.cell).map((place, axis) => `${point.run.axes[axis].name} ${exactly(point.run.axes[axis], place)}`).join(", "), point.x.mean, point.x.deviation, point.y.mean, point.y.deviation, point.y.count])];
   const made = card({ title: `${y.label} against ${x.label}`, rows, focusable: true,
     note: `Means over seeds; bars are the ${shared.deviation} over seeds. Click a point for its cell; click a name below to hide its line.`,
     alt: `${y.label} against ${x.label}: ${points.length} cells in ${series.length} lines. Arrow keys move from point to point, Enter opens the cell.` });

@@ -43,7 +43,7 @@ function heatmapCard(run, measure, grid, values, limits, pick) {
   const alt = `Heatmap of ${measure.label}, means over seeds${words}; rows ${named(grid.y) || "one"}, columns ${named(grid.x) || "one"}. ` +
     "Arrow keys move from cell to cell, Enter opens the units of one.";
   const rows = () => [[named(grid.y) || "row", named(grid.x) || "column", "mean", "standard deviation", "seeds"],
-    ...grid.fields.map((field, index) => [grid.y < 0 ? "" : run.axes[grid.y].values[field.row], grid.x < 0 ? "" : run.axes[grid.x].values[field.column],
+    ...grid.fields.map((field, index) => [grid.y < 0 ? "" : exactly(run.axes[grid.y], field.row), grid.x < 0 ? "" : exactly(run.axes[grid.x], field.column),
       values[index].mean, values[index].deviation, values[index].count])];
   const made = card({ title, alt, rows, focusable: true, note: `Mean over seeds${words}. Click a cell for its curves and units.` });
   const told = element("p", { class: "facts", role: "status", "aria-live": "polite" });
