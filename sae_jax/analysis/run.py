@@ -44,7 +44,13 @@ class Run:
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name} {self.dataset.sizes.get(name, 1)}" for name in self.dims)
-        return f"<run {self.folder or 'in memory'} of {self.model.name} autoencoders: {axes}>"
+        return f"<run {self.folder or 'in memory'} of {self.model.name} {self.kind}: {axes}>"
+
+    @property
+    def kind(self) -> str:
+        """What was trained, as a noun: transcoders where lanes make targets of their inputs, else autoencoders."""
+        transcodes = "outputs" in self.dataset.coords and bool((self.dataset["outputs"] > 0).any())
+        return "transcoders" if transcodes else "autoencoders"
 
     @property
     def dims(self) -> list[str]:

@@ -125,7 +125,7 @@ def _run_part(run: Shown, size: float) -> dict[str, Any]:
     cells, seeds = cell_count(dataset), dataset.sizes["seed"]
     axes = ", ".join(f"{axis['name']} ({len(axis['values'])} values)" for axis in grid["axes"])
     choices = opened.model.choices
-    kind = f"autoencoders of {len(choices)} architectures" if choices else f"{opened.model.name} autoencoders"
+    kind = f"{opened.kind} of {len(choices)} architectures" if choices else f"{opened.model.name} {opened.kind}"
     summary = f"{kind}: {cells} {'cell' if cells == 1 else 'cells'} x {seeds} "
     summary += f"{'seed' if seeds == 1 else 'seeds'}{f' over {axes}' if axes else ''}"
     about = about_part(opened, run.folder)

@@ -91,6 +91,13 @@ def unit_parts(
     room, work, looked = Room(size), Room(MOST_WORK), Looked({}, [])
     seen: dict[int, _Samples] = {}
     wanted = [number for number in order if number in where]
+    diverged = sum(int(lanes.diverged.sum()) for lanes in programs)
+    reasons = {"diverged": diverged, "have no parameters kept": len(order) - len(wanted) - diverged}
+    left_out.extend(
+        f"Samples of units are left out for the {count} of {len(order)} lanes that {reason}."
+        for reason, count in reasons.items()
+        if count > 0
+    )
     for number in wanted:
         lanes, index = where[number]
         units, d_in = int(lanes.lanes.settings.model.d_hidden), lane_of(lanes, index).d_in

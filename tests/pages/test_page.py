@@ -12,6 +12,7 @@ import pytest
 
 from sae_jax import DataConfig, UserError, load, sweep
 from sae_jax.analysis.options import UnitsConfig
+from sae_jax.analysis.run import open as open_run
 from sae_jax.analysis.units import measure
 from sae_jax.commands import sweep as command
 from sae_jax.pages import about
@@ -226,12 +227,16 @@ def test_runs_of_other_shapes_have_pages(change, digits):
         assert "Samples of units are left out: " in text and not any("rows" in one for one in run["lanes"].values())
     else:
         assert any("detail" in lane for lane in run["lanes"].values())
+    kept_best = changed.attrs.get("parameters_of") == "best"
+    assert ("left out for the 8 of 12 lanes that have no parameters kept" in text) == kept_best
 
 
 def test_lanes_that_diverged_are_told_apart(digits):
     diverged = digits["diverged_at"].copy()
     diverged[0, 1] = 7
-    [run] = runs_of(page([Shown("a", digits.assign(diverged_at=diverged))], "1"))
+    text = page([Shown("a", digits.assign(diverged_at=diverged))], "1")
+    [run] = runs_of(text)
+    assert "Samples of units are left out for the 3 of 12 lanes that diverged." in text
     assert run["read"](run["diverged"]).tolist() == [[-1] * 3, [7] * 3, [-1] * 3, [-1] * 3]
     assert np.isnan(run["read"](run["measures"][0]["values"])[1]).all()
     assert not any("detail" in run["lanes"][str(number)] for number in (3, 4, 5)) and run["first"] != 1
@@ -251,10 +256,12 @@ def test_units_of_transcoders_are_shown_with_what_they_encode(tmp_path):
         np.save(tmp_path / f"{name}.npy", values)
     config = DataConfig(dataset=f"array:{tmp_path / 'x.npy'}", targets=str(tmp_path / "y.npy"))
     trained = sweep(config, model="topk", k=2, d_hidden=5, seeds=2, **SHORT)
-    [run] = runs_of(page([Shown("pairs", trained, data=load(config))], "1"))
+    text = page([Shown("pairs", trained, data=load(config))], "1")
+    [run] = runs_of(text)
     kept = measure(trained, UnitsConfig(top=12, quantiles=(0.25, 0.5, 0.75), each=4)).variables.isel(seed=0)
     detail = run["lanes"]["0"]["detail"]
     np.testing.assert_array_equal(run["read"](detail["top"]), kept["units_top_sample"].squeeze())
+    assert "topk transcoders: 1 cell x 2 seeds" in text and " of topk transcoders: " in repr(open_run(trained))
 
 
 def test_settings_that_are_paired_are_named_together():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sae_jax
+from sae_jax import as_data, sweep
 from sae_jax.commands import report
 from sae_jax.pages.page import Shown, page
 from sae_jax.storage import results
@@ -67,7 +68,7 @@ def test_further_axes_are_chosen_or_averaged_over_and_what_is_missing_is_said(op
     assert "Nobody trained a lane of this cell." in tab.inner_text("#view-grid .pane")
     click_field(tab, 1, 1, 2, 2)
     until(tab, f"{told}.endsWith('diverged')")
-    assert "Diverged: seed 0" in tab.inner_text("#view-grid .warning")
+    assert "Diverged: seed 0 at step 7; left out" in tab.inner_text("#view-grid .warning")
     axis = tab.locator("#view-grid .pane .controls select")
     axis.select_option("mean")
     values = three["eval_reconstruction"].values[..., 0].astype(float)
@@ -98,6 +99,23 @@ def test_what_is_shown_is_downloaded(opened, pages, digits):
     [head, *rows] = csv.reader(io.StringIO(content.decode()))
     assert head == ["step", "seed 0", "seed 1", "seed 2"] and len(rows) == digits.sizes["step"]
     np.testing.assert_allclose([float(row[2]) for row in rows], digits["loss"].values[1, 0, 1], rtol=1e-3)
+
+
+def test_a_run_of_which_every_lane_diverged_says_what_is_missing_and_why(opened, tmp_path):
+    samples = as_data(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
+    trained = sweep(samples, seeds=2, model="topk", k=2, d_hidden=3, learning_rate=1e30, batch_size=10, steps=20)
+    steps = trained["diverged_at"].values.ravel()
+    assert (steps >= 0).all()
+    (tmp_path / "gone.html").write_text(page([Shown("gone", trained, data=samples)], "1"))
+    tab = opened(tmp_path / "gone.html")
+    words = f"Diverged: seed 0 at step {steps[0]:g}, seed 1 at step {steps[1]:g}; left out of means."
+    assert tab.inner_text("#view-grid .warning") == words
+    assert "Every lane of this cell diverged" in tab.inner_text("#view-grid")
+    tab.click("nav a[data-view=units]")
+    tab.wait_for_selector(f"text=This lane diverged at step {steps[0]:g}")
+    assert tab.locator("#view-units select option").all_inner_texts() == ["0 (diverged)", "1 (diverged)"]
+    tab.click("nav a[data-view=about]")
+    assert "for the 2 of 2 lanes that diverged" in tab.inner_text("#view-about")
 
 
 def test_values_of_an_axis_are_told_apart_and_stand_in_tables_as_they_are(opened, digits, tmp_path):

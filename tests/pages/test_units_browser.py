@@ -5,6 +5,7 @@ import io
 import re
 
 import numpy as np
+import pytest
 
 from sae_jax import as_data, sweep
 from sae_jax.pages.page import Shown, page
@@ -64,6 +65,19 @@ def test_units_are_found_by_the_names_of_their_samples(opened, pages):
     assert tab.locator("#view-units .row").count() > 0 and "$x^2$" in tab.inner_text("#view-units .names")
     tab.fill("#view-units input[type=search]", "no such word")
     tab.wait_for_selector("text=No unit is found.")
+    assert tab.locator("#view-units h2, #view-units .names").count() == 0
+    assert "The search finds no unit." in tab.inner_text("#view-units")
+    tab.fill("#view-units input[type=search]", "7")
+    until(tab, "document.querySelector('#view-units h2')?.innerText.startsWith('Unit 7')")
+
+
+@pytest.mark.parametrize("part", ["cell=0.5-0", "cell=1-0.5", "seed=0.5", "unit=0.5", "unit=99999", "run=0.5"])
+def test_what_an_address_says_wrongly_falls_back(opened, pages, part):
+    tab = opened(pages["digits"], "#view=units")
+    expected = tab.inner_text("#view-units h2")
+    other = opened(pages["digits"], f"#view=units&{part}")
+    assert other.inner_text("#view-units h2") == expected and other.locator("#view-units .row").count() == 6
+    assert "undefined" not in other.inner_text("#view-units")
 
 
 def test_thousands_of_units_scroll(opened, words, tmp_path):

@@ -6,24 +6,27 @@ function cellPanel(run, cell, s, side) {
   const facts = run.measures.map((measure) => element("tr", {}, element("th", { scope: "row" }, measure.label), element("td", {}, withDeviation(spread(run, measure, [cell]), run.seeds.length))));
   const open = element("button", { type: "button", onclick: () => go({ view: "units", run: side.run, cell: placesOf(run, cell).join("-"), seed, unit: "" }) },
     `Units of seed ${run.seeds[seed] ?? ""}`);
-  const diverged = seeds.filter((one) => run.ends[cell * run.seeds.length + one] >= 0).map((one) => run.seeds[one]);
+  const diverged = seeds.filter((one) => divergedAt(run, cell, one) >= 0).map((one) => `${run.seeds[one]} at step ${divergedAt(run, cell, one)}`);
   panel.append(element("div", { class: "card" }, element("div", { class: "head" }, element("h2", {}, cellName(run, cell)), seeds.length ? open : null),
     element("div", { class: "scroll" }, element("table", { "aria-label": `measures of ${cellName(run, cell)}` },
       element("tr", {}, element("th", { scope: "col" }, "measure"), element("th", { scope: "col" }, run.seeds.length > 1 ? `mean \u00b1 sd, ${run.seeds.length} seeds` : "one seed")), facts)),
-    diverged.length ? element("p", { class: "warning" }, `Diverged: seed ${diverged.join(", ")}; left out of means.`) : null,
+    diverged.length ? element("p", { class: "warning" }, `Diverged: seed ${diverged.join(", seed ")}; left out of means.`) : null,
     seeds.length ? null : element("p", {}, "Nobody trained a lane of this cell.")));
   if (!seeds.length) return panel;
   const charts = element("div", { class: "charts" });
   const cards = [curveCard(run, cell, seeds, s), meanCard(run, cell, seeds), densityCard(run, cell, seeds), rowsCard(run, cell, seed, side)].filter(Boolean);
   charts.append(...cards);
-  panel.append(charts);
+  const untrained = diverged.length === seeds.length;
+  const missing = untrained ? "Every lane of this cell diverged: curves, mean activations, firing densities and decoder rows that are missing here hold no number."
+    : run.curves.length ? "" : "No curves: this run holds none.";
+  panel.append(charts, missing && element("p", { class: "note" }, missing));
   panel.show = () => cards.forEach((one) => one.show());
   return panel;
 }
 
 function chosenSeed(run, cell, text) {
   const seed = text === undefined || text === "" ? NaN : Number(text);
-  return seed >= 0 && seed < run.seeds.length ? seed : Math.max(run.bestSeeds[cell], 0);
+  return Number.isInteger(seed) && seed >= 0 && seed < run.seeds.length ? seed : Math.max(run.bestSeeds[cell], 0);
 }
 
 function curveCard(run, cell, seeds, s) {

@@ -66,6 +66,11 @@ function measureOf(run, name) {
   return run.measures.find((measure) => measure.name === name);
 }
 
+// The step at which a lane diverged; -1 where it did not, -2 where there is no lane.
+function divergedAt(run, cell, seed) {
+  return run.ends[cell * run.seeds.length + seed];
+}
+
 function laneAt(run, cell, seed) {
   return run.lanes[cell * run.seeds.length + seed];
 }

@@ -8,7 +8,7 @@ function axesShown(run, s) {
 
 function chosenCell(run, text) {
   const places = String(text ?? "").split("-").map(Number);
-  const right = text && places.length === run.sizes.length && places.every((place, axis) => place >= 0 && place < run.sizes[axis]);
+  const right = text && places.length === run.sizes.length && places.every((place, axis) => Number.isInteger(place) && place >= 0 && place < run.sizes[axis]);
   return right ? cellAt(run, places) : run.first;
 }
 

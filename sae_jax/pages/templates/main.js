@@ -79,7 +79,7 @@ function renderUnits(s, fresh) {
     here.place = element("div");
     here.browser = null;
     if (!lane?.units) {
-      here.replaceChildren(controls, element("p", { class: "note" }, "Nothing is known of the units of this lane."));
+      here.replaceChildren(controls, element("p", { class: "note" }, divergedAt(run, cell, seed) >= 0 ? `This lane diverged at step ${divergedAt(run, cell, seed)}: nothing is known of its units.` : "Nothing is known of the units of this lane."));
       return;
     }
     here.browser = unitList(run, lane, (number) => go({ unit: number }, true), (name) =>
@@ -97,8 +97,12 @@ function renderUnits(s, fresh) {
     const [dead, dense] = ["dead", "dense"].map((flag) => here.units.filter((unit) => unit[flag]).length);
     here.count.textContent = `${here.found.length} of ${here.units.length} units; ${dead} dead, ${dense} dense (active on more than ${percent(run.dense)})`;
   }
-  const unit = here.units[s.unit === undefined || s.unit === "" ? here.found[0]?.number ?? 0 : Number(s.unit)] || here.units[0];
-  here.browser.mark(unit.number);
+  const unit = (s.unit && here.units[Number(s.unit)]) || here.found[0];
+  here.browser.mark(unit ? unit.number : -1);
+  if (!unit) {
+    here.place.replaceChildren(element("p", { class: "note" }, "The search finds no unit."));
+    return;
+  }
   const panel = unitPanel(run, cell, seed, lane, unit);
   here.place.replaceChildren(panel);
   panel.show();
@@ -110,7 +114,7 @@ function unitControls(run, cell, seed, s) {
   const search = element("input", { type: "search", value: s.q || "", placeholder: "number, word, dead or dense", oninput: (event) => go({ q: event.target.value, unit: "" }, true) });
   return element("div", { class: "controls" }, runs.length > 1 ? choice("run", runs.map((one, index) => [index, one.name]), runAt(s.run), (value) => go({ run: value, cell: "", seed: "", unit: "" })) : null,
     run.axes.map((axis, index) => choice(axis.name, axis.values.map((value, place) => [place, value]), places[index], (place) => go({ cell: at(index, place), seed: "", unit: "" }))),
-    choice("seed", run.seeds.map((value, place) => [place, place === run.bestSeeds[cell] ? `${value} (best)` : value]), seed, (value) => go({ seed: value, unit: "" })),
+    choice("seed", run.seeds.map((value, place) => [place, divergedAt(run, cell, place) >= 0 ? `${value} (diverged)` : place === run.bestSeeds[cell] ? `${value} (best)` : value]), seed, (value) => go({ seed: value, unit: "" })),
     element("label", {}, "search", search),
     element("label", {}, "\u00a0", element("button", { type: "button", onclick: () => saveTable([["unit", "density", "mean activation", "largest", "match", "dead", "dense"],
       ...view("units").found.map((unit) => [unit.number, unit.density, unit.mean, unit.largest, unit.match, unit.dead, unit.dense])], `units of ${cellName(run, cell)} seed ${run.seeds[seed]}`) }, "Units as CSV")));

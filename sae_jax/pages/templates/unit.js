@@ -11,7 +11,8 @@ function unitPanel(run, cell, seed, lane, unit) {
     element("p", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => `${name} ${value}`).join("; ")),
     element("p", { class: "facts" }, `${cellName(run, cell)}, seed ${run.seeds[seed]}`)))));
   if (!detail) {
-    panel.append(element("p", { class: "note" }, "This page holds no samples, neighbours and matches of this lane: About says why."));
+    panel.append(element("p", { class: "note" }, divergedAt(run, cell, seed) >= 0 ? `This lane diverged at step ${divergedAt(run, cell, seed)}: the page holds no samples, neighbours and matches of its units.`
+      : "This page holds no samples, neighbours and matches of this lane: About says why."));
     panel.show = () => {};
     return panel;
   }
