@@ -21,7 +21,9 @@ from sae_jax.settings import UserError, printable
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import grid_of
 
-NEAREST, NAME_LENGTH = 5, 60
+NEAREST = 5
+# Letters of a sample's name that are held and searched; a list shows fewer.
+NAME_LENGTH = 1000
 # Codes that are held at once, and additions and multiplications for all lanes of a page: some seconds.
 MOST_CODES, MOST_WORK = 2**25, 1e11
 # Work that goes into a code beside encoding: sorting and counting, in additions of about the same time.
@@ -159,8 +161,11 @@ class _Samples:
 
     def added(self, part: Mapping[str, np.ndarray]) -> int:
         """Bytes that a lane's samples add to those before."""
-        each = self._data.heldout.shape[1] if self._data.image_shape else 16 if self._data.heldout_names else 0
-        return each * int((~self._used[self._of(part)]).sum())
+        data = self._data
+        added = [number for number in self._of(part).tolist() if not self._used[number]]
+        if data.image_shape:
+            return len(added) * int(data.heldout.shape[1])
+        return sum(len(self._name(number).encode()) for number in added) if data.heldout_names is not None else 0
 
     def add(self, part: Mapping[str, np.ndarray]) -> None:
         """Show a lane's samples too."""
@@ -175,9 +180,12 @@ class _Samples:
             pictures = packer.put(as_bytes(data.heldout[numbers], low, high))
             return shown | {"pictures": pictures, "shape": list(data.image_shape)}
         if data.heldout_names is not None:
-            names = (printable(data.heldout_names[number]) for number in numbers)
-            return shown | {"names": [name if len(name) <= NAME_LENGTH else name[:NAME_LENGTH] for name in names]}
+            return shown | {"names": [self._name(number) for number in numbers.tolist()]}
         return shown
+
+    def _name(self, number: int) -> str:
+        name = printable((self._data.heldout_names or [])[number])
+        return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
 
     def _of(self, part: Mapping[str, np.ndarray]) -> np.ndarray:
         numbers = np.unique(np.concatenate([part["top"].ravel(), part["at_quantiles"].ravel()]))

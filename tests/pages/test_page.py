@@ -120,14 +120,6 @@ def test_samples_of_units_are_those_that_the_command_units_finds(run, digits):
         assert set(read["top"][read["top"] >= 0]) <= set(run["read"](samples["numbers"])) and samples["shape"] == [8, 8]
 
 
-def test_names_of_samples_are_shown_and_rows_that_are_no_images_are_not(words):
-    [run] = runs_of(page([words], "1"))
-    [samples] = run["samples"]
-    assert len(samples["names"]) == len(run["read"](samples["numbers"])) > 0 and "pictures" not in samples
-    assert all("rows" not in lane for lane in run["lanes"].values())
-    assert any("nearest" in lane.get("detail", {}) for lane in run["lanes"].values())
-
-
 def test_the_best_seeds_are_given_room_first(digits, monkeypatch):
     monkeypatch.setattr(pages, "ARRAY_BYTES", 60_000)
     [run] = runs_of(page([Shown("digits", digits)], "1"))

@@ -1,6 +1,7 @@
 """The units on a run's page in a browser: sorted, searched, linked, thousands of them."""
 
 import csv
+import dataclasses
 import io
 import re
 
@@ -69,6 +70,23 @@ def test_units_are_found_by_the_names_of_their_samples(opened, pages):
     assert "The search finds no unit." in tab.inner_text("#view-units")
     tab.fill("#view-units input[type=search]", "7")
     until(tab, "document.querySelector('#view-units h2')?.innerText.startsWith('Unit 7')")
+
+
+def test_a_long_name_leaves_its_activation_in_sight_and_is_searched_to_its_end(opened, words, tmp_path):
+    names = tuple(f"{'long ' * 100}{name} last{number}." for number, name in enumerate(words.data.heldout_names))
+    data = dataclasses.replace(words.data, heldout_names=names)
+    (tmp_path / "long.html").write_text(page([words._replace(data=data)], "1"))
+    tab = opened(tmp_path / "long.html", "#view=units")
+    title = tab.locator("#view-units .names li").first.get_attribute("title")
+    last = re.search(r"last\d+\.", title)[0]
+    number, name = (tab.locator(f"#view-units .names li >> nth=0 >> {part}") for part in ("b", "span"))
+    assert title.endswith(f", activation {number.inner_text()}") and float(number.inner_text()) != 0
+    box, whole = number.bounding_box(), tab.locator("#view-units .names li").first.bounding_box()
+    assert box["x"] + box["width"] <= name.bounding_box()["x"]
+    assert name.bounding_box()["x"] + name.bounding_box()["width"] <= whole["x"] + whole["width"] + 1
+    tab.fill("#view-units input[type=search]", last)
+    until(tab, "document.querySelectorAll('#view-units .row').length < 8")
+    assert tab.locator("#view-units .row").count() > 0
 
 
 @pytest.mark.parametrize("part", ["cell=0.5-0", "cell=1-0.5", "seed=0.5", "unit=0.5", "unit=99999", "run=0.5"])

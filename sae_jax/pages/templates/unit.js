@@ -43,8 +43,9 @@ function sampleStrip(samples, numbers, codes) {
     }));
   }
   const words = (number) => (samples.names ? samples.names[samples.place.get(number)].replaceAll(" ", "\u2423") : `sample ${number}`);
-  return element("ul", { class: "names" }, shown.map((rank) => element("li", {}, element("i", { style: `width:${Math.round((100 * Math.abs(codes[rank])) / largest)}%` }),
-    element("span", {}, `${words(numbers[rank])}  ${short(codes[rank])}`))));
+  return element("ul", { class: "names" }, shown.map((rank) => element("li", { title: `${words(numbers[rank])}, activation ${short(codes[rank])}` },
+    element("i", { style: `width:${Math.round((100 * Math.abs(codes[rank])) / largest)}%` }),
+    element("b", {}, short(codes[rank])), element("span", {}, words(numbers[rank])))));
 }
 
 function histogramCard(run, number, counts, largest, detail) {
