@@ -21,7 +21,7 @@ from sae_jax.commands.flags import option, read
 from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import OTHER_RUN_FOLDER, RUN_FOLDER
+from sae_jax.storage.atomic import OTHER_RUN_FOLDER, RUN_FOLDER, check_regular, unwritable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,6 +74,21 @@ def main(argv: list[str]) -> None:
         ]
         write_page(shown, out, sae_jax.__version__, flag, "choose another --out")
         print(out)
+
+
+def check_own_page(folder: Path) -> None:
+    """Refuse a run's folder in which the page could not be written, before anything is trained.
+
+    Raises:
+        UserError: what is named as the page is no file.
+    """
+    from sae_jax.pages.page import PAGE_FILE  # Help need not wait for it.
+
+    path = folder / PAGE_FILE
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise unwritable(path, error, "the run's page", "rename what is there, or pass --report False") from None
 
 
 def write_own_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -> Path:

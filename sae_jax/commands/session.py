@@ -20,7 +20,7 @@ from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
-from sae_jax.commands.report import write_own_page
+from sae_jax.commands.report import check_own_page, write_own_page
 from sae_jax.commands.resuming import begun_words, named_folder, recorded_words, resumed_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
@@ -180,6 +180,8 @@ def _claim_folder(
     folder = named_folder(run) or runs.find_unfinished(Path(run.runs), content, unnamed(study))
     named_by_time = Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = folder or stack.enter_context(runs.new_folder(named_by_time))
+    if run.report:
+        check_own_page(folder)
     return folder, stack.enter_context(runs.claim(folder, content, unnamed(study)))
 
 

@@ -91,3 +91,24 @@ def test_a_run_that_an_earlier_version_began_is_resumed_as_it_was(optimizer, tmp
     else:
         sweep.main(words)  # It finds the run by itself.
     assert (run / "results.nc").is_file() and sorted(path.name for path in run.parent.iterdir()) == ["run", "whole"]
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--samples", "200", "--d-hidden", "3", "--steps", "3", "--seeds", "1", "--figures", "False"]
+    sweep.main([*words, "--name", "whole"])
+    run = tmp_path / "runs" / "run"
+    (run / "unfinished").mkdir(parents=True)
+    (run / "config.json").write_text((tmp_path / "runs" / "whole" / "config.json").read_text())
+    (run / "report.html").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "train", lambda *given, **named: pytest.fail("it trains"))
+        for given in (["--resume", "run"], [*words, "--name", "run"]):
+            capsys.readouterr()
+            with pytest.raises(SystemExit, match="2"):
+                sweep.main(given)
+            said = capsys.readouterr().err.strip().splitlines()[-1]
+            assert "the run's page must be writable: got runs/run/report.html: " in said
+            assert said.endswith("; rename what is there, or pass --report False")
+    sweep.main(["--resume", "run", "--report", "False"])
+    assert (run / "results.nc").is_file() and (run / "report.html").is_dir()
