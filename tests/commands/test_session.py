@@ -31,7 +31,7 @@ def test_devices_are_known_before_processes_join(words, devices, tmp_path, monke
     record = {"command": "python -m experiments.sweep --devices 5 --rho 0.1 --name run", "packing": []}
     record |= {name: {} for name in ("settings", "run", "versions")}
     (tmp_path / "runs" / "run" / "config.json").write_text(json.dumps(record))
-    assert session._devices("sweep", words, parsed) == devices
+    assert session._devices("sweep", words) == devices
 
 
 def test_a_link_to_a_run_resumes_the_run_in_its_own_folder(tmp_path):

@@ -46,7 +46,8 @@ def test_arrow_keys_move_in_the_grid_and_enter_opens_the_units(opened, pages):
     until(tab, "location.hash.includes('cell=0-1')")
     tab.keyboard.press("ArrowDown")
     until(tab, "location.hash.includes('cell=1-1')")
-    assert "rho 0.1, beta 1: explained variance" in tab.inner_text("#view-grid [role=status]")
+    told = "document.querySelector('#view-grid [role=status]').innerText"
+    until(tab, f"{told}.startsWith('rho 0.1, beta 1: explained variance')")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#view-units .row")
     assert fragment(tab)["view"] == "units" and tab.is_hidden("#view-grid")
