@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
+import html
 import os
 from pathlib import Path
 
@@ -41,10 +41,9 @@ class Page:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        # A page in srcdoc would take the notebook's address for its own.
-        content = base64.b64encode(self.html.encode()).decode()
+        # Not as an address of the kind data:, which Chromium takes up to 2 MB of.
         return (
-            f'<iframe src="data:text/html;charset=utf-8;base64,{content}" title="Page of results" '
+            f'<iframe srcdoc="{html.escape(self.html)}" title="Page of results" '
             f'style="width: 100%; height: {HEIGHT}px; border: 0"></iframe>'
         )
 

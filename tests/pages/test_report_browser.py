@@ -226,5 +226,7 @@ def test_a_page_stands_in_a_notebook_and_is_saved(browser, digits, tmp_path):
     inside.locator("html[data-ready]").wait_for(timeout=20_000)
     inside.get_by_role("link", name="Units").or_(inside.get_by_role("button", name="Units")).first.click()
     inside.locator("#view-units .row").first.wait_for()
-    assert tab.locator("h1").inner_text() == "Notebook" and "view=units" in tab.frames[1].url and not troubles
+    inside.locator("#view-units input[type=search]").fill("3")
+    until(tab.frames[1], "location.hash.includes('view=units') && location.hash.includes('=3')")
+    assert tab.locator("h1").inner_text() == "Notebook" and not troubles
     tab.close()

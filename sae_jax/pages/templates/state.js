@@ -18,9 +18,17 @@ function fragmentOf(changes) {
 function go(changes, quietly = false) {
   const fragment = fragmentOf(changes);
   if (fragment === location.hash) return;
-  if (quietly) location.replace(fragment);
+  // Whole, since within another page, as of a notebook, a fragment alone leads to one of that page; so do links.
+  if (quietly) location.replace(location.href.split("#")[0] + fragment);
   else location.hash = fragment;
 }
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
+});
 
 function onChange(listener) {
   listeners.push(listener);
