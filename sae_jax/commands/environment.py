@@ -119,9 +119,10 @@ def check_writable(folder: Path, flag: str) -> None:
     """Refuse a folder, named by a flag, in which no file could be made, before anything is computed for it.
 
     Raises:
-        UserError: it, or what it would be made in, is no folder or is read-only.
+        UserError: it, or what it would be made in, is no folder or is read-only, or it is of an unfinished run.
     """
     check_expanded(folder, flag)
+    check_not_of_run(folder, flag)
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is read-only" if existing.is_dir() else "is no folder"
@@ -132,19 +133,44 @@ def check_new_folder(folder: Path, flag: str) -> None:
     """Refuse a folder, named by a flag, that holds something.
 
     Raises:
-        UserError: it does, or is none.
+        UserError: it does, or is none, or is of an unfinished run.
     """
+    check_not_of_run(folder, flag)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{flag} must be a new or an empty folder: got {folder}, which holds something; choose another")
+
+
+def check_not_of_run(path: Path, flag: str) -> None:
+    """Refuse what a run is made of: written over, the run would be lost.
+
+    Args:
+        path: what is to be written.
+        flag: that named it.
+
+    Raises:
+        UserError: it is a file that a run's folder is known by, or lies among those of an unfinished run.
+    """
+    # Help need not wait for what reads runs.
+    from sae_jax.analysis.summary import SUMMARY_FILE
+    from sae_jax.storage.run_folder import OWN_FILES, UNFINISHED, holds_run
+
+    # The file itself may be a link, which would be replaced; the names above it lead where they lead.
+    place = Path(os.path.realpath(path.parent)) / path.name
+    of_run = place.name in (*OWN_FILES, SUMMARY_FILE) and holds_run(place.parent)
+    unfinished = (one.parent for one in (place, *place.parents) if one.name == UNFINISHED and holds_run(one.parent))
+    if run := place.parent if of_run else next(unfinished, None):
+        raise UserError(f"{flag} must be none of a run's own files: got {path}, of the run {run}; choose another")
 
 
 def check_file(path: Path, flag: str) -> None:
     """Refuse a file, named by a flag, that could not be written, before anything is computed for it.
 
     Raises:
-        UserError: it is no regular file, or its own folder is missing or read-only, or its name is too long.
+        UserError: it is no regular file, or its own folder is missing or read-only, its name is too long, or it is one
+            of a run's own.
     """
     check_expanded(path, flag)
+    check_not_of_run(path, flag)
     try:
         check_regular(path)
         temporary = temporary_path(path)
@@ -159,8 +185,9 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     """Write a file in one move, its folder made where it is missing: it is there as a whole, or as it was before.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or is one of a run's own.
     """
+    check_not_of_run(path, flag)
     with writing(path, flag, "choose another"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)

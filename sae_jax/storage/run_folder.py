@@ -23,6 +23,9 @@ from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
 from sae_jax.storage.states import STATE_FILE
 
 LOCK_FILE, UNFINISHED, REMOVED, CHECKPOINTS = ".lock", "unfinished", ".removed", "checkpoints"
+# What a run is known by comes last: without it, what is left would not be found again.
+RECORD_FILES = (PARAMS_FILE, STATE_FILE, LOG_FILE, PROVENANCE_FILE, CONFIG_FILE)
+OWN_FILES = (RESULTS_FILE, *RECORD_FILES)
 
 
 def identity(folder: Path) -> str:
@@ -266,8 +269,7 @@ def remove_record(folder: Path) -> None:
     """
     for name in (TENSORBOARD, WANDB):
         shutil.rmtree(folder / name, ignore_errors=True)  # Which refuses to follow a link.
-    # What the run is known by last: without it, what is left would not be found again.
-    for name in (PARAMS_FILE, STATE_FILE, LOG_FILE, PROVENANCE_FILE, CONFIG_FILE):
+    for name in RECORD_FILES:
         (folder / name).unlink(missing_ok=True)
 
 

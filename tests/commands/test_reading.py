@@ -1,6 +1,7 @@
 """The commands that read a finished run: its table, and its figures drawn again."""
 
 import re
+import shutil
 
 import matplotlib
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from sae_jax import DataConfig
 from sae_jax import sweep as train_all
-from sae_jax.commands import draw, sweep, table
+from sae_jax.commands import activations, draw, encode, export, report, sweep, table
 from sae_jax.storage import results
 
 
@@ -130,6 +131,36 @@ def test_what_the_run_does_not_have_is_refused_in_one_line(main, words, says, ru
 )
 def test_bad_words_are_refused_in_one_line(main, words, says, run, workplace, capsys):
     refused(main, words, says, run, workplace, capsys)
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (table.main, ["RUN", "--out", "results.nc"]),
+        (table.main, ["RUN", "--format", "csv", "latex", "--out", "summary.txt"]),
+        (report.main, ["RUN", "--out", "config.json"]),
+        (report.main, ["RUN", "--out", "link/params.safetensors"]),
+        (encode.main, ["RUN", "--lane", "rho=.1", "beta=1", "seed=0", "--out", "log.txt"]),
+        (report.main, ["RUN", "--out", "unfinished/page.html"]),
+        (draw.main, ["RUN", "--out", "unfinished"]),
+        (export.main, ["RUN", "--lane", "rho=.1", "beta=1", "seed=0", "--out", "unfinished/arrays"]),
+        (activations.main, ["--dataset", "digits", "--out", "unfinished/new"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_no_command_writes_over_what_a_run_is_made_of(main, words, run, tmp_path_factory, workplace, capsys):
+    copy = tmp_path_factory.mktemp("other") / "copy"
+    shutil.copytree(run, copy)
+    if any("unfinished" in word for word in words):
+        (copy / "unfinished").mkdir()
+        (copy / "config.json").write_text("{}")
+    (copy.parent / "link").symlink_to(copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    out = words[-1]
+    words = [*words[:-1], str(copy.parent / out if out.startswith("link") else copy / out)]
+    refused(main, words, "--out must be none of a run's own files: got ", run, workplace, capsys)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    table.main([str(run), "--out", str(copy / "page.html")])
 
 
 def refused(main, words, says, run, workplace, capsys):
