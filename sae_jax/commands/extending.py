@@ -51,6 +51,16 @@ def origin_of_run(run: RunConfig) -> Earlier | None:
     return origin_at(_folder(run.start_from, run).absolute()) if run.start_from else None
 
 
+def model_before(run: RunConfig) -> str:
+    """The model of the finished run, or of the dictionary, that a command goes on from; empty where it begins anew.
+
+    Raises:
+        UserError: there is no such run, or it is not finished.
+    """
+    before = earlier_of(run) or origin_of_run(run)
+    return before.grid.model.name if before else ""
+
+
 def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
     """What a command line asks for, with the settings and seeds of the run that it goes on from where it names none.
 

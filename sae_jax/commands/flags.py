@@ -91,14 +91,19 @@ def parse(
     numbers = _checked(_seed(int(seed_default)), seed_flag, words.pop(seed_flag), several)
     run = checked_settings(RunConfig, words)
     checked_settings(Launch, words)
-    names = _checked(MODEL, "model", words["model"], several)
+    before = ""
+    if "model" not in order and presets == ("",) and any(name in order for name in _model_fields()):
+        from sae_jax.commands.extending import model_before  # Help need not wait for what reads runs.
+
+        before = model_before(run)
+    names = (before,) if before else _checked(MODEL, "model", words["model"], several)
     model = names[0] if len(names) == 1 else names
     fields = {name: field for name, field in fields_of(model_of(model)).items() if name != "model"}
     for name in _model_fields():
         if name in order and name not in fields:
+            beside = (run.extend or run.start_from) if before else f"--model {' '.join(names)}"
             raise UserError(
-                f"{flag(name)} is no setting of model {' or '.join(names)}: got it beside --model {' '.join(names)}; "
-                "leave it out"
+                f"{flag(name)} is no setting of model {' or '.join(names)}: got it beside {beside}; leave it out"
             )
     settings = {}
     for name, field in fields.items():

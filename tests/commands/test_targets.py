@@ -61,6 +61,27 @@ def test_what_does_not_fit_a_folder_is_refused_in_a_line(words, says, here, caps
     assert says in line and not Path("runs").exists()
 
 
+def test_any_setting_of_the_model_may_be_given_beside_a_run_or_a_folder(here, capsys):
+    data = ["--dataset", "array:x.npy", "--targets", "y.npy"]
+    sweep.main([*data, "--model", "topk", "--k", "2", "--skip", "False", "True", *SHORT, "--name", "run"])
+    sweep.main([*data, "--model", "relu", *SHORT, "--name", "other"])
+    export.main(["other", "--lane", "seed=0", "--out", "folder"])
+    sweep.main(["--start-from", "run", "--rows", "free", "--skip", "True", "--steps", "2", "--name", "free"])
+    sweep.main(["--start-from", "runs/other", "--dead-units", "auxk", "--steps", "2", "--name", "helped"])
+    sweep.main(["--start-from", "folder", "--rows", "unit", *data, "--steps", "2", "--name", "unit"])
+    sweep.main(["--extend", "run", "--k", "2", "3", "--seeds", "1", "--name", "larger"])
+    made = {name: results.load(f"runs/{name}") for name in ("free", "helped", "unit", "larger")}
+    assert made["free"]["rows"].item() == "free" and made["free"]["skip"].item()
+    assert made["helped"]["dead_units"].item() == "auxk" and made["unit"]["rows"].item() == "unit"
+    assert made["larger"].sizes["k"] == 2
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(["--start-from", "run", "--rho", ".1"])
+    [line] = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert line == "error: --rho is no setting of model topk: got it beside run; leave it out"
+
+
 def test_tasks_of_autoencoders_are_refused_in_a_line(here, capsys):
     sweep.main(["--dataset", "array:x.npy", "--targets", "y.npy", "--model", "relu", *SHORT, "--name", "trained"])
     capsys.readouterr()
