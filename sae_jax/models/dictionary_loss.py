@@ -14,18 +14,22 @@ from sae_jax.models.base import Codes, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen, seen
 from sae_jax.models.sparse import SparseCodes
 
-SQUARES = "squared input units per sample"
+
+def squares(s: Any) -> str:
+    """The units of a squared error: those of what is reconstructed, the inputs or the targets."""
+    return f"squared {'target' if s.outputs else 'input'} units per sample"
 
 
 def shared_terms(s: Any) -> dict[str, Term]:
     """The terms of `shared_loss`, in its order."""
     count = prefixes.drawn(s.prefixes) or len(prefixes.widths(s.prefixes, s.d_hidden))
     of = "reconstruction term" if count == 1 else f"reconstruction term, {s.prefix_errors} over {count} prefixes"
-    terms = {"reconstruction": Term(of, SQUARES)}
+    units = squares(s)
+    terms = {"reconstruction": Term(of, units)}
     if s.dead_units == "auxk":
-        terms["aux"] = Term("aux * error of dead units on the residual", "1" if s.aux_form == "normalised" else SQUARES)
+        terms["aux"] = Term("aux * error of dead units on the residual", "1" if s.aux_form == "normalised" else units)
     if s.dead_units.startswith("pre_activation"):
-        terms["pre_activation"] = Term("pre_activation * mean sum_j max(0, theta_j - z_j) ||Wd_j||", SQUARES)
+        terms["pre_activation"] = Term("pre_activation * mean sum_j max(0, theta_j - z_j) ||Wd_j||", units)
     return terms
 
 

@@ -81,8 +81,8 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
 def terms(s: Settings) -> dict[str, Term]:
     """The terms of `loss`, in its order."""
     return dictionary_loss.shared_terms(s) | {
-        "l1": Term("l1 * mean sum_j relu(pi_j)", dictionary_loss.SQUARES),
-        "gates": Term("error of what the gates alone reconstruct", dictionary_loss.SQUARES),
+        "l1": Term("l1 * mean sum_j relu(pi_j)", dictionary_loss.squares(s)),
+        "gates": Term("error of what the gates alone reconstruct", dictionary_loss.squares(s)),
     }
 
 

@@ -112,7 +112,7 @@ def _step_penalty(params: Params, gates: Array, weight: Any, step: Step, s: Sett
 
 def terms(s: Settings) -> dict[str, Term]:
     """The terms of `loss`, in its order."""
-    penalty = {"l0": Term(f"penalty on L0 ({s.penalty})", dictionary_loss.SQUARES)}
+    penalty = {"l0": Term(f"penalty on L0 ({s.penalty})", dictionary_loss.squares(s))}
     return dictionary_loss.shared_terms(s) | penalty | firing.terms(s)
 
 

@@ -93,7 +93,7 @@ RELU = Model(
         "name": "relu",
         "Settings": Settings,
         "terms": lambda s: (
-            dictionary_loss.shared_terms(s) | {"l1": Term("l1 * mean sum_j f_j", dictionary_loss.SQUARES)}
+            dictionary_loss.shared_terms(s) | {"l1": Term("l1 * mean sum_j f_j", dictionary_loss.squares(s))}
         ),
         "encode": encode,
         "loss": loss,

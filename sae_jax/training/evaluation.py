@@ -40,7 +40,7 @@ def measures_of(model: Model, settings: Any) -> dict[str, Measure]:
         "reconstruction": Measure(
             lambda lane: jnp.mean(jnp.sum(jnp.square(lane.x - lane.reconstruction), axis=1)),
             "squared error on held-out data",
-            "squared input units per sample",
+            f"squared {'target' if model.outputs(settings) else 'input'} units per sample",
             lower_is_better=True,
         ),
         "explained_variance": Measure(
