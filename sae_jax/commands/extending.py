@@ -21,7 +21,7 @@ from sae_jax.storage import run_folder as runs
 from sae_jax.storage.states import STATE_FILE
 from sae_jax.sweeps import dictionaries
 from sae_jax.sweeps.grid import Grid
-from sae_jax.sweeps.origin import origin_at
+from sae_jax.sweeps.origin import check_moved, origin_at
 from sae_jax.sweeps.reading import settings_beside
 from sae_jax.sweeps.split import earlier_sweep
 from sae_jax.sweeps.study import Earlier
@@ -65,7 +65,7 @@ def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
     """What a command line asks for, with the settings and seeds of the run that it goes on from where it names none.
 
     Raises:
-        UserError: one training is asked for, and the run has several values.
+        UserError: other samples are named than those of a run to start from, whose targets belong to its own.
     """
     run, settings, seeds = parsed
     named = named_flags(words)
@@ -75,6 +75,8 @@ def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
         seeds = before.seeds
     if model_of(model).name != before.model.name:  # Which is refused, and has not the settings of the other.
         return run, {"model": model} | given, seeds
+    if run.start_from:
+        check_moved(before, run.start_from, given)
     every = settings_beside(before, given, settings.get("zip"))
     return run, {"model": model} | every, seeds
 

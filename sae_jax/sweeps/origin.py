@@ -69,6 +69,29 @@ def _of_dictionary(dictionary: Dictionary, name: str) -> Earlier:
     return Earlier(xr.Dataset(lanes, {"seed": [0]}), grid, name, {}, dictionary=True)
 
 
+def check_moved(before: Grid, name: str, given: Mapping[str, Any]) -> None:
+    """Refuse other samples beside the targets that a sweep has, which are those of its own.
+
+    Args:
+        before: the grid of the sweep that lanes start from.
+        name: of that sweep, for the message.
+        given: settings beside those that it has.
+
+    Raises:
+        UserError: there are such.
+    """
+    had = before.axes.get("targets", (before.data.targets,))
+    if "dataset" not in given or "targets" in given or not any(had):
+        return
+    own = set(before.axes.get("dataset", (before.data.dataset,)))
+    values = given["dataset"] if isinstance(given["dataset"], (list, tuple)) else [given["dataset"]]
+    if others := [value for value in values if DataConfig(dataset=value).dataset not in own]:
+        raise UserError(
+            f"cannot start from {name}: another dataset needs targets of its own: got {_listed(others)} without; "
+            f"add {flag('targets')}"
+        )
+
+
 def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
     """The lane of a finished sweep that each lane of a grid starts from: its number, [cells, seeds].
 

@@ -24,7 +24,7 @@ from sae_jax.sweeps.dataset import copy_equal, put, to_dataset
 from sae_jax.sweeps.devices import idle_cores, reserve_cpu_devices
 from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Observer, Observers, listening
-from sae_jax.sweeps.origin import origin_at
+from sae_jax.sweeps.origin import check_moved, origin_at
 from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.prepare import RULES, in_single_precision, prepare
 from sae_jax.sweeps.program_lanes import place_lanes
@@ -129,6 +129,7 @@ def _beside(
     origin: Earlier, settings: Mapping[str, Any], zip: Sequence[str], data: Data | np.ndarray | DataConfig | Batches
 ) -> tuple[dict[str, Any], Sequence[str]]:
     """Settings and what they pair beside those of an earlier grid, as far as the data have such settings."""
+    check_moved(origin.grid, origin.name, settings)
     every = settings_beside(origin.grid, settings, zip or None)
     paired = every.pop("zip")
     of_arrays = () if isinstance(data, Data) else RULES

@@ -82,6 +82,33 @@ def test_any_setting_of_the_model_may_be_given_beside_a_run_or_a_folder(here, ca
     assert line == "error: --rho is no setting of model topk: got it beside run; leave it out"
 
 
+def test_other_samples_need_targets_of_their_own(here, capsys):
+    np.save("other.npy", X[::-1])
+    np.save("others.npy", Y[::-1])
+    data = ["--dataset", "array:x.npy", "--targets", "y.npy"]
+    sweep.main([*data, "--model", "topk", "--k", "2", *SHORT, "--name", "run"])
+    sweep.main(["--start-from", "run", "--dataset", "array:./x.npy", "--steps", "2", "--name", "same"])
+    moved = ["--dataset", "array:other.npy", "--targets", "others.npy"]
+    sweep.main(["--start-from", "run", *moved, "--steps", "2", "--name", "both"])
+    assert results.load("runs/both")["targets"].item() == str(here / "others.npy")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(["--start-from", "run", "--dataset", "array:other.npy", "--steps", "2", "--name", "one"])
+    [line] = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and not Path("runs/one").exists()
+    says = "another dataset needs targets of its own: got array:other.npy without; add --targets"
+    assert line == f"error: cannot start from run: {says}"
+
+
+def test_squared_errors_are_in_the_units_of_what_is_reconstructed(here):
+    auxiliary = ["--model", "relu", "--dead-units", "auxk", "--aux-form", "full"]
+    for name, targets, what in (("own", [], "input"), ("others", ["--targets", "y.npy"], "target")):
+        sweep.main(["--dataset", "array:x.npy", *targets, *auxiliary, *SHORT, "--name", name])
+        made = results.load(f"runs/{name}")
+        for variable in ("eval_reconstruction", "loss", "loss_reconstruction", "loss_aux", "loss_l1"):
+            assert made[variable].attrs["units"] == f"squared {what} units per sample", variable
+
+
 def test_tasks_of_autoencoders_are_refused_in_a_line(here, capsys):
     sweep.main(["--dataset", "array:x.npy", "--targets", "y.npy", "--model", "relu", *SHORT, "--name", "trained"])
     capsys.readouterr()
