@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sae_jax.commands.environment import call, set_up
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.finished import RUN, moved_files_named, run_folder
+from sae_jax.commands.finished import RUN, Moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.lanes import AT, BEST, LANE, chosen_lane
 from sae_jax.commands.plugin_flags import load_plugins
@@ -59,6 +59,6 @@ def main(argv: list[str]) -> None:
         run = open_run(folder)
         lane = chosen_lane(run, options.lane, options.best, options.at)
         changed = {name: value for name in ("dataset", "data_dir") if (value := getattr(options, name))}
-        with moved_files_named(options.dataset):
+        with moved_files_named(Moved(options.dataset)):
             number = encode_to_file(lane, run.data_config(lane, **changed), Path(options.out))
         print(f"{lane!r}: {number} samples\nfiles:\n  {options.out}")

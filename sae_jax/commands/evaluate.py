@@ -17,20 +17,17 @@ import dataclasses
 from sae_jax.analysis.options import TASKS, TaskConfig
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.finished import RUN, load_run, moved, moved_files_named, run_folder
+from sae_jax.commands.finished import RUN, Moved, load_run, moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_from, options_of, read
 from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
-from sae_jax.settings import NON_NEGATIVE, TEXT, one_of, setting, settings_of
+from sae_jax.settings import NON_NEGATIVE, one_of, setting, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Where:
     """On what it is to be done."""
 
-    dataset: str = setting(
-        "", TEXT, "where the file of the run's samples lies now, such as array:FILE.npy; empty is where it was"
-    )
     devices: int = setting(0, NON_NEGATIVE, "devices to spread lanes over; 0 is all, on a CPU one per core")
 
 
@@ -43,7 +40,8 @@ def main(argv: list[str]) -> None:
         )
         owners = {name: getattr(task, "Settings", TaskConfig) for name, task in TASKS.items()}
         fields = {name: field for owner in owners.values() for name, field in settings_of(owner).items()}
-        groups = {"task": [RUN, *options_of(Which), *options_of(Where)], "settings": options_from(fields)}
+        of_task = [RUN, *options_of(Which), *options_of(Moved), *options_of(Where)]
+        groups = {"task": of_task, "settings": options_from(fields)}
         words = read(argv, call("evaluate"), (__doc__ or "").partition("\n")[0], groups)
         folder = run_folder(words, "evaluate")
         # Help need not wait for all that measures.
@@ -57,16 +55,17 @@ def main(argv: list[str]) -> None:
         set_up()
         draw_to_files()
         end_in_order()
-        task, where = checked_settings(Which, words).task, checked_settings(Where, words)
+        task, where = checked_settings(Which, words).task, checked_settings(Moved, words)
+        devices = checked_settings(Where, words).devices
         options = checked_settings(owners[task], words)
-        before = moved(load_run(folder), where.dataset)
+        before = moved(load_run(folder), where)
         check_finished(folder)
-        with moved_files_named(where.dataset):
-            measurement = measure(task, before, options, devices=where.devices)
+        with moved_files_named(where):
+            measurement = measure(task, before, options, devices=devices)
         path = folder / "figures" / f"{task}.png"
         with held(folder):
             # Another process may have added to them meanwhile.
-            dataset = with_measurement(moved(load_run(folder), where.dataset), measurement)
+            dataset = with_measurement(moved(load_run(folder), where), measurement)
             with drawing():
                 results.save_figure(measurement.figure, path)
             results.save_measures(dataset, folder)

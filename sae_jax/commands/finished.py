@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_jax.commands.flags import option
-from sae_jax.settings import UserError, flag
+from sae_jax.settings import TEXT, UserError, flag, setting
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,40 +41,61 @@ def load_run(folder: Path) -> xr.Dataset:
     return results.load(folder)
 
 
-def moved(dataset: xr.Dataset, source: str) -> xr.Dataset:
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """Where a run's samples lie now."""
+
+    dataset: str = setting(
+        "", TEXT, "where the file of the run's samples lies now, such as array:FILE.npy; empty is where it was"
+    )
+    targets: str = setting(
+        "", TEXT, "where the targets of the run's samples lie now, a file or a folder; empty is where they were"
+    )
+
+
+def moved(dataset: xr.Dataset, where: Moved) -> xr.Dataset:
     """A run's Dataset whose samples lie elsewhere now; they are checked when they are read.
 
     Args:
         dataset: of the run.
-        source: a setting dataset, or empty where nothing was moved.
+        where: what of them was moved.
 
     Raises:
-        UserError: the run was trained on several data sets.
+        UserError: the run was trained on several data sets, or without the targets that are named.
     """
-    if not source:
+    given = {name: place for name, place in dataclasses.asdict(where).items() if place}
+    if not given:
         return dataset
-    if "dataset" in dataset.dims or ("dataset" in dataset.coords and dataset["dataset"].dims):
-        raise UserError(f"--dataset says where one file lies: got {source} for a run of several; put them back")
+    for name, place in given.items():
+        if name in dataset.dims or (name in dataset.coords and dataset[name].dims):
+            raise UserError(f"{flag(name)} says where one file lies: got {place} for a run of several; put them back")
+    if where.targets and not ("targets" in dataset.coords and dataset["targets"].item()):
+        raise UserError(
+            f"--targets says where a run's targets lie: got {where.targets} for a run without; leave it out"
+        )
     from sae_jax.data.config import DataConfig
 
-    return dataset.assign_coords(dataset=DataConfig(dataset=source).dataset)
+    config = DataConfig(**given)
+    return dataset.assign_coords({name: getattr(config, name) for name in given})
 
 
 @contextlib.contextmanager
-def moved_files_named(source: str) -> Iterator[None]:
+def moved_files_named(where: Moved) -> Iterator[None]:
     """Add to the error for a missing file of a run's samples how to say where it lies now.
 
     Args:
-        source: what was given for that, or empty.
+        where: what was given for that.
     """
     from sae_jax.data.files import MissingFile
+    from sae_jax.data.pairs import MissingTargets
 
     try:
         yield
-    except MissingFile as error:
-        if source:
+    except (MissingFile, MissingTargets) as error:
+        name = "dataset" if isinstance(error, MissingFile) else "targets"
+        if getattr(where, name):
             raise
-        raise UserError(f"{error} (where it was moved, add --dataset {error.elsewhere})") from None
+        raise UserError(f"{error} (where it was moved, add {flag(name)} {error.elsewhere})") from None
 
 
 def several(words: Mapping[str, Sequence[str]], name: str) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from sae_jax.commands.environment import call, check_file, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.finished import OUT, load_run, moved, one
-from sae_jax.commands.flags import option, read
+from sae_jax.commands.finished import OUT, Moved, load_run, moved, one
+from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import UserError
@@ -38,19 +38,17 @@ def main(argv: list[str]) -> None:
         positional = option(
             "run", ("",), "folders of finished runs, or their names in runs", "RUN", True, positional=True
         )
-        elsewhere = option(
-            "dataset", ("",), "where the file of the samples of one run lies now, such as array:FILE.npy", "TEXT", False
-        )
-        groups = {"report": [positional, elsewhere, OUT]}
+        groups = {"report": [positional, *options_of(Moved), OUT]}
         words = read(argv, call("report"), (__doc__ or "").partition("\n")[0], groups)
-        names, source = [name for name in words["run"] if name], one(words, "dataset")
+        names, where = [name for name in words["run"] if name], checked_settings(Moved, words)
         if not 1 <= len(names) <= MOST_RUNS:
             raise UserError(
                 f"report needs the folders of 1 to {MOST_RUNS} finished runs, before its flags: got "
                 f"{len(names) or 'none'}; see runs/"
             )
-        if source and len(names) > 1:
-            raise UserError(f"--dataset says where the samples of one run lie: got {len(names)} runs; put them back")
+        given = "--dataset" if where.dataset else "--targets" if where.targets else ""
+        if given and len(names) > 1:
+            raise UserError(f"{given} says where the samples of one run lie: got {len(names)} runs; put them back")
         # Help need not wait for all that reads and draws.
         import sae_jax
         from sae_jax.pages.page import PAGE_FILE, Shown, write_page
@@ -63,13 +61,13 @@ def main(argv: list[str]) -> None:
                 raise UserError(f"report must name a run once: got {name} twice; leave one")
         out = Path(one(words, "out") or folders[0] / PAGE_FILE)
         flag = "--out" if one(words, "out") else RUN_FOLDER
-        loaded = [moved(load_run(folder), source) for folder in folders]
+        loaded = [moved(load_run(folder), where) for folder in folders]
         check_file(out, flag)
         set_up()
         draw_to_files()
         end_in_order()
         shown = [
-            Shown(path.name, dataset, folder, samples_needed=bool(source))
+            Shown(path.name, dataset, folder, samples_needed=bool(given))
             for dataset, folder, path in zip(loaded, folders, resolved, strict=True)
         ]
         write_page(shown, out, sae_jax.__version__, flag, "choose another --out")

@@ -17,7 +17,7 @@ import dataclasses
 from sae_jax.analysis.options import UnitsConfig
 from sae_jax.commands.environment import call, draw_to_files, set_up
 from sae_jax.commands.errors import one_line_errors
-from sae_jax.commands.finished import RUN, load_run, moved, moved_files_named, run_folder
+from sae_jax.commands.finished import RUN, Moved, load_run, moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.commands.lanes import AT, chosen_lane
 from sae_jax.commands.plugin_flags import load_plugins
@@ -27,24 +27,22 @@ from sae_jax.settings import TEXT, UserError, setting
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which lanes, and where their samples lie."""
+    """Which lanes."""
 
     lane: tuple[str, ...] = setting(("",), TEXT, "place of one lane, such as rho=.05 seed=0; empty is all lanes")
     best: str = setting("", TEXT, "the measure that tells which one lane to look at; empty is all lanes")
     at: tuple[str, ...] = AT
-    dataset: str = setting(
-        "", TEXT, "where the file of the run's samples lies now, such as array:FILE.npy; empty is where it was"
-    )
 
 
 def main(argv: list[str]) -> None:
     """Parse, look at units, save, draw, tell."""
     with one_line_errors():
         load_plugins(argv)
-        groups = {"units": [RUN, *options_of(Which)], "kept": options_of(UnitsConfig)}
+        groups = {"units": [RUN, *options_of(Which), *options_of(Moved)], "kept": options_of(UnitsConfig)}
         words = read(argv, call("units"), (__doc__ or "").partition("\n")[0], groups)
         folder = run_folder(words, "units")
         which, options = checked_settings(Which, words), checked_settings(UnitsConfig, words)
+        where = checked_settings(Moved, words)
         _check(which)
         # Help need not wait for all that looks at units.
         from sae_jax.analysis.run import open as open_run
@@ -59,16 +57,16 @@ def main(argv: list[str]) -> None:
         set_up()
         draw_to_files()
         end_in_order()
-        before = moved(load_run(folder), which.dataset)
+        before = moved(load_run(folder), where)
         check_finished(folder)
         one = any(which.lane) or bool(which.best)
         point = chosen_lane(open_run(before), which.lane, which.best, which.at).point if one else None
-        with moved_files_named(which.dataset):
+        with moved_files_named(where):
             measurement = measure(before, options, point)
         path = folder / "figures" / "units.png"
         with held(folder):
             # Another process may have added to them meanwhile.
-            dataset = with_units(moved(load_run(folder), which.dataset), measurement.variables)
+            dataset = with_units(moved(load_run(folder), where), measurement.variables)
             with drawing():
                 results.save_figure(measurement.figure, path)
             results.save_measures(dataset, folder)

@@ -16,6 +16,17 @@ from sae_jax.settings import UserError
 WITH_TARGETS = {"array": "file", "activations": "folder"}
 
 
+class MissingTargets(UserError):
+    """Targets that are not there; kind is the source, such as array, that they are beside."""
+
+    def __init__(self, kind: str, path: str) -> None:
+        noun = WITH_TARGETS[kind]
+        super().__init__(
+            f"targets of {kind} must be a {noun} that exists: got {path}; use one with a row for each sample"
+        )
+        self.elsewhere = "NEW.npy" if noun == "file" else "NEW"
+
+
 def beside(samples: np.ndarray, targets: Any, name: str) -> tuple[np.ndarray, int]:
     """Rows [x | y] of arrays, and how many numbers y has.
 
@@ -38,7 +49,8 @@ def check_there(config: DataConfig) -> None:
     """Refuse targets that are not there, or are beside a source that has none.
 
     Raises:
-        UserError: there are such.
+        MissingTargets: they are not there.
+        UserError: the source has none.
     """
     kind = config.dataset.partition(":")[0]
     if config.targets and kind not in WITH_TARGETS:
@@ -47,10 +59,7 @@ def check_there(config: DataConfig) -> None:
             f"{config.dataset}; leave targets out"
         )
     if config.targets and not (os.path.isfile if kind == "array" else os.path.isdir)(config.targets):
-        raise UserError(
-            f"targets of {kind} must be a {WITH_TARGETS[kind]} that exists: got {shown(config.targets)}; use one with "
-            "a row for each sample"
-        )
+        raise MissingTargets(kind, shown(config.targets))
 
 
 def fitted(rows: np.ndarray, chosen: np.ndarray, rule: str, subtract_sample_mean: bool, outputs: int) -> Normalisation:

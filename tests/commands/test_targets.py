@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sae_jax.analysis import figures
-from sae_jax.commands import encode, evaluate, export, sweep
+from sae_jax.commands import encode, evaluate, export, report, sweep, units
 from sae_jax.storage import results
 from tests.parity.cases import FIXTURES
 
@@ -107,6 +107,36 @@ def test_squared_errors_are_in_the_units_of_what_is_reconstructed(here):
         made = results.load(f"runs/{name}")
         for variable in ("eval_reconstruction", "loss", "loss_reconstruction", "loss_aux", "loss_l1"):
             assert made[variable].attrs["units"] == f"squared {what} units per sample", variable
+
+
+def test_samples_and_targets_that_were_moved_are_found_where_they_lie_now(here, capsys):
+    data = ["--dataset", "array:x.npy", "--targets", "y.npy"]
+    sweep.main([*data, "--model", "topk", "--k", "2", *SHORT, "--report", "False", "--name", "run"])
+    sweep.main(["--dataset", "array:x.npy", "--model", "relu", *SHORT, "--report", "False", "--name", "own"])
+    for name in "xy":
+        Path(f"{name}.npy").rename(f"{name}2.npy")
+    capsys.readouterr()
+
+    def refused(main, *words):
+        with pytest.raises(SystemExit) as ended:
+            main([*words])
+        assert ended.value.code == 2
+        [line] = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "(where it was moved, add --targets NEW.npy)" in refused(units.main, "run", "--dataset", "array:x2.npy")
+    assert "got y.npy; use one" in refused(report.main, "run", "--dataset", "array:x2.npy")
+    assert "got x.npy" in refused(units.main, "run", "--targets", "y2.npy")
+    assert refused(units.main, "run", "--targets", "y3.npy").endswith("use one with a row for each sample")
+    assert "for a run without; leave it out" in refused(report.main, "own", "--targets", "y2.npy")
+    assert "--targets says where the samples of one run" in refused(report.main, "run", "own", "--targets", "y2.npy")
+    moved = ["--dataset", "array:x2.npy", "--targets", "y2.npy"]
+    report.main(["run", *moved])
+    assert Path("runs/run/report.html").is_file()
+    units.main(["run", *moved])
+    found = results.load("runs/run")
+    assert (found["dataset"].item(), found["targets"].item()) == (f"array:{here / 'x2.npy'}", str(here / "y2.npy"))
+    encode.main(["run", "--lane", "seed=0", "--out", "codes.npz"])
 
 
 def test_tasks_of_autoencoders_are_refused_in_a_line(here, capsys):
