@@ -238,7 +238,14 @@ def check_units(name: str, value: Any, s: Settings) -> None:
         raise UserError(f"{name} must be at most d_hidden: got {highest:g} of {s.d_hidden}; use fewer, or more units")
 
 
-EXACT = {"rows": "free", "frozen": "none", "dead_units": "none"}
+# What the gradient of one fixed loss asks for.
+EXACT = {
+    "rows": "free",
+    "frozen": "none",
+    "dead_units": "none",
+    "products": "float32",
+    "activation_dtype": "float32",
+}
 # What a record of a dictionary has unless its file says otherwise.
 SHARED: dict[str, Any] = {
     "parameters": parameters,
@@ -256,7 +263,7 @@ SHARED: dict[str, Any] = {
     "renew": renew,
     "measures": measures,
     "arrays": held,
-    "exact": lambda s: dict.fromkeys(("products", "activation_dtype"), "float32") | EXACT,
+    "exact": lambda s: EXACT,
     "check": check,
     "outputs": lambda s: s.outputs,
     "bypass": transcoder.bypass,
