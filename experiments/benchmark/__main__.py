@@ -3,6 +3,7 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --quick
     python -m experiments.benchmark --json docs/benchmark.json
+    python -m experiments.benchmark --only dictionaries --json docs/benchmark.json
     python -m experiments.benchmark --only lbfgs --json docs/benchmark.json
     python -m experiments.benchmark --only streams --json docs/benchmark.json
     python -m experiments.benchmark --table docs/benchmark.json
@@ -17,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from experiments.benchmark.lbfgs import against_scipy
 from experiments.benchmark.measure import machine, measure, measure_dictionary, product_rate
 from experiments.benchmark.shapes import ACCELERATOR, CPU, DICTIONARIES, QUICK, QUICK_DICTIONARIES, SQUARE
 from experiments.benchmark.streams import from_shards
-from experiments.benchmark.tables import IN_WORDS, markdown_tables, show, tables_of
+from experiments.benchmark.tables import markdown_tables, show, show_part, tables_of
 from sae_jax.commands.environment import check_file, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, options_of, read
@@ -47,9 +48,9 @@ class Output:
     quick: bool = setting(False, TRUE_OR_FALSE, "tiny shapes and short runs, for tests")
     only: str = setting(
         "all",
-        one_of(("all", "lbfgs", "streams")),
-        "measure all but the streams; or the fits by L-BFGS alone, or training on a folder of 8 GiB of shards, which "
-        "is written into $TMPDIR and removed again: the file of --json keeps its other numbers",
+        one_of(("all", "dictionaries", "lbfgs", "streams")),
+        "measure all but the streams; or the dictionaries alone, or the fits by L-BFGS, or training on a folder of 8 "
+        "GiB of shards, which is written into $TMPDIR and removed again: the file of --json keeps its other numbers",
     )
 
 
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
         before = saved(Path(output.json), tables_of, f"--json beside --only {output.only}") if target.is_file() else {}
         part = PARTS[output.only](output.quick)
         save(before | {output.only: part})
-        print(IN_WORDS[output.only](part))
+        show_part(output.only, part)
 
 
 def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -93,27 +94,39 @@ def benchmark(quick: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, 
         quick: whether to measure small shapes, shortly.
         save: takes what has been measured, whenever there is more of it.
     """
+    devices, seconds = choose_devices(), QUICK_SECONDS if quick else SECONDS
+    shapes = QUICK if quick else CPU if devices[0].platform == "cpu" else ACCELERATOR
+    content: dict[str, Any] = {"machine": machine(devices), "rows": []}
+    content["square_gflops"] = product_rate(shapes[0] if quick else SQUARE, devices, seconds)
+    for row in measured_rows(shapes, measure, quick):
+        content["rows"].append(row)
+        save(content)
+    content["dictionaries"] = measured_dictionaries(quick)
+    content["lbfgs"] = fits_by_lbfgs(quick)
+    save(content)
+    return content
+
+
+def measured_rows(rows: Iterable[Any], measured: Callable[..., Any], quick: bool) -> Iterator[dict[str, Any]]:
+    """What `measured` says of one row after another, for JSON; a row for which a device has no memory is left out."""
     jax.config.update("jax_enable_compilation_cache", False)
     devices = choose_devices()
-    seconds = QUICK_SECONDS if quick else SECONDS
-    shapes = QUICK if quick else CPU if devices[0].platform == "cpu" else ACCELERATOR
-    content: dict[str, Any] = {"machine": machine(devices), "rows": [], "dictionaries": []}
-    content["square_gflops"] = product_rate(shapes[0] if quick else SQUARE, devices, seconds)
-    rows: list[tuple[str, Any, Callable[..., Any]]] = [("rows", shape, measure) for shape in shapes]
-    rows += [("dictionaries", row, measure_dictionary) for row in (QUICK_DICTIONARIES if quick else DICTIONARIES)]
-    for part, row, measured in rows:
+    for row in rows:
         try:
-            content[part].append(measured(row, devices, seconds))
-        except RuntimeError as error:  # Both JAX's and PyTorch's, where a device has no memory for a contender.
+            yield measured(row, devices, QUICK_SECONDS if quick else SECONDS)
+        except RuntimeError as error:  # Both JAX's and PyTorch's.
             if "out of memory" not in str(error).lower():
                 raise
             print(f"left out {row}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
             continue
-        save(content)
         print(f"measured {row}", file=sys.stderr, flush=True)
-    content["lbfgs"] = fits_by_lbfgs(quick)
-    save(content)
-    return content
+
+
+def measured_dictionaries(quick: bool) -> list[dict[str, Any]]:
+    """The rows of dictionaries, and where they were measured, for JSON; `quick` is whether to measure small ones."""
+    where = {"machine": machine(choose_devices())}
+    rows = QUICK_DICTIONARIES if quick else DICTIONARIES
+    return [where | row for row in measured_rows(rows, measure_dictionary, quick)]
 
 
 def fits_by_lbfgs(quick: bool) -> dict[str, Any]:
@@ -129,7 +142,11 @@ def training_on_shards(quick: bool) -> dict[str, Any]:
 
 
 # What --only measures, by the names of the JSON.
-PARTS = {"lbfgs": fits_by_lbfgs, "streams": training_on_shards}
+PARTS: dict[str, Callable[[bool], Any]] = {
+    "dictionaries": measured_dictionaries,
+    "lbfgs": fits_by_lbfgs,
+    "streams": training_on_shards,
+}
 
 
 def saved(

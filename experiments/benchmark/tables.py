@@ -23,21 +23,27 @@ class Content(NamedTuple):
     rows: list[list[str]]
 
 
-def tables_of(content: dict[str, Any]) -> tuple[Content, Content]:
-    """The table of shapes of the classic model, and that of dictionaries."""
+def tables_of(content: dict[str, Any]) -> list[Content]:
+    """The table of shapes of the classic model, and that of dictionaries once they are measured."""
     shapes = Content(
         f"{content['machine']}; matrix products at 2048 x 2048: {content['square_gflops']:.0f} GFLOP/s",
         ["shape", *COLUMNS, *(f"over {name}" for name in (*PEERS, *CONTROLS))],
         [_shape_cells(row) for row in content["rows"]],
     )
+    dictionaries = content.get("dictionaries")
+    return [shapes, table_of_dictionaries(dictionaries)] if dictionaries else [shapes]
+
+
+def table_of_dictionaries(rows: list[dict[str, Any]]) -> Content:
+    """The table of dictionaries alone."""
     others = (SAELENS, PRODUCTS, ALL_CODES)
-    dictionaries = Content(
-        "Dictionaries, by the presets of a library; model-steps/s of the engine over its trainer's, over those of the "
-        "five products of a step alone, and over those of the engine that multiplies all codes",
+    return Content(
+        f"Dictionaries ({rows[0]['machine']}), by the presets of a library; model-steps/s of the engine over its "
+        "trainer's, over those of the five products of a step alone, and over those of the engine that multiplies all "
+        "codes",
         ["preset", "shape", "active", "model-steps/s", *(f"over {name}" for name in others)],
-        [_dictionary_cells(row, others) for row in content["dictionaries"]],
+        [_dictionary_cells(row, others) for row in rows],
     )
-    return shapes, dictionaries
 
 
 def in_words(fit: dict[str, Any]) -> str:
@@ -65,7 +71,7 @@ def streams_in_words(stream: dict[str, Any]) -> str:
     )
 
 
-# What --only measures, in words.
+# What is no table, in words.
 IN_WORDS = {"lbfgs": in_words, "streams": streams_in_words}
 
 
@@ -85,18 +91,34 @@ def _sentences(content: dict[str, Any]) -> list[str]:
 
 def show(content: dict[str, Any]) -> None:
     """Print the numbers."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables_of(content):
-        shown = Table(title=table.title, title_justify="left")
-        for column in table.columns:
-            shown.add_column(column, justify="left" if column in ("shape", "preset") else "right")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+        _print_table(table)
     for text in _sentences(content):
-        console.print(text, soft_wrap=True)
-    for row in (*content["rows"], *content["dictionaries"]):
-        console.print(f"{row.get('preset', '')} {Shape(*row['shape'])}: {row['plan']}".lstrip(), soft_wrap=True)
+        print(text)
+    _print_plans([*content["rows"], *content.get("dictionaries", [])])
+
+
+def show_part(name: str, part: Any) -> None:
+    """Print the numbers of one part, which is named as it is in the file."""
+    if name in IN_WORDS:
+        print(IN_WORDS[name](part))
+    else:
+        _print_table(table_of_dictionaries(part))
+        _print_plans(part)
+
+
+def _print_table(table: Content) -> None:
+    shown = Table(title=table.title, title_justify="left")
+    for column in table.columns:
+        shown.add_column(column, justify="left" if column in ("shape", "preset") else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+
+
+def _print_plans(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(f"{row.get('preset', '')} {Shape(*row['shape'])}: {row['plan']}".lstrip())
 
 
 def _shape_cells(row: dict[str, Any]) -> list[str]:

@@ -68,6 +68,19 @@ def test_the_fits_alone_are_measured_anew_beside_the_other_numbers(saved, tmp_pa
     assert "remembering 100 steps, until a fit is within 0.01%" in capsys.readouterr().out
 
 
+def test_the_dictionaries_alone_are_measured_anew_beside_the_other_numbers(saved, tmp_path, capsys):
+    path = tmp_path / "numbers.json"
+    path.write_text(saved.read_text())
+    main(["--only", "dictionaries", "--quick", "--json", str(path)])
+    before, after = json.loads(saved.read_text()), json.loads(path.read_text())
+    old, new = before.pop("dictionaries"), after.pop("dictionaries")
+    assert before == after and [row["preset"] for row in new] == [row["preset"] for row in old]
+    assert all(row["machine"] == before["machine"] for row in new)
+    assert all(one["model_steps_per_second"] != other["model_steps_per_second"] for one, other in zip(old, new))
+    printed = capsys.readouterr().out
+    assert "Dictionaries (" in printed and "saelens-topk 16-80 x 32 x 1: 1 lane" in printed
+
+
 def test_training_on_shards_is_measured_beside_the_other_numbers(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = tmp_path / "numbers.json"
