@@ -37,7 +37,7 @@ NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
     *("denoising-filters", "contractive", "manifold", "k-sparse", "kl-vs-l1", "ema-decay", "ema-rule"),
     *("sharkey-mmcs", "shrinkage", "topk-frontier", "random-baselines", "kl-rate"),
-    *("auxk", "matryoshka-absorption", "elhage-superposition", "spine"),
+    *("auxk", "matryoshka-absorption", "elhage-superposition", "synthsaebench", "spine"),
     *("winner-take-all", "hinton-salakhutdinov"),
 )
 WITH_IMAGES = "ufldl-patches"

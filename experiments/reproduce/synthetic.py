@@ -29,6 +29,7 @@ MODELS = {
     "batch_topk:frozen=soft": "BatchTopK, rows near their start",
     "gated": "Gated",
     "jumprelu": "JumpReLU",
+    "matching_pursuit": "Matching pursuit",
     "matryoshka": "Matryoshka",
     "relu": "ReLU with L1",
     "topk": "TopK",
