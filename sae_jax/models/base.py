@@ -172,6 +172,8 @@ class Model(NamedTuple):
         statistics: settings -> names of the samples' statistics that parameters start from: mean, median.
         place: (parameters, those statistics by name, each [d_in], settings) -> parameters before the first step.
         encode: (parameters, x, settings) -> codes, sample by sample, as at inference.
+        step_codes: (parameters, Step, settings) -> codes of a step of the training, as its loss has them; None where
+            those are what `encode` makes of the step's x.
         decode: (parameters, codes, settings) -> reconstruction.
         active: (codes, settings) -> booleans, which units count as active.
         active_rule: settings -> the same rule in words, for labels.
@@ -231,7 +233,13 @@ class Model(NamedTuple):
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
     outputs: Callable[[Any], int] = lambda settings: 0
     bypass: Callable[[Params, Batch, Any], Array | None] = lambda params, x, settings: None
+    step_codes: Callable[[Params, Step, Any], Array] | None = None
     arrays: Callable[[Any], int] = lambda settings: 0
     sparse: Callable[[Loss, Any], Any] = lambda loss, settings: None
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()
+
+
+def codes_of_step(model: Model, params: Params, step: Step, s: Any) -> Array:
+    """Codes of a step of the training as a model's loss has them, [batch, d_hidden]; this device's share."""
+    return model.encode(params, step.x, s) if model.step_codes is None else model.step_codes(params, step, s)

@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss, firing, memory, sparse, topk
-from sae_jax.models.base import Batch, Loss, Parameter, Params, Step
+from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step
 from sae_jax.models.dictionary import PREFIXES
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import widened
@@ -45,16 +45,27 @@ def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidde
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
     """The terms of the loss, and what is seen of the codes."""
-    z, strength = dictionary.stored(topk.compared(params, step.x, s), s)
+    z, strength, chosen, codes = _of_step(params, step, s)
     positive = jax.nn.relu(strength)
-    chosen = largest_of_batch(jax.lax.stop_gradient(positive), total_at(step, s), step.across) & (positive > 0)
-    codes = jnp.where(chosen, jax.nn.relu(z), 0)
     values, seen = dictionary_loss.shared_loss(params, state, step, s, z, codes, strength=strength)
     least = _least(positive, chosen, step)
     if s.target_rate is not None:
         threshold = jnp.full(s.d_hidden, jnp.where(jnp.isfinite(least), least, 0))
         values["rate"] = firing.penalty(state, step, s, strength, threshold)
     return values, seen._replace(least=least)
+
+
+def step_codes(params: Params, step: Step, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """Codes of a batch as a step of the training has them: those among the B k largest of the whole batch."""
+    return _of_step(params, step, s)[3]
+
+
+def _of_step(params: Params, step: Step, s: Settings) -> tuple[Codes, Codes, Array, Array]:
+    """(z, what its units are chosen by, which are chosen, codes), each [batch, d_hidden], as the step stores them."""
+    z, strength = dictionary.stored(topk.compared(params, step.x, s), s)
+    positive = jax.nn.relu(strength)
+    chosen = largest_of_batch(jax.lax.stop_gradient(positive), total_at(step, s), step.across) & (positive > 0)
+    return z, strength, chosen, jnp.where(chosen, jax.nn.relu(z), 0)
 
 
 def total_at(step: Step, s: Settings) -> Float[Array, ""]:
@@ -140,6 +151,7 @@ BATCH_TOPK = topk.TOPK._replace(
     terms=lambda s: dictionary_loss.shared_terms(s) | firing.terms(s),
     encode=encode,
     loss=loss,
+    step_codes=step_codes,
     sparse=sparse_loss,
     memory=start_memory,
     update=update_memory,

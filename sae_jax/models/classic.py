@@ -105,13 +105,18 @@ def _among_largest(by_unit: Array, pre_activations: Array, k: Scalar | Array) ->
 
 
 def _trained_by_unit(params: Params, step: Step, s: Settings) -> Float[Array, "d_hidden batch"]:
-    """Codes of a batch as a step of the training sees them, unit by unit."""
+    """`step_codes`, unit by unit."""
     by_unit, pre_activations = _all_by_unit(params, step.x, s)
     if s.k is not None:
         by_unit = _among_largest(by_unit, pre_activations, units_at(step, s))
     if s.lifetime is not None:
         by_unit = jnp.where(largest_of_units(pre_activations, samples_kept(step, s), step.across), by_unit, 0)
     return by_unit
+
+
+def step_codes(params: Params, step: Step, s: Settings) -> Float[Array, "batch d_hidden"]:
+    """Codes of a batch as a step of the training has them, with its k and the shares of `lifetime`."""
+    return _trained_by_unit(params, step, s).T
 
 
 def _chooses(s: Settings) -> bool:
@@ -240,6 +245,7 @@ CLASSIC = Model(
     active=active,
     active_rule=active_rule,
     loss=loss,
+    step_codes=step_codes,
     memory=start_memory,
     update=update_memory,
     finish=finish,

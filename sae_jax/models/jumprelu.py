@@ -70,7 +70,7 @@ def init(key: Key, d_in: int, s: Settings) -> Params:
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
     """f = z where it exceeds its unit's threshold."""
-    return jump(dictionary.pre_activations(params, x, s), params["threshold"], s.bandwidth)[0]
+    return jump(dictionary.pre_activations(params, x, s), params["threshold"], s.bandwidth, s.input_gradient)[0]
 
 
 def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:

@@ -11,7 +11,7 @@ from typing import Any
 from flax import struct
 
 from sae_jax.models import base
-from sae_jax.models.base import Evaluated, Loss, Measure, Model
+from sae_jax.models.base import Evaluated, Loss, Measure, Model, Params, Step, codes_of_step
 from sae_jax.settings import UserError, is_swept, one_of, settings_of, static
 
 JOINED = "+"
@@ -67,6 +67,10 @@ def several(models: tuple[Model, ...]) -> Model:
         of_own = model.sparse(model.loss, own) if loss is functions["loss"] else None
         return None if of_own is None else _loss_of_own(models, of_own)
 
+    def step_codes(params: Params, step: Step, s: Any) -> Any:
+        model, own = chosen(models, s)
+        return codes_of_step(model, params, step, own)
+
     trained = [dict(model.training) for model in models]
     shared = tuple(pair for pair in models[0].training if all(pair in one.items() for one in trained))
     return Model(
@@ -77,6 +81,7 @@ def several(models: tuple[Model, ...]) -> Model:
         check_data=check_data,
         training=shared,
         sparse=sparse,
+        step_codes=step_codes,
         choices=models,
         **functions,
     )

@@ -82,10 +82,20 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     return _loss(params, state, step, s, False)
 
 
+def step_codes(params: Params, step: Step, s: Any, signed: bool = False) -> Float[Array, "batch d_hidden"]:
+    """Codes of a batch as a step of the training has them, with its k."""
+    return _of_step(params, step, s, signed)[2]
+
+
+def _of_step(params: Params, step: Step, s: Any, signed: bool) -> tuple[Codes, Codes, Array]:
+    """(z, what its units are chosen by, codes), each [batch, d_hidden], as the step stores them."""
+    z, strength = dictionary.stored(compared(params, step.x, s, signed), s)
+    return z, strength, _codes(z, strength, count_at(step, s), signed)
+
+
 def _loss(params: Params, state: Memory | None, step: Step, s: Any, signed: bool) -> tuple[dict[str, Array], Seen]:
     # Dead units too are chosen by size where signs stay, and rebuild with them.
-    z, strength = dictionary.stored(compared(params, step.x, s, signed), s)
-    codes = _codes(z, strength, count_at(step, s), signed)
+    z, strength, codes = _of_step(params, step, s, signed)
     return dictionary_loss.shared_loss(params, state, step, s, z, codes, strength=strength)
 
 
@@ -145,6 +155,7 @@ TOPK = Model(
         "terms": dictionary_loss.shared_terms,
         "encode": encode,
         "loss": loss,
+        "step_codes": step_codes,
         "sparse": sparse_loss,
         # A shorter row would never be among the largest.
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
@@ -174,6 +185,7 @@ ABS_TOPK = TOPK._replace(
     name="abs_topk",
     encode=_encode_signed,
     loss=_loss_signed,
+    step_codes=functools.partial(step_codes, signed=True),
     sparse=functools.partial(sparse_loss, signed=True),
     check=_check_signed,
 )

@@ -74,8 +74,9 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
         raise UserError(f"{what} must have the name under which it is declared: got {model.name}; use name={name!r}")
     _check_new(what, "model", name, [*MODELS, *PRESETS, OF_PRESETS])
     for field in Model._fields:
-        if field not in NO_FUNCTIONS and not callable(getattr(model, field)):
-            raise UserError(f"{what} must have a function {field}: got {received(getattr(model, field))}; give one")
+        given = getattr(model, field)
+        if field not in NO_FUNCTIONS and not callable(given) and (field, given) != ("step_codes", None):
+            raise UserError(f"{what} must have a function {field}: got {received(given)}; give one")
     owner = model.Settings
     if not (isinstance(owner, type) and issubclass(owner, ModelSettings)):
         raise UserError(f"{what} must have Settings derived from sae_jax.models.base.Settings: got {received(owner)}")

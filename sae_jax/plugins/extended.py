@@ -12,7 +12,8 @@ from flax import struct
 from jaxtyping import Array
 
 from sae_jax.models import ARCHITECTURES
-from sae_jax.models.base import Evaluated, Loss, Measure, Model, Params, Step, Term
+from sae_jax.models.base import Evaluated, Loss, Measure, Model, Params, Step, Term, codes_of_step
+from sae_jax.models.linear import widened
 from sae_jax.plugins.parts import AddedTerm
 from sae_jax.plugins.returned import check_shape, checked_functions
 from sae_jax.settings import UserError, is_swept
@@ -93,9 +94,9 @@ def _named(added: Terms) -> list[tuple[str, tuple[str, str, AddedTerm]]]:
 
 
 def _codes(model: Model, params: Params, step: Step, s: Any, first: tuple[str, tuple[str, AddedTerm]]) -> Array:
-    """Codes as at inference, while lanes are trained."""
+    """Codes of a step, in float32 where it stores them in fewer bits."""
     try:
-        return model.encode(params, step.x, s)
+        return widened(codes_of_step(model, params, step, s))
     except KeyError as error:
         missing = error.args[0] if error.args else None
         if missing in params or missing not in model.parameters(s):
@@ -103,7 +104,7 @@ def _codes(model: Model, params: Params, step: Step, s: Any, first: tuple[str, t
         name, (plugin, _) = first
         raise UserError(
             f"term {name} of {plugin} needs the codes of lanes that are trained: got model {model.name}, which knows "
-            f"{missing} at the end alone; leave the model out"
+            f"{missing} at the end alone; leave the model out, or give it step_codes"
         ) from None
 
 

@@ -22,8 +22,8 @@ class AddedTerm(NamedTuple):
 
     Attributes:
         weight: declaration of its weight, whose flag is --NAME: `swept(0.0, ..., off=0.0)`.
-        compute: (codes [batch, d_hidden] as at inference, parameters, Step, its own settings by attribute) -> scalar,
-            without the weight.
+        compute: (codes [batch, d_hidden] of the step, as the model's own loss has them; parameters, Step, its own
+            settings by attribute) -> scalar, without the weight.
         curve: label and units of its curve, which is loss_NAME.
         settings: declarations of further settings by name, made by `swept` or `static`.
         models: names of those that it is added to.

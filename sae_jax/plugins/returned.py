@@ -13,7 +13,7 @@ import numpy as np
 from sae_jax.data import Rows
 from sae_jax.data.checks import as_array, class_numbers
 from sae_jax.models import ARCHITECTURES
-from sae_jax.models.base import Model
+from sae_jax.models.base import Model, codes_of_step
 from sae_jax.settings import UserError, received
 
 
@@ -42,6 +42,11 @@ def checked_functions(plugin: str, model: Model) -> Model:
     def encode(params: Any, x: Any, s: Any) -> Any:
         codes = model.encode(params, x, s)
         check_shape(what("encode"), codes, (*x.shape[:-1], s.d_hidden), "codes [batch, d_hidden]")
+        return codes
+
+    def step_codes(params: Any, step: Any, s: Any) -> Any:
+        codes = codes_of_step(model, params, step, s)
+        check_shape(what("step_codes"), codes, (len(step.x), s.d_hidden), "codes [batch, d_hidden]")
         return codes
 
     def decode(params: Any, codes: Any, s: Any) -> Any:
@@ -75,10 +80,12 @@ def checked_functions(plugin: str, model: Model) -> Model:
         return _check_like(what("place"), model.place(params, statistics, s), params, "parameters")
 
     every: Sequence[Callable[..., Any]] = (
-        *(init, finish, encode, decode, active),
+        *(init, finish, encode, step_codes, decode, active),
         *(memory, update, constrain, gradient, place),
     )
     own: Any = {one.__name__: one for one in every if not _of_package(model, one.__name__)}
+    if "encode" in own and "step_codes" not in own:  # Those of the architecture are made otherwise.
+        own["step_codes"] = None
     return model._replace(**own)
 
 

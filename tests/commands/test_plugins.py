@@ -216,13 +216,27 @@ class Stopper(Observer):
             os.kill(os.getpid(), signal.SIGINT)
 
 PARTS["stopper"] = Stopper
+PARTS["student_t"] = STUDENT_T._replace(models=("softplus", "batch_topk"))
 """
 
 
 def test_a_run_is_resumed_with_its_plug_in_and_equals_one_that_was_not_interrupted(tmp_path):
     (tmp_path / "parts.py").write_text(EXAMPLE.read_text() + STOPPER)
-    words = ["--plugin", "parts.py", "--dataset", "rings", "--model", "softplus", "--student-t", ".1"]
-    words += ["--d-hidden", "4", "--seeds", "2", "--steps", "12", "--figures", "False", "--observers", "stopper"]
+    words = ["--plugin", "parts.py", "--dataset", "rings", "--model", "softplus", "batch_topk", "--student-t", ".1"]
+    words += [
+        "--d-hidden",
+        "4",
+        "--k",
+        "2",
+        "--seeds",
+        "2",
+        "--steps",
+        "12",
+        "--figures",
+        "False",
+        "--observers",
+        "stopper",
+    ]
 
     def typed(*words):
         return ended(start(["-m", "experiments.sweep", *words], tmp_path))

@@ -99,14 +99,21 @@ def test_of_what_a_model_does_not_read_nothing_is_believed_that_it_does_not_say(
 
 
 @pytest.mark.parametrize("model", [model.name for model in ARCHITECTURES])
-def test_a_term_is_added_to_any_model_whose_codes_are_known_in_training(model, samples, tmp_path):
+def test_a_term_is_added_to_any_model(model, samples, tmp_path):
     load(written(tmp_path, f"{{'one': term(models=('{model}',))}}"))
     words = {"d_hidden": 9, "steps": 2, "batch_size": 16, "progress": False, "one": 0.1}
-    if model in ("batch_topk", "matryoshka"):
-        with pytest.raises(UserError, match=f"term one of parts.py needs .* model {model}, which knows threshold at"):
-            sae_jax.sweep(samples, model, **words)
-    else:
-        assert np.all(np.isfinite(sae_jax.sweep(samples, model, **words)["loss_one"]))
+    assert np.all(np.isfinite(sae_jax.sweep(samples, model, **words)["loss_one"]))
+
+
+def test_a_model_whose_codes_are_known_at_the_end_alone_is_refused_a_term(samples, tmp_path):
+    own = "BATCH_TOPK._replace(name='own', encode=lambda *given: BATCH_TOPK.encode(*given))"
+    path = written(tmp_path, f"{{'own': {own}, 'one': term(models=('own',))}}")
+    path.write_text(path.read_text().replace("\nPARTS", "\nfrom sae_jax.models.batch_topk import BATCH_TOPK\nPARTS"))
+    load(path)
+    words = {"d_hidden": 9, "steps": 2, "batch_size": 16, "progress": False}
+    with pytest.raises(UserError, match=r"term one of parts.py needs .* model own, which knows threshold at the end"):
+        sae_jax.sweep(samples, "own", one=0.1, **words)
+    assert np.all(np.isfinite(sae_jax.sweep(samples, "own", **words)["loss"]))
 
 
 def test_what_a_program_trains_says_what_it_used_and_asks_for_it(samples, tmp_path):
