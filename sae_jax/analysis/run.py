@@ -228,9 +228,9 @@ class Run:
         """How many inputs the lane has, and targets; where others have more, its arrays are filled up with NaN."""
         widths = dict.fromkeys(("input", "target"), 0)
         for name in names_of_kind(lane, "parameter"):
-            if (dims := lane[name].dims) and dims[-1] in widths:
-                row = lane[name].isel(dict.fromkeys(dims[:-1], 0))
-                widths[str(dims[-1])] = max(widths[str(dims[-1])], int(row.notnull().sum()))
+            for dim in [dim for dim in widths if dim in lane[name].dims]:
+                row = lane[name].isel({other: 0 for other in lane[name].dims if other != dim})
+                widths[dim] = max(widths[dim], int(row.notnull().sum()))
         return widths
 
     def _normalisation(self, lane: xr.Dataset) -> Normalisation:

@@ -104,9 +104,11 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
                 f"{what}: dims of parameters must be among unit, input and target: got {received(one.dims)} of "
                 f"{parameter}; use ('unit',)"
             )
-    if not any(parameter.dims == ("input",) for parameter in model.parameters(settings).values()):
+    if not any("input" in parameter.dims for parameter in model.parameters(settings).values()):
+        got = ", ".join(model.parameters(settings))
         raise UserError(
-            f"{what} must have a parameter along input alone, such as a bias of the decoder: got none; add one"
+            f"{what} must have a parameter along input, by which its lanes know the width of samples: got {got}; give "
+            "one the dims ('unit', 'input')"
         )
 
 

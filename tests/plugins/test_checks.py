@@ -79,6 +79,10 @@ BROKEN = {
             ),
         }.items()
     },
+    "no parameter along input": (
+        "{'a': mine('a', parameters=lambda s: {'p': Parameter(('unit',), 'p')})}",
+        "model a of parts.py must have a parameter along input, .*: got p; give one the dims",
+    ),
     "a parameter along samples": (
         "{'a': mine('a', parameters=lambda s: {'p': Parameter(('batch',), 'p')})}",
         r"dims of parameters must be among unit, input and target: got \('batch',\) of p",
