@@ -13,6 +13,8 @@ explained variance, and Matryoshka's least absorption.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from experiments.reproduce.checks import SECONDARY, Source, order, own
@@ -30,8 +32,8 @@ QUICK_PAIRS = (("matryoshka", PLAIN), (PLAIN, GREEDY))
 DATA, L0 = "superposition:preset=synthsaebench-4k", 12.0
 # As many features for a unit and an input, and as large a share of them active.
 QUICK_DATA, QUICK_L0 = f"{DATA},features=512,inputs=64,roots=4", 4.0
-WHOLE = {"d_hidden": 1024, "steps": 10_000, "learning_rate": 1e-3, "seeds": 2}
-QUICK = {"d_hidden": 128, "steps": 1500, "learning_rate": 2e-3, "seeds": 1}
+WHOLE: dict[str, Any] = {"d_hidden": 1024, "steps": 10_000, "learning_rate": 1e-3, "seeds": 2}
+QUICK: dict[str, Any] = {"d_hidden": 128, "steps": 1500, "learning_rate": 2e-3, "seeds": 1}
 COMPARED = ("truth_f1", "truth_mcc", "truth_absorption", "eval_explained_variance")
 
 
@@ -39,8 +41,7 @@ def run(options: Options) -> Report:
     """Train all at equal L0 and compare what is published of them."""
     data, l0, size, pairs = (QUICK_DATA, QUICK_L0, QUICK, QUICK_PAIRS) if options.quick else (DATA, L0, WHOLE, PAIRS)
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    training = {"batch_size": 128, "final_learning_rate": 0.1}
-    dataset = sweep(DataConfig(dataset=data), names, target_l0=l0, **training, **size)
+    dataset = sweep(DataConfig(dataset=data), names, target_l0=l0, batch_size=128, final_learning_rate=0.1, **size)
 
     def more(measure: str, better: str, worse: str) -> np.ndarray:
         return seeds_of(dataset, measure, model=better) - seeds_of(dataset, measure, model=worse)
