@@ -1,4 +1,4 @@
-"""What a page holds of every lane's units: firing rates, mean activations, and decoder rows that are images."""
+"""What a page holds of every lane's units: firing rates, mean activations and decoder rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.analysis.cells import cell_axes
-from sae_jax.analysis.filters import FIRING_RATE, ROWS, has_images
+from sae_jax.analysis.filters import FIRING_RATE, ROWS
 from sae_jax.pages.packing import Packer, Room, as_bytes
 from sae_jax.storage.description import PARAMETERS_SEED
 from sae_jax.sweeps.lane_warnings import MEAN_ACTIVATION
 
 OF_UNITS = {"rate": FIRING_RATE, "mean": MEAN_ACTIVATION, "largest": "eval_max_activation"}
+# A weight, as a share of the largest one of its row, is 128 + 127 times it as a byte, so that 0 stays 0.
+LOWEST = -128 / 127
 
 
 def lane_parts(
@@ -30,7 +32,7 @@ def lane_parts(
         left_out: is told in words what the page leaves out.
     """
     lanes: dict[int, dict[str, Any]] = {}
-    numbers, rows, images = Room(size / 3), Room(2 * size / 3), has_images(dataset)
+    numbers, rows = Room(size / 3), Room(2 * size / 3)
     variables = {part: dataset[name] for part, name in OF_UNITS.items() if name in dataset}
     without = {"numbers": 0, "rows": 0}
     for number in order:
@@ -42,16 +44,15 @@ def lane_parts(
             lane |= {part: packer.put(one[:units], exact=True) for part, one in values.items()}
         else:
             without["numbers"] += 1
-        found = decoder_rows(dataset, place) if images else None
-        shape = _shape(dataset.isel(place)) if images else None
-        if found is not None and shape is not None:
-            if rows.take(found.size):
-                high = np.abs(found).max(axis=1, keepdims=True)
-                scaled = found / np.where(high > 0, high, 1)
-                lane |= {"rows": packer.put(as_bytes(scaled, -1, 1)), "shape": list(shape)}
-                lane["units"] = max(units, len(found))
-            else:
-                without["rows"] += 1
+        found = decoder_rows(dataset, place)
+        if found is not None and rows.take(found.size + 4 * len(found)):
+            largest = np.abs(found).max(axis=1)
+            scaled = found / np.where(largest > 0, largest, 1)[:, None]
+            lane |= {"rows": packer.put(as_bytes(scaled, LOWEST, 1)), "largest_weights": packer.put(largest)}
+            lane |= _shape(dataset.isel(place))
+            lane["units"] = max(units, len(found))
+        elif found is not None:
+            without["rows"] += 1
         lanes[number] = lane
     what = {"numbers": "firing rates and mean activations of units", "rows": "decoder rows"}
     for name, count in without.items():
@@ -71,7 +72,7 @@ def place_of(dataset: xr.Dataset, number: int) -> dict[str, int]:
 
 
 def decoder_rows(dataset: xr.Dataset, place: dict[str, int]) -> np.ndarray | None:
-    """The decoder rows of a lane, [units, inputs]; None where they are not there, or no numbers."""
+    """The decoder rows of a lane, [units, inputs or targets]; None where they are not there, or no numbers."""
     if ROWS not in dataset:
         return None
     if "seed" not in dataset[ROWS].dims:
@@ -79,12 +80,13 @@ def decoder_rows(dataset: xr.Dataset, place: dict[str, int]) -> np.ndarray | Non
         if int(dataset[PARAMETERS_SEED].isel(cell)) != int(dataset["seed"][place["seed"]]):
             return None
         place = cell
-    rows = dataset[ROWS].isel(place).values.astype(float)
+    rows = dataset[ROWS].isel(place).values.astype(np.float32)
     rows = rows[np.isfinite(rows).any(axis=1)]
     rows = rows[:, np.isfinite(rows).any(axis=0)] if len(rows) else rows
     return rows if len(rows) and np.isfinite(rows).all() else None
 
 
-def _shape(lane: xr.Dataset) -> tuple[int, int] | None:
-    height, width = int(lane["image_height"]), int(lane["image_width"])
-    return (height, width) if min(height, width) > 0 else None
+def _shape(lane: xr.Dataset) -> dict[str, Any]:
+    """(height, width) of a lane's decoder rows, where they are images."""
+    sides = [int(lane[name]) for name in ("image_height", "image_width") if name in lane]
+    return {"shape": sides} if len(sides) == 2 and min(sides) > 0 else {}

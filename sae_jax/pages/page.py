@@ -30,6 +30,7 @@ SCRIPTS = (
     "heatmap",
     "cell",
     "pictures",
+    "decoder_rows",
     "unit_list",
     "unit",
     "frontier",
@@ -117,13 +118,15 @@ def _run_part(run: Shown, size: float) -> dict[str, Any]:
         "name": name,
         **grid,
         **words_of_units(),
+        "along": "target" if opened.kind == "transcoders" else "input",
         "best": packer.put(best),
         "first": order[0] // dataset.sizes["seed"] if order else 0,
         "lanes": {str(number): lane for number, lane in lanes.items()},
         "samples": looked.samples,
     }
     cells, seeds = cell_count(dataset), dataset.sizes["seed"]
-    axes = ", ".join(f"{axis['name']} ({len(axis['values'])} values)" for axis in grid["axes"])
+    counts = [(axis["name"], len(axis["values"])) for axis in grid["axes"]]
+    axes = ", ".join(f"{axis} ({count} {'value' if count == 1 else 'values'})" for axis, count in counts)
     choices = opened.model.choices
     kind = f"{opened.kind} of {len(choices)} architectures" if choices else f"{opened.model.name} {opened.kind}"
     summary = f"{kind}: {cells} {'cell' if cells == 1 else 'cells'} x {seeds} "

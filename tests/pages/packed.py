@@ -24,3 +24,8 @@ def unpacked(text):
         return np.frombuffer(whole, "<" + place["type"], count, start).reshape(place["shape"])
 
     return content | {"read": read}
+
+
+def weights(run, lane):
+    """The decoder rows of a lane, [units, inputs]."""
+    return (run["read"](lane["rows"]).astype(float) - 128) / 127 * run["read"](lane["largest_weights"])[:, None]

@@ -6,11 +6,10 @@ from sae_jax.pages.page import page
 from tests.pages.packed import runs_of
 
 
-def test_names_of_samples_are_shown_and_rows_that_are_no_images_are_not(words):
+def test_names_of_samples_are_shown(words):
     [run] = runs_of(page([words], "1"))
     [samples] = run["samples"]
     assert len(samples["names"]) == len(run["read"](samples["numbers"])) > 0 and "pictures" not in samples
-    assert all("rows" not in lane for lane in run["lanes"].values())
     assert any("nearest" in lane.get("detail", {}) for lane in run["lanes"].values())
 
 

@@ -159,7 +159,7 @@ def test_two_runs_stand_side_by_side(opened, pages):
         for text in tab.locator("#view-grid .pane h3:first-child").all_inner_texts()
         if "explained" in text
     ] == ["first", "second"]
-    box = tab.locator("#view-grid .plot[role=application] >> nth=1").bounding_box()
+    box = tab.locator("#view-grid .pane >> nth=1 >> .plot >> nth=0").bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 2 - 60, box["y"] + 40)
     until(tab, "location.hash.includes('bcell=')")
     assert "&cell=" not in tab.evaluate("location.hash")

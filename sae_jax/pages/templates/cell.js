@@ -14,7 +14,7 @@ function cellPanel(run, cell, s, side) {
     seeds.length ? null : element("p", {}, "Nobody trained a lane of this cell.")));
   if (!seeds.length) return panel;
   const charts = element("div", { class: "charts" });
-  const cards = [curveCard(run, cell, seeds, s), meanCard(run, cell, seeds), densityCard(run, cell, seeds), rowsCard(run, cell, seed, side)].filter(Boolean);
+  const cards = [curveCard(run, cell, seeds, s), meanCard(run, cell, seeds), densityCard(run, cell, seeds), rowsCard(run, cell, seed, side, s)].filter(Boolean);
   charts.append(...cards);
   const untrained = diverged.length === seeds.length;
   const missing = untrained ? "Every lane of this cell diverged: curves, mean activations, firing densities and decoder rows that are missing here hold no number."

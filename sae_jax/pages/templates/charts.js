@@ -19,6 +19,11 @@ function tint(place) {
   return (isDark() ? ON_DARK : ON_LIGHT)[place % 8];
 }
 
+// From the least number over 0, which is as the ground is, to the largest.
+function diverging() {
+  return shades([tint(0), colour("card"), tint(1)], 255);
+}
+
 function isDark() {
   return (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 }
@@ -77,8 +82,13 @@ function wrapped(text, most) {
   return lines.join("\n");
 }
 
-function hover(made, renderers, tooltips) {
-  made.add_tools(new Bokeh.HoverTool({ renderers, tooltips }));
+function hover(made, renderers, tooltips, mode = "mouse") {
+  made.add_tools(new Bokeh.HoverTool({ renderers, tooltips, mode }));
+}
+
+function colourBar(made, mapper) {
+  made.add_layout(new Bokeh.ColorBar({ color_mapper: mapper, width: 10, background_fill_color: null, major_label_text_color: colour("ink"),
+    bar_line_color: colour("line"), padding: 4, formatter: new Bokeh.BasicTickFormatter({ power_limit_low: -5 }) }), "right");
 }
 
 function source(data) {
@@ -86,15 +96,29 @@ function source(data) {
 }
 
 // A card with a title, buttons to download what it shows, and a place for a chart; `draw` is called as it is shown.
-function card({ title, alt, rows, focusable = false, note }) {
-  const plot = element("div", { class: "plot", role: focusable ? "application" : "img", "aria-label": alt, tabindex: focusable ? 0 : null });
-  const made = element("figure", { class: "card" },
-    element("div", { class: "head" }, element("h3", {}, title), element("span", { class: "tools" },
-      element("button", { type: "button", class: "small", "aria-label": `download ${title} as PNG`, onclick: () => savePicture(plot, title) }, "PNG"),
-      element("button", { type: "button", class: "small", "aria-label": `download ${title} as CSV`, onclick: () => saveTable(rows(), title) }, "CSV"))),
+function card({ title, alt, rows, focusable = false, role = focusable ? "application" : "img", picture = true, note }) {
+  const plot = element("div", { class: "plot", role, "aria-label": alt, tabindex: focusable ? 0 : null });
+  const made = element("figure", { class: "card" }, element("div", { class: "head" }, element("h3", {}, title), downloads(title, picture && plot, rows)),
     plot, note ? element("figcaption", { class: "note" }, note) : null);
   made.plot = plot;
   return made;
+}
+
+function downloads(title, plot, rows) {
+  const button = (kind, onclick) => element("button", { type: "button", class: "small", "aria-label": `download ${title} as ${kind}`, onclick }, kind);
+  return element("span", { class: "tools" }, plot ? button("PNG", () => savePicture(plot, title)) : null, button("CSV", () => saveTable(rows(), title)));
+}
+
+// Arrow keys move among rows and columns from where `at` says, Home and End to the ends of a row, Enter opens.
+function arrowKeys(plot, rows, columns, at, move, open) {
+  plot.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -Infinity], End: [0, Infinity] }[event.key];
+    if (event.key === "Enter") open();
+    if (!step) return;
+    event.preventDefault();
+    const now = at(), clip = (value, count) => Math.max(0, Math.min(count - 1, value));
+    move(clip(now.row + step[0], rows), clip(now.column + step[1], columns));
+  });
 }
 
 async function draw(plot, made) {

@@ -21,9 +21,9 @@ function saveTable(rows, title) {
 }
 
 function savePicture(plot, title) {
-  const drawn = plot.view ? plot.view.export("png", true).canvas : plot.querySelector("canvas");
-  const scale = plot.view ? drawn.width / plot.view.bbox.width : 1, head = Math.round(34 * scale);
-  const whole = element("canvas", { width: Math.max(drawn.width, 300), height: drawn.height + head });
+  const drawn = plot.view ? plot.view.export("png", true).canvas : picturesIn(plot);
+  const scale = plot.view ? drawn.width / plot.view.bbox.width : TWICE, head = Math.round(34 * scale);
+  const whole = element("canvas", { width: Math.max(drawn.width, 300 * scale), height: drawn.height + head });
   const brush = whole.getContext("2d");
   brush.fillStyle = colour("card");
   brush.fillRect(0, 0, whole.width, whole.height);
@@ -32,4 +32,28 @@ function savePicture(plot, title) {
   brush.fillText(title, 8 * scale, 22 * scale, whole.width - 16 * scale);
   brush.drawImage(drawn, 0, head);
   whole.toBlob((blob) => save(blob, fileName(title, "png")));
+}
+
+const TWICE = 2;
+
+// Pictures, and the words above and below them, as they lie on the page.
+function picturesIn(plot) {
+  const [left, top] = [plot.getBoundingClientRect().left - 8, plot.getBoundingClientRect().top];
+  const parts = [...plot.querySelectorAll("canvas, h4, figcaption")].map((part) => [part, part.getBoundingClientRect()]);
+  const [right, bottom] = ["right", "bottom"].map((side) => Math.max(...parts.map(([, box]) => box[side])) + 8);
+  const whole = element("canvas", { width: Math.ceil(TWICE * (right - left)), height: Math.ceil(TWICE * (bottom - top)) });
+  const brush = whole.getContext("2d");
+  brush.scale(TWICE, TWICE);
+  Object.assign(brush, { imageSmoothingEnabled: false, textBaseline: "top", fillStyle: colour("ink") });
+  for (const [part, box] of parts) {
+    const [x, y] = [box.left - left, box.top - top];
+    if (part.tagName === "CANVAS") {
+      brush.drawImage(part, x, y, box.width, box.height);
+    } else {
+      const { font, textAlign } = getComputedStyle(part);
+      Object.assign(brush, { font, textAlign });
+      brush.fillText(part.textContent, textAlign === "center" ? x + box.width / 2 : x, y + 2, box.width);
+    }
+  }
+  return whole;
 }

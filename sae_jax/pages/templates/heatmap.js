@@ -65,15 +65,8 @@ function heatmapCard(run, measure, grid, values, limits, pick) {
       if (field) pick(field.cell);
     };
   };
-  made.plot.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -Infinity], End: [0, Infinity] }[event.key];
-    if (event.key === "Enter") pick(made.at.cell, true);
-    if (!step) return;
-    event.preventDefault();
-    const clip = (value, count) => Math.max(0, Math.min(count - 1, value));
-    const [row, column] = [clip(made.at.row + step[0], grid.rows), clip(made.at.column + step[1], grid.columns)];
-    pick(grid.fields.find((field) => field.row === row && field.column === column).cell);
-  });
+  const move = (row, column) => pick(grid.fields.find((field) => field.row === row && field.column === column).cell);
+  arrowKeys(made.plot, grid.rows, grid.columns, () => made.at, move, () => pick(made.at.cell, true));
   return made;
 }
 
@@ -102,8 +95,7 @@ function heatmapFigure(run, grid, values, [low, high], cursor, width) {
   }
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "black", line_width: 5 });
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "white", line_width: 2 });
-  const bar = new Bokeh.ColorBar({ color_mapper: mapper, width: 10, background_fill_color: null, major_label_text_color: ground, bar_line_color: null, padding: 4 });
-  made.add_layout(bar, "right");
+  colourBar(made, mapper);
   hover(made, [fields], [["cell", "@cell"], ["mean", "@told"]]);
   return made;
 }

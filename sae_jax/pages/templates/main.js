@@ -31,13 +31,13 @@ function renderGrid(s, fresh) {
       return { heat, place: element("div") };
     });
     const panes = grids.map(({ heat, place }, at) => element("div", { class: heat ? "pane" : "" }, heat ? element("div", {}, otherAxes(parts[at], s), heat) : null, place));
-    view("grid").replaceChildren(gridControls(parts[0], s), element("div", { class: parts.length > 1 ? "sides two" : "sides" }, panes));
+    replace(view("grid"), gridControls(parts[0], s), element("div", { class: parts.length > 1 ? "sides two" : "sides" }, panes));
     for (const { heat } of grids) heat?.show();
   }
   parts.forEach((part, at) => {
     grids[at].heat?.mark(part.cell);
     const panel = cellPanel(part.run, part.cell, s, part.side);
-    grids[at].place.replaceChildren(panel);
+    replace(grids[at].place, panel);
     panel.show?.();
   });
 }
@@ -79,13 +79,13 @@ function renderUnits(s, fresh) {
     here.place = element("div");
     here.browser = null;
     if (!lane?.units) {
-      here.replaceChildren(controls, element("p", { class: "note" }, divergedAt(run, cell, seed) >= 0 ? `This lane diverged at step ${divergedAt(run, cell, seed)}: nothing is known of its units.` : "Nothing is known of the units of this lane."));
+      replace(here, controls, element("p", { class: "note" }, divergedAt(run, cell, seed) >= 0 ? `This lane diverged at step ${divergedAt(run, cell, seed)}: nothing is known of its units.` : "Nothing is known of the units of this lane."));
       return;
     }
     here.browser = unitList(run, lane, (number) => go({ unit: number }, true), (name) =>
       go({ sort: name, order: (state.sort || "density") === name && (state.order || (name === "unit" ? "up" : "down")) === "down" ? "up" : "down" }));
     here.count = element("p", { class: "facts", role: "status" });
-    here.replaceChildren(controls, element("div", { class: "browser" }, element("div", { class: "card" }, here.count, here.browser.heads, here.browser.list), here.place));
+    replace(here, controls, element("div", { class: lane.shape ? "browser" : "browser bare" }, element("div", { class: "card" }, here.count, here.browser.heads, here.browser.list), here.place));
     here.shown = null;
   }
   if (!here.browser) return;
@@ -122,7 +122,7 @@ function unitControls(run, cell, seed, s) {
 
 function renderFrontier(s) {
   const other = besideOf(s), shown = frontierView([runs[runAt(s.run)], ...(other >= 0 ? [runs[other]] : [])], s);
-  view("frontier").replaceChildren(...(runs.length > 1 ? [element("div", { class: "controls" }, runChoices(s))] : []), shown);
+  replace(view("frontier"), ...(runs.length > 1 ? [element("div", { class: "controls" }, runChoices(s))] : []), shown);
   shown.show();
 }
 

@@ -57,3 +57,10 @@ function choice(label, options, value, choose) {
   for (const [key, text] of options) list.append(element("option", { value: key, selected: String(key) === String(value) }, text));
   return element("label", {}, label, list);
 }
+
+// In place of what stood there; whoever was at a control is at the one of its name again.
+function replace(place, ...children) {
+  const held = place.contains(document.activeElement) && document.activeElement.closest("label")?.firstChild.textContent;
+  place.replaceChildren(...children);
+  [...place.querySelectorAll("label")].find((label) => label.firstChild.textContent === held)?.querySelector("select, input")?.focus();
+}

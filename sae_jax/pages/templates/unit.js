@@ -1,36 +1,43 @@
 // One unit: its decoder row, samples, histogram, the units like it, and its match in other seeds.
 function unitPanel(run, cell, seed, lane, unit) {
-  const detail = lane.detail, samples = samplesOf(run, lane), number = unit.number, bytes = run.read(lane.rows);
-  const size = lane.rows ? product(lane.shape) : 0;
+  const detail = lane.detail, samples = samplesOf(run, lane), number = unit.number;
   const flags = [unit.dead && "dead", unit.dense && "dense"].filter(Boolean);
   const facts = [["active on", percent(unit.density)], ["mean activation", short(unit.mean)], ["largest", short(unit.largest)], ["match in other seeds", Number.isFinite(unit.match) ? short(unit.match, 2) : ""]];
   const panel = element("div", { class: "unit" });
-  const row = bytes ? element("figure", { class: "strip" }, pictureOf(bytes, number * size, lane.shape, 150, `decoder row of unit ${number}, ${lane.shape.join(" by ")} pixels`)) : null;
-  panel.append(element("div", { class: "card" }, element("div", { class: "lead" }, row, element("div", {},
-    element("h2", {}, `Unit ${number}`, ...flags.map((flag) => element("span", { class: "flag" }, ` ${flag}`))),
+  const row = lane.rows ? unitRow(run, lane, number) : null;
+  panel.append(element("div", { class: "card" }, element("div", { class: "lead" }, lane.shape ? row : null, element("div", {},
+    element("h2", {}, `Unit ${number}`, ...flags.flatMap((flag) => [" ", element("span", { class: "flag" }, flag)])),
     element("p", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => `${name} ${value}`).join("; ")),
-    element("p", { class: "facts" }, `${cellName(run, cell)}, seed ${run.seeds[seed]}`)))));
+    element("p", { class: "facts" }, `${cellName(run, cell)}, seed ${run.seeds[seed]}`)))), lane.shape ? "" : row ?? "");
   if (!detail) {
     panel.append(element("p", { class: "note" }, divergedAt(run, cell, seed) >= 0 ? `This lane diverged at step ${divergedAt(run, cell, seed)}: the page holds no samples, neighbours and matches of its units.`
       : "This page holds no samples, neighbours and matches of this lane: About says why."));
-    panel.show = () => {};
+    panel.show = () => row?.show?.();
     return panel;
   }
   const [each, quantiles] = [detail.top.shape[1], detail.at_quantiles.shape];
   const slice = (name, count) => run.read(detail[name]).subarray(number * count, (number + 1) * count);
   const top = slice("top", each), codes = slice("top_codes", each);
-  const groups = element("div", { class: "card" }, element("h3", {}, top[0] < 0 ? "Never active on a held-out sample" : "Top held-out samples"), sampleStrip(samples, top, codes));
   const [at, of] = [slice("at_quantiles", quantiles[1] * quantiles[2]), slice("codes_at_quantiles", quantiles[1] * quantiles[2])];
-  if (top[0] >= 0) {
-    run.quantiles.forEach((quantile, place) => {
-      const part = (values) => values.subarray(place * quantiles[2], (place + 1) * quantiles[2]);
-      groups.append(element("h3", {}, `Around the ${Math.round(100 * quantile)}% quantile of its activations`), sampleStrip(samples, part(at), part(of)));
-    });
-  }
+  const around = run.quantiles.map((quantile, place) => {
+    const part = (values) => values.subarray(place * quantiles[2], (place + 1) * quantiles[2]);
+    return [`Around the ${Math.round(100 * quantile)}% quantile of its activations`, part(at), part(of)];
+  });
+  const groups = top[0] < 0 ? element("div", { class: "card" }, element("h3", {}, "Never active on a held-out sample"))
+    : samplesCard(samples, `Held-out samples of unit ${number}`, [["Largest activations", top, codes], ...around]);
   const histogram = unit.dead || top[0] < 0 ? null : histogramCard(run, number, slice("histogram", detail.histogram.shape[1]), codes[0], detail);
   panel.append(groups, ...[histogram, likeCard(run, cell, seed, lane, number)].filter(Boolean));
-  panel.show = () => histogram?.show();
+  panel.show = () => [row, histogram].forEach((one) => one?.show?.());
   return panel;
+}
+
+function samplesCard(samples, title, groups) {
+  const name = (number) => (samples.names ? [samples.names[samples.place.get(number)]] : []);
+  const rows = () => [["samples", "sample", ...(samples.names ? ["name"] : []), "activation"], ...groups.flatMap(([words, numbers, codes]) =>
+    range(numbers.length).filter((rank) => numbers[rank] >= 0).map((rank) => [words, numbers[rank], ...name(numbers[rank]), codes[rank]]))];
+  const made = card({ title, rows, alt: title, role: "group", picture: Boolean(samples.pictures) });
+  made.plot.append(...groups.flatMap(([words, numbers, codes]) => [element("h4", {}, words), sampleStrip(samples, numbers, codes)]));
+  return made;
 }
 
 function sampleStrip(samples, numbers, codes) {
@@ -39,7 +46,7 @@ function sampleStrip(samples, numbers, codes) {
   if (samples.pictures) {
     return element("div", { class: "strip" }, shown.map((rank) => {
       const place = samples.place.get(numbers[rank]), label = `sample ${numbers[rank]}, activation ${short(codes[rank])}`;
-      return element("figure", { title: label }, pictureOf(samples.bytes, place * product(samples.shape), samples.shape, 56, label), short(codes[rank]));
+      return element("figure", { title: label }, pictureOf(samples.bytes, place * product(samples.shape), samples.shape, 56, label), element("figcaption", {}, short(codes[rank])));
     }));
   }
   const words = (number) => (samples.names ? samples.names[samples.place.get(number)].replaceAll(" ", "\u2423") : `sample ${number}`);
@@ -67,7 +74,7 @@ function histogramCard(run, number, counts, largest, detail) {
 function likeCard(run, cell, seed, lane, number) {
   const detail = lane.detail, groups = [];
   const link = (text, changes, other, unit) => {
-    const rows = other?.rows ? run.read(other.rows) : null;
+    const rows = other?.shape ? run.read(other.rows) : null;
     return element("button", { type: "button", onclick: () => go(changes) },
       rows ? pictureOf(rows, unit * product(other.shape), other.shape, 48, `decoder row of unit ${unit}`) : null, text);
   };

@@ -60,14 +60,14 @@ function samplesOf(run, lane) {
 }
 
 function unitList(run, lane, pick, sort) {
-  const bytes = run.read(lane.rows), inside = element("div", { role: "presentation" }), rows = new Map();
+  const bytes = lane.shape && run.read(lane.rows), inside = element("div", { role: "presentation" }), rows = new Map();
   const list = element("div", { class: "list", role: "listbox", tabindex: 0, "aria-label": "units; arrow keys move, Home and End jump" }, inside);
-  const heads = element("div", { class: "heads" }, element("span"), COLUMNS.map(([name, label, , hide]) =>
+  const heads = element("div", { class: "heads" }, bytes ? element("span") : null, COLUMNS.map(([name, label, , hide]) =>
     element("button", { type: "button", class: hide, "data-sort": name, onclick: () => sort(name) }, label)), element("span", { class: "note" }, "flags"));
   let units = [], chosen = -1;
   function rowOf(place) {
     const unit = units[place], flags = [unit.dead && "dead", unit.dense && "dense"].filter(Boolean).join(" ");
-    const picture = bytes ? pictureOf(bytes, unit.number * product(lane.shape), lane.shape, 34, `decoder row of unit ${unit.number}`) : element("span");
+    const picture = bytes ? pictureOf(bytes, unit.number * product(lane.shape), lane.shape, 34, `decoder row of unit ${unit.number}`) : null;
     const bar = Number.isFinite(unit.density) ? Math.round(100 * Math.min(1, Math.sqrt(unit.density))) : 0;
     return element("div", { class: "row", role: "option", id: `unit-${unit.number}`, "aria-selected": String(unit.number === chosen), style: `top:${place * ROW}px`,
       "aria-posinset": place + 1, "aria-setsize": units.length, onclick: () => pick(unit.number) },
@@ -88,6 +88,7 @@ function unitList(run, lane, pick, sort) {
     rows.clear();
     inside.replaceChildren();
     inside.style.height = `${Math.max(units.length * ROW, ROW)}px`;
+    list.style.maxHeight = `calc(${inside.style.height} + 1px)`;
     if (!units.length) inside.append(element("p", { class: "note" }, "No unit is found."));
     const key = s.sort || "density", up = s.order ? s.order === "up" : key === "unit";
     for (const head of heads.querySelectorAll("button")) {
