@@ -152,6 +152,15 @@ def test_a_point_of_the_frontier_leads_to_its_cell(opened, pages):
     until(tab, "words => document.querySelector('#view-grid h2')?.innerText === words", point[2])
 
 
+def test_architectures_are_not_joined_by_a_line(opened, tmp_path):
+    data = as_data(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
+    named = sweep(data, seeds=1, model=["topk", "jumprelu"], k=2, d_hidden=3, batch_size=10, steps=5)
+    (tmp_path / "named.html").write_text(page([Shown("named", named, data=data)], "1"))
+    tab = opened(tmp_path / "named.html", "#view=frontier")
+    until(tab, "document.querySelector('#view-frontier .plot').view")
+    assert "2 cells in 2 series" in tab.get_attribute("#view-frontier .plot", "aria-label")
+
+
 def test_two_runs_stand_side_by_side(opened, pages):
     tab = opened(pages["both"])
     assert [

@@ -5,16 +5,16 @@ function frontierView(runs, s) {
   const others = shared.measures.filter((measure) => measure !== x);
   const y = measureOf(shared, s.fy) || measureOf(shared, shared.frontier.y[0]) || others[0] || x;
   const axes = shared.axes.map((axis) => axis.name);
-  const along = axes.includes(s.along) ? s.along : shared.frontier.along || axes[0];
+  const along = axes.includes(s.along) ? s.along : shared.frontier.along;
   const controls = element("div", { class: "controls" }, choice("across", names, x.name, (value) => go({ fx: value })), choice("up", names, y.name, (value) => go({ fy: value })),
-    axes.length > 1 ? choice("lines along", axes.map((axis) => [axis, axis]), along, (value) => go({ along: value })) : null);
+    axes.length > 1 ? choice("lines along", [...(shared.frontier.along ? [] : [["", "no axis"]]), ...axes.map((axis) => [axis, axis])], along, (value) => go({ along: value })) : null);
   const series = runs.flatMap((run, place) => seriesOf(run, place, runs.length, x.name, y.name, along));
   const points = series.flatMap((one) => one.points);
   const rows = () => [["run", "cell", `${x.name} mean`, `${x.name} sd`, `${y.name} mean`, `${y.name} sd`, "seeds"],
     ...points.map((point) => [point.run.name, placesOf(point.run, point.cell).map((place, axis) => `${point.run.axes[axis].name} ${exactly(point.run.axes[axis], place)}`).join(", "), point.x.mean, point.x.deviation, point.y.mean, point.y.deviation, point.y.count])];
   const made = card({ title: `${y.label} against ${x.label}`, rows, focusable: true,
     note: `Means over seeds; bars are the ${shared.deviation} over seeds. Click a point for its cell; click a name below to hide its line.`,
-    alt: `${y.label} against ${x.label}: ${points.length} cells in ${series.length} lines. Arrow keys move from point to point, Enter opens the cell.` });
+    alt: `${y.label} against ${x.label}: ${points.length} cells in ${series.length} series. Arrow keys move from point to point, Enter opens the cell.` });
   const told = element("p", { class: "facts", role: "status", "aria-live": "polite" });
   made.append(told);
   const cursor = source({ x: [], y: [] });
@@ -45,7 +45,8 @@ function frontierView(runs, s) {
   return view;
 }
 
-// Cells that differ along one axis alone, in its order: each such line has a colour, a dash and a mark.
+// Cells that differ along one axis alone, in its order: each such line has a colour, a dash and a mark. Where no axis
+// holds numbers, every cell stands alone.
 function seriesOf(run, place, runs, x, y, along) {
   const axis = run.axes.findIndex((one) => one.name === along), lines = new Map();
   const [across, up] = [measureOf(run, x), measureOf(run, y)];
