@@ -1,10 +1,7 @@
 """The Python of README and CONTRIBUTING runs as written, and what the documents name exists."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +10,9 @@ from experiments.benchmark.__main__ import saved
 from experiments.benchmark.tables import markdown_tables as benchmark_tables
 from experiments.reproduce.report import saved_tables
 from sae_jax.models import MODELS
-from tests.conftest import CACHE
+from tests.conftest import as_for_a_user
 from tests.faults.__main__ import markdown_table as faults_table
+from tests.processes import ended, environment, start
 
 ROOT = Path(__file__).parents[1]
 # Those in folders of docs/ are held by test_docs.py.
@@ -38,11 +36,11 @@ assert float(results["eval_explained_variance"].min()) > 0.3
 @pytest.mark.parametrize(("name", "code"), BLOCKS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BLOCKS)])
 def test_code_runs(name, code):
     first = name == "README.md" and "results = " in code
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": CACHE}
-    words = [sys.executable, "-c", code + LEARNED * first]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    # The first one trains longest, and does it as for a user, from imports on.
+    variables = as_for_a_user(environment()) if first else None
+    out, err, ended_with = ended(start(["-c", code + LEARNED * first], ROOT, variables))
+    assert ended_with == 0, err
+    assert out.strip()
 
 
 def test_every_kind_of_part_has_a_short_example():
