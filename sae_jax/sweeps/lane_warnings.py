@@ -14,6 +14,8 @@ from sae_jax.sweeps.reading import arranged, present
 MEAN_ACTIVATION = "eval_mean_activation"
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
 STUCK = 0.1
+# The settings that say something of what went wrong.
+READ = {"rho", "beta", "output", "centre"}
 
 
 def warnings_of(dataset: xr.Dataset) -> list[str]:
@@ -21,7 +23,10 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
 
     What a Dataset does not measure, nothing is said about.
     """
-    there, lines = present(dataset := arranged(dataset)), []
+    dataset = arranged(dataset)
+    # Each operation of xarray copies every coordinate, and every setting is one.
+    dataset = dataset.drop_vars([name for name in dataset.coords if name not in dataset.dims and name not in READ])
+    there, lines = present(dataset), []
     total = dataset["loss"].isel(step=0).size if "loss" in dataset else 0
     total = total if there is None else int(there.sum())
     diverged = int((dataset["diverged_at"] >= 0).sum()) if "diverged_at" in dataset else 0
