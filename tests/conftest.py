@@ -47,6 +47,8 @@ if CACHE is None:
 # Processes that tests start have these too.
 SHARED = {
     "jax_disable_most_optimizations": True,
+    # Where in the source an operation comes from is written beside each, which takes a tenth of what a program takes.
+    "jax_traceback_in_locations_limit": 0,
     "jax_compilation_cache_dir": CACHE,
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
