@@ -16,8 +16,10 @@ from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.recovery import Interrupted, saving
 from sae_jax.sweeps.study import packing
 from sae_jax.sweeps.sweep import train
+from sae_jax.training import lane
 
-SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 220}  # A point is logged every two steps.
+LOGGED_POINTS = 60  # At most: every state of theirs is saved.
+SETTINGS = {"d_hidden": 6, "batch_size": 32, "steps": 66}  # A point is logged every two steps.
 ENGINE = Engine(devices=2, lanes_per_chunk=8)
 # Every state that they carry: dead units, a steered weight, running thresholds and firing rates.
 DICTIONARIES = {
@@ -26,11 +28,18 @@ DICTIONARIES = {
     "dead_units": "auxk",
     "dead_after": 64,
     "target_rate": 0.2,
-    "steps": 60,
+    "steps": 36,
 }
 # Codes as lists, once k has fallen.
-LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 60}
+LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 36}
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_points():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lane, "LOGGED_POINTS", LOGGED_POINTS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +101,7 @@ def interrupted_often(study, folder, most):
         ({"snapshots": 5}, ENGINE),
         ({"optimizer": "sgd", "corruption": "gaussian"}, Engine(devices=1, lanes_per_chunk=8)),
         ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
-        ({"patience": 2, "steps": 300}, Engine(devices=2)),
+        ({"patience": 2, "steps": 180}, Engine(devices=2)),
         ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
         ({"estimator": "ema"}, Engine(devices=4, unit_parallel=2, lanes_per_chunk=6)),
         (DICTIONARIES, Engine(devices=2, lanes_per_chunk=4)),
@@ -104,17 +113,17 @@ def interrupted_often(study, folder, most):
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
     study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
     whole = trained(study)
-    resumed, lives = interrupted_often(study, tmp_path, 8 if "estimator" in changes else 50)
+    resumed, lives = interrupted_often(study, tmp_path, 8 if "estimator" in changes else 15)
     assert lives > 3
     xr.testing.assert_identical(resumed, whole)
     assert all(resumed[name].values.tobytes() == whole[name].values.tobytes() for name in whole.data_vars)
 
 
 def test_programs_and_lanes_that_diverge_survive_interruptions_too(data, tmp_path):
-    study = studied(data, d_hidden=[4, 6], steps=[20, 245], learning_rate=[0.01, 1e38])
+    study = studied(data, d_hidden=[4, 6], steps=[20, 75], learning_rate=[0.01, 1e38])
     whole = trained(study)
     assert np.all(whole["diverged_at"].sel(learning_rate=1e38) >= 0)
-    resumed, lives = interrupted_often(study, tmp_path, 50)
+    resumed, lives = interrupted_often(study, tmp_path, 15)
     assert lives > 3
     xr.testing.assert_identical(resumed, whole)
 
@@ -123,7 +132,7 @@ def test_after_a_broken_state_the_one_before_it_leads_to_the_same_bits(whole, da
     study, calls = studied(data), itertools.count()
     # Late enough for two states of the first chunk.
     with pytest.raises(Interrupted):
-        trained(study, tmp_path, asked=lambda: next(calls) > 60)
+        trained(study, tmp_path, asked=lambda: next(calls) > 20)
     states = sorted((tmp_path / "states").iterdir())
     assert len(states) == 2
     next(path for path in states[-1].rglob("*") if path.is_file()).write_bytes(b"")
