@@ -114,9 +114,9 @@ def cases():
             },
         ),
         "merge": (
-            lambda first, model=None: sae_jax.merge(first, model=model),
+            lambda first, model=None, names=None: sae_jax.merge(first, model=model, names=names),
             {"first": dataset},
-            {"first": ("dataset", set()), "model": model},
+            {"first": ("dataset", set()), "model": model, "names": ("names", {"nothing", "list of texts"})},
         ),
         "lane_settings": (
             sae_jax.lane_settings,
@@ -259,7 +259,7 @@ def cases():
             {
                 "lane": ("lane", set()),
                 "samples": ("samples", set()),
-                "names": ("names", {"nothing"}),
+                "names": ("names", {"nothing", "list of texts"}),
                 "others": ("others", {"nothing"}),
                 "options": ("options", set()),
             },

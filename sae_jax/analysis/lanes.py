@@ -16,11 +16,12 @@ from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
 from sae_jax.models.base import Params
 from sae_jax.settings import UserError
-from sae_jax.storage.description import PARAMETERS_SEED, names_of_kind, parameters_of
+from sae_jax.storage.description import names_of_kind
 from sae_jax.sweeps.devices import choose_devices
+from sae_jax.sweeps.keep import with_parameters
 from sae_jax.sweeps.mapping import map_lanes
 from sae_jax.sweeps.plan import devices_that_fit
-from sae_jax.sweeps.reading import alike, arranged, grid_of, present, stored_normalisation, summaries
+from sae_jax.sweeps.reading import alike, arranged, grid_of, stored_normalisation, summaries
 from sae_jax.training.config import LaneSettings, lane_at
 
 
@@ -90,14 +91,15 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
         model: the record, where the model is none that sae_jax knows by name.
 
     Returns:
-        The lanes whose parameters are there: of the best seed of every cell alone, where no others were kept.
+        The lanes whose parameters are there: of the best seed of every cell alone, where no others were kept; of a
+        union with a run that kept none, the others'.
 
     Raises:
         UserError: the Dataset does not name its settings or is not what they say, or its data cannot be loaded or are
             not those it was trained on.
     """
     dataset, chosen = arranged(dataset), choose_devices(devices)
-    grid, there = grid_of(dataset, model), _with_parameters(dataset)
+    grid, there = grid_of(dataset, model), with_parameters(dataset)
     shape, lane_dims = grid.shape, (*grid.lane_dims, "seed")
     labels = {dim: grid.labels[dim] for dim in grid.lane_dims} | {"seed": grid.seeds}
     # The seeds are the fastest axis of the lanes.
@@ -143,15 +145,6 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
     if not programs:
         raise UserError("results must hold a lane: got a part of them that nobody trained; select another")
     return programs
-
-
-def _with_parameters(dataset: xr.Dataset) -> xr.DataArray | None:
-    """Which lanes have parameters, over the lanes' dimensions and seed; None where all have."""
-    there = present(dataset)
-    if parameters_of(dataset) == "all":
-        return there
-    best = (dataset[PARAMETERS_SEED] == dataset["seed"]).transpose(*dataset["diverged_at"].dims)
-    return best if there is None else best & there
 
 
 def _variable(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataArray:

@@ -213,6 +213,8 @@ class Run:
             values = lane[name]
             values = values.isel({dim: slice(size) for dim, size in sizes.items() if dim in values.dims})
             params[name] = np.array(values.transpose(*parameter.dims).values, np.float32)
+        if all(np.isnan(values).all() for values in params.values()):
+            raise UserError("the run must hold the parameters of the lane: got NaN alone (--keep); choose another one")
         point = {
             name: lane[name].item() for dim in self.dims for name in self._along(dim) or [dim] if name in lane.coords
         }

@@ -51,6 +51,8 @@ def main(argv: list[str]) -> None:
         from sae_jax.analysis.tasks.report import print_task
         from sae_jax.storage import results
         from sae_jax.storage.run_folder import check_finished, held
+        from sae_jax.sweeps.keep import lanes_left_out
+        from sae_jax.sweeps.reading import arranged
 
         set_up()
         draw_to_files()
@@ -71,4 +73,6 @@ def main(argv: list[str]) -> None:
             results.save_measures(dataset, folder)
             write_summary(dataset, folder)
         print_task(dataset, task)
+        for line in lanes_left_out(arranged(dataset)):
+            print(f"warning: {line}")
         print(f"files:\n  {folder / results.RESULTS_FILE}\n  {path}")

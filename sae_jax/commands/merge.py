@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         repeated = _is_of(folder, names)
         if not repeated:
             runs.check_claimable(folder)
-        dataset = merge(*(results.load(name) for name in names))
+        dataset = merge(*(results.load(name) for name in names), names=names)
         grid = grid_of(dataset)
         command = f"{call('merge')} {shlex.join(argv)}"
         content, lines = records.merged_content(

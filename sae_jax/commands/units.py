@@ -53,6 +53,8 @@ def main(argv: list[str]) -> None:
         from sae_jax.analysis.units import measure, with_units
         from sae_jax.storage import results
         from sae_jax.storage.run_folder import check_finished, held
+        from sae_jax.sweeps.keep import lanes_left_out
+        from sae_jax.sweeps.reading import arranged
 
         set_up()
         draw_to_files()
@@ -73,6 +75,8 @@ def main(argv: list[str]) -> None:
             write_summary(dataset, folder)
         told = [name for name in dataset.data_vars if name in (*SHOWN_IN_TABLES, "diverged_at")]
         print_task(dataset[told].assign_attrs(dataset.attrs), "units")
+        for line in [] if one else lanes_left_out(arranged(dataset)):
+            print(f"warning: {line}")
         print(f"{caption_of(measurement.figure)}\nfiles:\n  {folder / results.RESULTS_FILE}\n  {path}")
 
 

@@ -6,6 +6,7 @@ import collections
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ import xarray as xr
 
 from sae_jax.data.config import DataConfig
 from sae_jax.models import Model
-from sae_jax.settings import UserError, settings_of
+from sae_jax.settings import SweepWarning, UserError, received, settings_of
 from sae_jax.storage import plugin_list
-from sae_jax.storage.description import lane_dims
+from sae_jax.storage.description import PARAMETERS_OF, lane_dims, names_of_kind
 from sae_jax.sweeps.dataset import CONSISTENCY, SUMMARY, grid_coordinates
 from sae_jax.sweeps.grid import Grid, fields_of
+from sae_jax.sweeps.keep import of_all_lanes
 from sae_jax.sweeps.reading import OF_LANES, alike, arranged, described, grid_of, present, recorded, summaries
 from sae_jax.sweeps.split import STARTED_FROM
 
@@ -30,7 +32,7 @@ class Part(NamedTuple):
     """A sweep on its way into a union.
 
     Attributes:
-        dataset: as `arranged`.
+        dataset: as `arranged`, with parameters of all lanes; of those that kept none NaN.
         grid: what it was trained over.
         lanes: numbers of the lanes that it has, the seeds fastest.
         places: where they stand in the union, [lanes] along each of its dimensions, then seed.
@@ -42,24 +44,31 @@ class Part(NamedTuple):
     places: tuple[np.ndarray, ...] = ()
 
 
-def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
+def merge(*datasets: xr.Dataset, model: Model | None = None, names: Sequence[str] | None = None) -> xr.Dataset:
     """Sweeps that differ in some settings or seeds as one.
 
     Lanes that several hold alike are taken once; what none holds is NaN, and so is how alike the seeds of a cell are of
-    which no sweep has all.
+    which no sweep has all, and what one lacks, such as what a task has measured.
 
     Args:
         datasets: of sweeps of one model, on the same samples wherever their settings of the data are the same.
         model: the record, where the model is none that sae_jax knows by name.
+        names: of the sweeps, in messages; None numbers them.
 
     Returns:
         A Dataset whose dimensions are the settings that vary in one sweep or between them, seed, and the rest.
 
     Raises:
         UserError: the models or the samples differ, or a lane that two hold.
+
+    Warns:
+        SweepWarning: a sweep lacks a measure, what a task has measured, or parameters, which another has.
     """
     if not datasets:
         raise UserError("merge needs a sweep: got none; name some")
+    names = [f"sweep {number + 1}" for number in range(len(datasets))] if names is None else names
+    if not isinstance(names, (list, tuple)) or [*map(type, names)] != [str] * len(datasets):
+        raise UserError(f"names must be one a sweep, {len(datasets)}: got {received(names)}; leave them out")
     parts = [_part(dataset, model) for dataset in datasets]
     models = list(dict.fromkeys(part.grid.model.name for part in parts))
     if len(models) > 1:
@@ -71,8 +80,9 @@ def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
     of_parts = [list(zip(*(axis.tolist() for axis in part.places), strict=True)) for part in parts]
     lanes = set(itertools.chain(*of_parts))
     full = len(lanes) == math.prod(map(len, grid.labels.values())) * len(grid.seeds)
-    names = dict.fromkeys(str(name) for part in parts for name in part.dataset.data_vars)
-    variables = {name: _joined(name, parts, grid, own, full) for name in names}
+    every = dict.fromkeys(str(name) for part in parts for name in part.dataset.data_vars)
+    variables = {name: _joined(name, parts, grid, own, full) for name in every}
+    _warn_of_absent(variables, parts, names)
     if CONSISTENCY in variables:
         variables[CONSISTENCY] = _of_whole_cells(variables[CONSISTENCY], of_parts)
     summary = _joined(SUMMARY, parts, grid, own, full)
@@ -87,11 +97,31 @@ def merge(*datasets: xr.Dataset, model: Model | None = None) -> xr.Dataset:
     united = xr.Dataset(variables, coordinates, {"title": parts[0].dataset.attrs.get("title", "")} | named)
     origins = dict.fromkeys(dataset.attrs[STARTED_FROM] for dataset in datasets if STARTED_FROM in dataset.attrs)
     started = {STARTED_FROM: " and ".join(origins)} if origins else {}
-    return described(united, grid).assign_attrs(started)
+    kept = {} if names_of_kind(united, "parameter") else {PARAMETERS_OF: "none"}
+    return described(united, grid).assign_attrs(started | kept)
+
+
+def _warn_of_absent(variables: Mapping[str, xr.Variable], parts: Sequence[Part], names: Sequence[str]) -> None:
+    """Say what of lanes is NaN because their sweep lacks it, where settings are not why."""
+    lacking = []
+    for part, sweep in zip(parts, names, strict=True):
+        others = {name: one for name, one in variables.items() if "seed" in one.dims and name not in part.dataset}
+        kinds = {name: one.attrs.get("kind") for name, one in others.items()}
+        absent = [name for name, kind in kinds.items() if kind in ("task", "name") or name.startswith("eval_")]
+        kept_none = not names_of_kind(part.dataset, "parameter") and "parameter" in kinds.values()
+        if absent := absent + ["parameters"] * kept_none:
+            lacking.append(f"{sweep} without {', '.join(absent)}")
+    if lacking:
+        warnings.warn(
+            f"what a merged sweep lacks is NaN for its lanes: got {' and '.join(lacking)}; measure it there too, or "
+            "train it again with what it lacks",
+            SweepWarning,
+            stacklevel=3,
+        )
 
 
 def _part(dataset: xr.Dataset, model: Model | None) -> Part:
-    dataset = arranged(dataset)
+    dataset = of_all_lanes(arranged(dataset))
     grid, there = grid_of(dataset, model), present(dataset)
     if SUMMARY not in dataset.coords:
         texts = [json.dumps(one) for one in recorded(dataset, "data", list)]
@@ -208,6 +238,9 @@ def _joined(name: str, parts: Sequence[Part], grid: Grid, own: Mapping[str, xr.V
     for part in some:
         where = tuple(part.places[i] for i in shared)
         rows = _lane_rows(part, name, beside, own)
+        if first.attrs.get("kind") == "parameter":  # Of a lane whose sweep kept none, another may have some.
+            there = ~np.isnan(rows).reshape(len(rows), -1).all(axis=1)
+            rows, where = rows[there], tuple(axis[there] for axis in where)
         twice = taken[where] if dims else np.broadcast_to(taken, len(rows))
         if per_lane and first.attrs.get("kind") in (*OF_LANES, "status") and twice.any():
             before = values[tuple(axis[twice] for axis in where)]

@@ -38,9 +38,10 @@ def origin_of(
     Raises:
         UserError: the Dataset does not name its settings, or holds neither states nor the parameters of every lane.
     """
+    grid, dataset = grid_of(dataset, model), arranged(dataset)
     if not states:
         need_parameters(dataset, flag("start_from"), of="all")
-    return Earlier(arranged(dataset), grid_of(dataset, model), name, states or {})
+    return Earlier(dataset, grid, name, states or {})
 
 
 def origin_at(run: xr.Dataset | str | Path) -> Earlier:

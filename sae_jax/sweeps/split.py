@@ -18,6 +18,7 @@ from sae_jax.settings import UserError, flag, unread
 from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.dataset import SUMMARY, put, variables_of, widths_of
 from sae_jax.sweeps.grid import Grid
+from sae_jax.sweeps.keep import of_all_lanes
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.program import Point, Program, lists_of
 from sae_jax.sweeps.reading import alike, arranged, grid_of, present, summaries
@@ -132,7 +133,7 @@ def earlier_sweep(dataset: xr.Dataset, name: str, model: Any = None) -> Earlier:
     Raises:
         UserError: the Dataset does not name its settings.
     """
-    earlier = Earlier(arranged(dataset), grid_of(dataset, model), name, {})
+    earlier = Earlier(of_all_lanes(arranged(dataset)), grid_of(dataset, model), name, {})
     if STARTED_FROM in dataset.attrs:
         origin = dataset.attrs[STARTED_FROM]
         raise UserError(

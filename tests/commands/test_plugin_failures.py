@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from sae_jax import SweepWarning
-from sae_jax.commands import runs, sweep, table
+from sae_jax.commands import evaluate, merge, report, runs, sweep, table, units
 from sae_jax.storage import results
 from tests.commands.test_plugins import QUICK, refused
 from tests.plugins.files import forgotten, written
@@ -73,6 +73,32 @@ def test_an_extended_run_says_which_measures_of_plug_ins_it_lacks_or_loses(tmp_p
     assert half.sel(seed=0).isnull().all() and half.sel(seed=1).notnull().all()
     assert warned(*plugin, "--extend", "runs/with", *more, "--name", "both") == []
     assert results.load("runs/both")["eval_a"].notnull().all()
+
+
+def test_merged_runs_say_what_of_plug_ins_one_lacks_and_which_lanes_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "{'a': Measure(lambda lane: jnp.mean(lane.codes), 'mean code')}")
+    with forgotten():
+        sweep.main(["--plugin", "parts.py", *QUICK, *DIGITS, "--rho", ".1", "--beta", "1", "--name", "with"])
+    sweep.main([*QUICK, *DIGITS, "--rho", ".2", "--beta", "1", "--keep", "none", "--name", "without"])
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SweepWarning)
+        merge.main(["runs/with", "runs/without", "--name", "both"])
+    [said] = [line for line in capsys.readouterr().err.splitlines() if "lacks is NaN" in line]
+    assert said.startswith("warning: ") and "got runs/without without eval_a, parameters; measure" in said
+    both = results.load("runs/both")
+    assert both["eval_a"].sel(rho=0.2).isnull().all() and both["eval_a"].sel(rho=0.1).notnull().all()
+    left_out = "warning: left out for want of parameters (--keep): 1 of 2 lanes"
+    for main, words in ((units.main, ["runs/both"]), (evaluate.main, ["runs/both", "--task", "retrieval"])):
+        main(words)
+        assert left_out in capsys.readouterr().out.splitlines()
+    # Which names one lane, and leaves none out.
+    units.main(["runs/both", "--lane", "rho=.1", "seed=0"])
+    assert left_out not in capsys.readouterr().out
+    report.main(["runs/both", "--plugin", "parts.py"])
+    page = (tmp_path / "runs" / "both" / "report.html").read_text()
+    assert "Samples of units are left out for the 1 of 2 lanes that have no parameters kept." in page
 
 
 def test_a_hostile_name_of_a_plug_in_is_shown_in_one_line(tmp_path, monkeypatch, capsys):
