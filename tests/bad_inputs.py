@@ -27,6 +27,21 @@ FLAGS = [
     (["--steps", BIG], f"steps must be at most 2147483647: got {BIG}", "the default is 20000"),
     (["--steps", "1_000"], "steps must be a whole number: got '1_000'", "the default is 20000"),
     (["--steps", "\u0967\u0968"], "steps must be a whole number: got '\u0967\u0968'", "the default is 20000"),
+    (
+        ["--dataset", "digits", "--patch-size", "9"],
+        "patch_size must have an effect: got 9 beside dataset digits",
+        "leave it out",
+    ),
+    (
+        ["--dataset", "superposition:features=40", "--whiten", "False"],
+        "whiten must have an effect: got False beside dataset superposition:features=40",
+        "leave it out",
+    ),
+    (
+        ["--normalize", "centre", "--output", "linear", "--subtract-mean", "patch"],
+        "subtract_mean must have an effect: got patch beside normalize centre",
+        "leave it out",
+    ),
     (["--d-hidden", "1e3"], "d_hidden must be a whole number: got '1e3'", "the default is 49"),
     (["--d-hidden", ""], "d_hidden must be a whole number: got ''", "the default is 49"),
     (["--d-hidden", "2000000000"], "a lane per device must fit in memory", "use a smaller d_hidden"),

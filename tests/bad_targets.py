@@ -38,4 +38,9 @@ TARGETS = [
         "a transcoder of 5 outputs needs targets: got samples alone",
         "a file beside array:FILE",
     ),
+    (
+        ["--dataset", "array:good.npy", "--model", "topk", "--skip", "True", *BATCH],
+        "skip needs targets, to which it maps inputs: got True without",
+        "add targets",
+    ),
 ]

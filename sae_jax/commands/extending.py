@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_jax.commands.cluster import words_after
 from sae_jax.commands.flags import Parsed, named_flags
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.models import model_of
+from sae_jax.models.presets import preset
 from sae_jax.settings import UserError, flag
 from sae_jax.storage import record as records
 from sae_jax.storage import results
@@ -64,13 +66,22 @@ def model_before(run: RunConfig) -> str:
 def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
     """What a command line asks for, with the settings and seeds of the run that it goes on from where it names none.
 
+    Those of a preset are named with it.
+
     Raises:
-        UserError: other samples are named than those of a run to start from, whose targets belong to its own.
+        UserError: other samples are named than those of a run to start from, whose targets belong to its own; or a
+            preset of another model.
     """
     run, settings, seeds = parsed
-    named = named_flags(words)
+    presets = [one for one in words_after(words, flag("preset")) or () if one]
+    named = [*named_flags(words), *(name for one in presets for name in preset(one)[1])]
     given = {name: value for name, value in settings.items() if name in named and name not in ("zip", "model")}
-    model = settings["model"] if "model" in named else before.model.name
+    model = settings["model"] if {"model", "preset"} & {*named} else before.model.name
+    if presets and model_of(model).name != before.model.name:
+        raise UserError(
+            f"a preset must be of the model of {run.extend or run.start_from}, {before.model.name}: got "
+            f"{' '.join(presets)}, of {model_of(model).name}; leave it out"
+        )
     if "seeds" not in named and "seed" not in named:
         seeds = before.seeds
     if model_of(model).name != before.model.name:  # Which is refused, and has not the settings of the other.

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from sae_jax.data import Data
-from sae_jax.settings import UserError
-from sae_jax.sweeps.grid import Grid
+from sae_jax.data import Data, DataConfig
+from sae_jax.settings import UserError, settings_of
+from sae_jax.sweeps.grid import Grid, fields_of
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.split import Group
+from sae_jax.sweeps.split import Group, unread_in
 from sae_jax.sweeps.targets import check_targets
 from sae_jax.training.config import LaneSettings
 from sae_jax.training.optimizers import OPTIMIZERS
+
+SKIP = "skip"
+
+
+def check_read(grid: Grid, given: Mapping[str, Any]) -> None:
+    """Refuse what was given of the samples, or of a transcoder, and no lane reads.
+
+    Args:
+        grid: the sweep.
+        given: settings by name; those that have their default mislead nobody.
+
+    Raises:
+        UserError: there is some.
+    """
+    fields, ignored = fields_of(grid.model), [unread_in(grid, values) for _, values in grid.cells()]
+    for name, value in given.items():
+        of_samples = name in settings_of(DataConfig) or name == SKIP
+        if (
+            not of_samples
+            or not all(name in one for one in ignored)
+            or np.all(np.asarray(value) == fields[name].default)
+        ):
+            continue
+        if name == SKIP:
+            raise UserError(f"{SKIP} needs targets, to which it maps inputs: got {value} without; add targets")
+        other = ignored[0][name]
+        beside = grid.axes.get(other, (grid.constant.get(other),))[0]
+        raise UserError(f"{name} must have an effect: got {value} beside {other} {beside}; leave it out")
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:

@@ -18,7 +18,7 @@ from sae_jax.data.statistics import offset
 from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, received, settings_of
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.checks import check_data, check_snapshots, check_split
+from sae_jax.sweeps.checks import check_data, check_read, check_snapshots, check_split
 from sae_jax.sweeps.devices import choose_devices
 from sae_jax.sweeps.grid import Grid, make_grid
 from sae_jax.sweeps.observers import Observer
@@ -91,6 +91,7 @@ def prepare(
     numbers = lanes_of(grid, origin) if origin else None
     if not earlier and not origin:  # Of settings that were not given nothing is unread by mistake.
         check_given(settings)
+        check_read(grid, settings)
     processes.agree("load the data", "command line", [grid.as_json(), list(grid.dims), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))

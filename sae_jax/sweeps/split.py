@@ -201,11 +201,11 @@ def known_line(earlier: Earlier, known: np.ndarray, groups: Sequence[Group]) -> 
 
 
 def _key(grid: Grid, values: Mapping[str, Any]) -> Key:
-    ignored = _unread(grid, values)
+    ignored = unread_in(grid, values)
     return tuple(None if name in ignored else value for name, value in sorted(values.items()))
 
 
-def _unread(grid: Grid, values: Mapping[str, Any]) -> dict[str, str]:
+def unread_in(grid: Grid, values: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a cell that are not read, with the setting that says so.
 
     A record of one's own may read what the model does not that it was made from: of it nothing is believed.
@@ -229,7 +229,7 @@ def equal_lines(grid: Grid, equal: Mapping[int, int]) -> list[str]:
     cells = [values for _, values in grid.cells()]
     reasons: Counter[str] = Counter()
     for cell, other in equal.items():
-        ignored = _unread(grid, cells[cell])
+        ignored = unread_in(grid, cells[cell])
         differing = [name for name in ignored if cells[cell][name] != cells[other][name]]
         deciding = dict.fromkeys(f"{ignored[name]} {cells[cell][ignored[name]]}" for name in differing)
         verb = "does" if len(deciding) == 1 else "do"

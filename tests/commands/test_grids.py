@@ -121,9 +121,24 @@ def test_one_lane_is_trained_on_alone(typed, capsys):
     assert float(alone["rho"]) == 0.1 and alone["seed"].values.tolist() == [1]
 
 
+def test_a_preset_beside_a_run_to_start_from_names_its_settings(typed):
+    small = ["--dataset", "digits", "--samples", "100", "--d-hidden", "6", "--steps", "3", "--batch-size", "20"]
+    quick = ["--seeds", "2", "--figures", "False", "--report", "False"]
+    sweep.main([*small, *quick, "--model", "topk", "--k", "2", "4", "--name", "of-topk"])
+    words = ["--start-from", "of-topk", *quick[2:], "--steps", "2", "--batch-size", "50", "--name", "by-preset"]
+    sweep.main([*words, "--preset", "gao", "--aux", ".5"])
+    made = results.load(typed[0] / "by-preset")
+    assert (made["rows"].item(), made["dead_units"].item(), made["k_warmup"].item()) == ("unit", "auxk", 0)
+    # Flags beside it change it, and what neither names is as it was.
+    assert (made["aux"].item(), made["k"].values.tolist(), made["d_hidden"].item()) == (0.5, [2, 4], 6)
+    np.testing.assert_allclose(np.linalg.norm(made["decoder_weight"], axis=-1), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
+        (["--start-from", "first", "--preset", "gao"], "must be of the model of first, classic: got gao, of topk;"),
+        (["--extend", "first", "--preset", "gao", "bricken"], "got gao bricken, of gao+bricken; leave it out"),
         (["--start-from", "nowhere"], "a finished run's folder must hold"),
         (["--start-from", "first", "--extend", "small"], "extend must be left out beside start_from"),
         (["--extend", "small", "--keep-state", "True"], "extend must be left out beside start_from and keep_state"),

@@ -1,0 +1,37 @@
+"""Settings of samples and of transcoders that no lane would read; where one lane does, none is refused."""
+
+import pytest
+
+from sae_jax import DataConfig, UserError, sweep
+
+SMALL = {"d_hidden": 4, "steps": 2, "batch_size": 20, "samples": 60, "progress": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"patch_size": 9}, "patch_size must have an effect: got 9 beside dataset digits; leave it out"),
+        ({"patch_size": [8, 9]}, r"patch_size must have an effect: got \[8, 9\] beside dataset digits"),
+        (
+            {"model": "topk", "k": 2, "skip": [False, True]},
+            "skip needs targets, to which it maps inputs: got .* without; add t",
+        ),
+    ],
+)
+def test_what_no_lane_reads_is_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        sweep(DataConfig(dataset="digits"), **SMALL, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "programs"),
+    [
+        ({"patch_size": 8, "whiten": True}, 1),  # As they are by themselves.
+        ({"dataset": ["digits", "patches"], "patch_size": 9, "normalize": "ufldl"}, 2),
+        ({"model": "topk", "k": 2, "skip": False}, 1),
+        ({"momentum": 0.5}, 1),  # Of training, which a reader may have left from another optimizer.
+    ],
+)
+def test_what_a_lane_reads_or_what_is_as_by_default_is_not(given, programs):
+    made = sweep(DataConfig(dataset="digits"), **SMALL, **given)
+    assert made["eval_l0"].size == programs
