@@ -69,7 +69,7 @@ BENCHMARK = [
     (["--table", "list.json", "--quick"], "--table measures nothing: got it beside --quick", "leave one"),
     (["--table", "list.json", "--only", "lbfgs"], "--table measures nothing: got it beside --only", "leave one"),
     (["--only", "lbfgs", "--json", "list.json"], "--json beside --only lbfgs must name a file written by", "write one"),
-    (["--only", "stream"], "only must be one of all, dictionaries, lbfgs, streams: got 'stream'", "did you mean streams?"),
+    (["--only", "stream"], "only must be one of all, dictionaries, lbfgs, streams: got", "did you mean streams?"),
     (["--table", "list.json", "--json", "x.json"], "--table measures nothing: got it beside --json", "leave one"),
     (["--json", "folder.json"], "--json must name a file that can be written: got folder.json", "choose another"),
     (["--json", "no/such.json"], "--json must name a file that can be written: got no/such.json", "choose another"),
