@@ -76,7 +76,7 @@ def completed(parsed: Parsed, words: Sequence[str], before: Grid) -> Parsed:
     presets = [one for one in words_after(words, flag("preset")) or () if one]
     named = [*named_flags(words), *(name for one in presets for name in preset(one)[1])]
     given = {name: value for name, value in settings.items() if name in named and name not in ("zip", "model")}
-    model = settings["model"] if {"model", "preset"} & {*named} else before.model.name
+    model = settings["model"] if "model" in named or presets else before.model.name
     if presets and model_of(model).name != before.model.name:
         raise UserError(
             f"a preset must be of the model of {run.extend or run.start_from}, {before.model.name}: got "

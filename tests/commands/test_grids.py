@@ -132,6 +132,9 @@ def test_a_preset_beside_a_run_to_start_from_names_its_settings(typed):
     # Flags beside it change it, and what neither names is as it was.
     assert (made["aux"].item(), made["k"].values.tolist(), made["d_hidden"].item()) == (0.5, [2, 4], 6)
     np.testing.assert_allclose(np.linalg.norm(made["decoder_weight"], axis=-1), 1, rtol=1e-5)
+    # An empty one is none.
+    sweep.main([*words[:-1], "by-none", "--preset="])
+    assert results.load(typed[0] / "by-none")["rows"].item() == "free"
 
 
 @pytest.mark.parametrize(
