@@ -9,7 +9,8 @@ import numpy as np
 import sae_jax
 from sae_jax.models import MODELS
 from sae_jax.training.config import lane_settings
-from sae_jax.training.step import init_state, keys_of, train_step
+from sae_jax.training.step import init_state, keys_of
+from tests.transforms import STEP
 
 
 def moved(**values: object) -> dict[str, np.ndarray]:
@@ -17,7 +18,7 @@ def moved(**values: object) -> dict[str, np.ndarray]:
     settings = lane_settings("jumprelu", d_hidden=5, threshold_start=0.3, bandwidth=2.0, warmup=0.0, **values)
     keys = keys_of(jax.random.key(0))
     state = init_state(keys.init, settings, 3)
-    after, _ = train_step(settings, state, jax.random.normal(keys.batches, (20, 3)))
+    after, _ = STEP(settings, state, jax.random.normal(keys.batches, (20, 3)))
     return {name: np.asarray(after.params[name] - state.params[name]) for name in state.params}
 
 

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import init_state, keys_of, lane_settings, train_step
+from sae_jax import init_state, keys_of, lane_settings
 from sae_jax.models.base import Across, Step
 from sae_jax.models.sparse import largest_of_samples, largest_of_whole
 from sae_jax.training.shapes import split
+from tests.transforms import STEP
 
 D_IN, BATCH, UNITS = 12, 32, 320
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -53,15 +54,19 @@ def sparse_of(settings: Any) -> Any:
     return model.sparse(model.loss, jax.tree.map(lambda leaf: np.asarray(leaf)[None], settings.model))
 
 
-def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, number: int = 5) -> Any:
-    """(terms, what was seen, gradients) of a step."""
+def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, *numbers: int) -> Any:
+    """(terms, what was seen, gradients) of a step, or of each of several numbers of it."""
 
-    def total(params: Any) -> Any:
-        terms, saw = loss(params, memory, Step(*split(x, settings), jnp.int32(number), 100), settings.model)
-        return sum(terms.values()), (terms, saw)
+    @jax.jit
+    def at(number: jax.Array) -> Any:
+        def total(params: Any) -> Any:
+            terms, saw = loss(params, memory, Step(*split(x, settings), number, 100), settings.model)
+            return sum(terms.values()), (terms, saw)
 
-    (_, (terms, saw)), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
-    return terms, saw, gradients
+        (_, (terms, saw)), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return terms, saw, gradients
+
+    return [at(np.int32(number)) for number in numbers] if numbers else at(np.int32(5))
 
 
 def assert_same(one: Any, other: Any, tolerance: float = 1e-6) -> None:
@@ -70,7 +75,7 @@ def assert_same(one: Any, other: Any, tolerance: float = 1e-6) -> None:
         if a.dtype == bool:
             np.testing.assert_array_equal(a, b)
         else:
-            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.max(jnp.abs(a))))
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.max(np.abs(a)))
 
 
 @pytest.mark.parametrize(("model", "extra"), CASES)
@@ -96,11 +101,13 @@ def always_first(cond: Any) -> Any:
 def test_falling_k(model: str) -> None:
     """While more units are active than the list has room for, all are multiplied."""
     settings, params, memory, x = case(model, {"k": 5, "k_warmup": 0.5})
-    for number in (0, 20, 49, 50):
-        dense = computed(settings.architecture.loss, settings, params, memory, x, number)
-        assert_same(dense, computed(sparse_of(settings), settings, params, memory, x, number))
-    codes_at = [float(computed(sparse_of(settings), settings, params, memory, x, n)[1].l0) for n in (20, 50)]
-    assert codes_at[0] > 50 and codes_at[1] <= 5
+    numbers = (0, 20, 49, 50)
+    dense = computed(settings.architecture.loss, settings, params, memory, x, *numbers)
+    sparse = computed(sparse_of(settings), settings, params, memory, x, *numbers)
+    for one, other in zip(dense, sparse, strict=True):
+        assert_same(one, other)
+    _, at_20, _, at_50 = (float(saw.l0) for _, saw, _ in sparse)
+    assert at_20 > 50 and at_50 <= 5
 
 
 @pytest.mark.parametrize(("model", "extra"), CASES)
@@ -179,20 +186,25 @@ def test_equal_units() -> None:
     assert_same(dense, computed(sparse_of(settings), settings, params, memory, x))
 
 
+def chosen_by(choose: Any, *arguments: Any) -> Any:
+    """What one choice is, as arrays of NumPy; numbers are no arguments of the program."""
+    return jax.tree.map(np.asarray, jax.jit(choose, static_argnums=(2, 3, 4))(*arguments, Across()))
+
+
 def test_choice_of_samples() -> None:
     strength = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
-    choice = largest_of_samples(strength * 2, strength, 3, 4, Across())
+    choice = chosen_by(largest_of_samples, strength * 2, strength, 3, 4)
     expected = {(i, int(u)) for i, row in enumerate(strength) for u in np.argsort(-row)[:3]}
     listed = {(int(i), int(u)) for i, u, on in zip(choice.samples, choice.units, choice.chosen, strict=True) if on}
     assert listed == expected and bool(choice.complete)
-    assert bool(jnp.all(jnp.diff(choice.units) >= 0))
+    assert np.all(np.diff(choice.units) >= 0)
     np.testing.assert_array_equal(choice.pre_activations, strength[choice.samples, choice.units] * 2)
-    assert not bool(largest_of_samples(strength, strength, 5, 4, Across()).complete)
+    assert not bool(chosen_by(largest_of_samples, strength, strength, 5, 4).complete)
 
 
 def test_choice_of_whole() -> None:
     strength = np.maximum(np.random.default_rng(0).normal(size=(6, 80)), 0).astype(np.float32)
-    choice = largest_of_whole(strength, strength, 12, 2, Across())
+    choice = chosen_by(largest_of_whole, strength, strength, 12, 2)
     expected = set(np.argsort(-strength.reshape(-1))[:12].tolist())
     listed = (choice.samples * 80 + choice.units)[choice.chosen]
     assert sorted(listed.tolist()) == sorted(expected) and bool(choice.complete)
@@ -212,7 +224,7 @@ def test_choice_of_crowded_samples(batch: int, most: int, active: list[int], com
     strength = np.zeros((batch, 640), np.float32)
     for i, count in enumerate(active):
         strength[2 * i, :count] = np.arange(count) + 1
-    choice = largest_of_whole(strength, strength, sum(active), most, Across())
+    choice = chosen_by(largest_of_whole, strength, strength, sum(active), most)
     assert bool(choice.complete) == complete
     if complete:
         listed = (choice.samples * 640 + choice.units)[choice.chosen]
@@ -225,9 +237,9 @@ def test_auxk_in_full_with_double_precision_at_hand(model: str) -> None:
     settings = lane_settings(model=model, d_hidden=20, dead_units="auxk", aux_form="full", dead_after=1)
     with jax.enable_x64(True):
         keys = keys_of(jax.random.key(0))
-        state = init_state(keys.init, settings, 4)
+        state = jax.jit(init_state, static_argnums=2)(keys.init, settings, 4)
         batch = jax.random.normal(keys.batches, (8, 4), jnp.float32)
         silence = dataclasses.replace(state.memory.silence, silent=jnp.full(20, 50, jnp.int32))
         state = dataclasses.replace(state, memory=dataclasses.replace(state.memory, silence=silence))
-        _, curves = train_step(settings, state, batch)
+        _, curves = STEP(settings, state, batch)
         assert curves["loss_aux"].dtype == jnp.float32 and float(curves["loss_aux"]) > 0

@@ -48,12 +48,17 @@ def test_loss_and_measures_are_of_the_targets(model, skip):
     settings, params = lane(model, skip=skip, **({"k": 3} if model == "topk" else {}))
     codes, made = by_hand(params, model)
     error = np.mean(np.sum((Y - made) ** 2, axis=1))
-    terms, _ = settings.architecture.loss(params, None, Step(*split(ROWS, settings), steps=100), settings.model)
+
+    @jax.jit
+    def computed(params):
+        terms, _ = settings.architecture.loss(params, None, Step(*split(ROWS, settings), steps=100), settings.model)
+        return terms, evaluate(params, ROWS, settings)
+
+    terms, measured = computed(params)
     np.testing.assert_allclose(terms["reconstruction"], error, rtol=1e-5)
     if model == "relu":
         norms = np.linalg.norm(np.asarray(params["decoder_weight"]), axis=1)
         np.testing.assert_allclose(terms["l1"], 0.1 * np.mean(np.sum(codes * norms, axis=1)), rtol=1e-5)
-    measured = evaluate(params, ROWS, settings)
     np.testing.assert_allclose(measured["reconstruction"], error, rtol=1e-5)
     spread = np.sum((Y - Y.mean(axis=0)) ** 2)
     np.testing.assert_allclose(measured["explained_variance"], 1 - BATCH * error / spread, rtol=1e-4)
@@ -66,6 +71,7 @@ def test_loss_and_measures_are_of_the_targets(model, skip):
 def test_the_skip_leaves_its_part_of_the_targets_to_nobody_else(prefixes):
     settings, params = lane("relu", skip=True, prefixes=prefixes)
 
+    @jax.jit
     def error(params, target):
         step = Step(X, target, steps=100)
         return settings.architecture.loss(params, None, step, settings.model)[0]["reconstruction"]
@@ -73,7 +79,7 @@ def test_the_skip_leaves_its_part_of_the_targets_to_nobody_else(prefixes):
     skipped = X @ np.asarray(params["skip_weight"]).T
     without = params | {"skip_weight": jnp.zeros_like(params["skip_weight"])}
     np.testing.assert_allclose(error(params, Y), error(without, Y - skipped), rtol=1e-5)
-    gradient = jax.grad(error)(params, Y)
+    gradient = jax.jit(jax.grad(error))(params, Y)
     if not prefixes:
         residual = Y - by_hand(params, "relu")[1]
         np.testing.assert_allclose(gradient["skip_weight"], -2 * residual.T @ X / BATCH, rtol=1e-4, atol=1e-5)
