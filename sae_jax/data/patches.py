@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig
@@ -26,6 +27,8 @@ CUTOFF = 0.4  # cycles per pixel: Olshausen and Field's 200 cycles over pictures
 # Rings of the spectrum over which its slope is measured, cycles per pixel: below the filter's cutoff, and away from the
 # lowest frequencies, of which an image has few.
 RINGS = np.geomspace(1 / 32, 1 / 4, 9)
+# Sides of a patch that a block of pixels which are held out has, and that are between two blocks, at the least.
+ROOM = 1.5
 # A window of a smaller image mixes its lowest frequencies with its mean.
 SMALLEST_SIDE = 64
 # Above this slope an image is white already. Photographs have -.9 to -1.7, whitening adds 1, noise has 0.
@@ -131,7 +134,7 @@ def white_already(images: list[np.ndarray]) -> str:
 
 
 def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows:
-    """Draw patches from images: every image alike often, held-out patches from strips that no training patch touches.
+    """Draw patches from images: every image alike often, held-out patches from blocks that no training patch touches.
 
     Args:
         images: each [height, width].
@@ -143,22 +146,21 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     """
     side, total = config.patch_size, config.samples or DEFAULT_PATCHES
     held = max(1, round(total * config.heldout / (1 - config.heldout)))
-    strips = [max(side, round(config.heldout * image.shape[1])) for image in images]
-    for image, strip in zip(images, strips, strict=True):
-        if side > image.shape[0] or side + strip > image.shape[1]:
+    for image in images:
+        if side > image.shape[0] or 2 * side > image.shape[1]:
             raise UserError(
                 f"patch_size must leave room for two patches side by side, one held out: got {side} "
                 f"for an image of {image.shape[0]} x {image.shape[1]} pixels; use a smaller patch"
             )
     check_fits(total, DRAWING_BYTES * (total + held) * side * side)
     splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
-    for i, (image, strip) in enumerate(zip(images, strips, strict=True)):
+    for i, image in enumerate(images):
         pixels = whiten(image.astype(float)) if config.whiten else image.astype(float)
-        parts = {"train": (pixels[:, :-strip], total), "heldout": (pixels[:, -strip:], held)}
-        for which, (part, number) in parts.items():
+        out = heldout_pixels(image.shape, side, config.heldout, np.random.default_rng([config.data_seed, i, 2]))
+        for which, number in (("train", total), ("heldout", held)):
             rng = np.random.default_rng([config.data_seed, i, which == "heldout"])
             share = number // len(images) + (i < number % len(images))
-            splits[which].append(draw(part, side, share, rng))
+            splits[which].append(draw(pixels, out == (which == "heldout"), side, share, rng))
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
     label = f"{name}{', whitened' if config.whiten else ''}"
@@ -166,9 +168,47 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side), warning=warning)
 
 
-def draw(image: np.ndarray, side: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` square patches at uniformly random positions, as rows [count, side * side]."""
-    rows = rng.integers(image.shape[0] - side + 1, size=count)
-    columns = rng.integers(image.shape[1] - side + 1, size=count)
-    view = np.lib.stride_tricks.sliding_window_view(image, (side, side))
-    return view[rows, columns].reshape(count, side * side)
+def heldout_pixels(
+    shape: tuple[int, int], side: int, share: float, rng: np.random.Generator
+) -> Bool[np.ndarray, "height width"]:
+    """Which pixels of an image are held out: square blocks all over it, with room for patches between them.
+
+    The image is a lattice of equal parts, each with a block at a random place: a strip at an edge would hold out what
+    happens to be there, such as a background out of focus, and blocks at equal distances what a wall repeats. Of images
+    that are too small for blocks, a strip it is.
+
+    Args:
+        shape: height and width of the image, the width at least two patches.
+        side: of a patch.
+        share: of the pixels that is held out, about.
+        rng: draws the places.
+    """
+    held = np.zeros(shape, bool)
+    # The last `side` rows and columns of every part have no block, so that there are training patches at any share.
+    ratio = 1 / math.sqrt(share)
+    block = math.ceil(ROOM * side * max(1.0, 1 / (ratio - 1)))
+    counts = [length // math.ceil(ratio * block) for length in shape]
+    if 0 in counts:
+        strip = min(max(side, round(share * shape[1])), shape[1] - side)
+        held[:, -strip:] = True
+        return held
+    places = [length // count - block - side + 1 for length, count in zip(shape, counts, strict=True)]
+    for part in np.ndindex(*counts):
+        corner = [i * length // count for i, length, count in zip(part, shape, counts, strict=True)]
+        top, left = (start + rng.integers(number) for start, number in zip(corner, places, strict=True))
+        held[top : top + block, left : left + block] = True
+    return held
+
+
+def draw(
+    image: np.ndarray, inside: Bool[np.ndarray, "height width"], side: int, count: int, rng: np.random.Generator
+) -> Float[np.ndarray, "count pixels"]:
+    """`count` square patches [count, side * side] at random positions, all of whose pixels are inside."""
+    windows = np.lib.stride_tricks.sliding_window_view
+    # First along rows, then along columns: 2 side comparisons a pixel, not side^2.
+    whole = windows(windows(inside, side, axis=1).all(axis=-1), side, axis=0).all(axis=-1)
+    starts = np.flatnonzero(whole)
+    # One of every equal share of them, so that all parts of an image are there however few are drawn.
+    chosen = starts[((np.arange(count) + rng.random(count)) * (len(starts) / count)).astype(int)]
+    rows, columns = np.unravel_index(chosen, whole.shape)
+    return windows(image, (side, side))[rows, columns].reshape(count, side * side)

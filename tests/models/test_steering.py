@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sae_jax
 from sae_jax.models import MODELS, dictionary_memory
 from sae_jax.training.config import lane_settings
 
@@ -23,3 +24,11 @@ def test_weight_rises_by_a_share_of_the_error_and_by_its_change(name, gain):
         assert float(state.steering.log_coefficient) == pytest.approx(logarithm, abs=1e-5)
     still = model.memory(dataclasses.replace(settings, target_l0=None))
     assert still.steering is None
+
+
+@pytest.mark.usefixtures("optimised")
+def test_held_out_patches_have_as_many_active_units_as_asked_for():
+    data = sae_jax.load(sae_jax.DataConfig(normalize="unit"))
+    settings = {"target_l0": 8.0, "d_hidden": 64, "steps": 1500, "seeds": 1, "progress": False}
+    trained = sae_jax.sweep(data, ["jumprelu", "batch_topk"], **settings)
+    np.testing.assert_allclose(trained["eval_l0"], 8, rtol=0.05)
