@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss, firing, memory, sparse, topk
 from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step
+from sae_jax.models.choice import largest_of_whole
 from sae_jax.models.dictionary import PREFIXES
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import widened
@@ -90,15 +91,15 @@ def _sparse_loss(most: int) -> Loss:
 
     def sparse_loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple[dict[str, Array], Seen]:
         z, strength = topk.compared(jax.lax.stop_gradient(params), step.x, s)
-        positive = jax.nn.relu(strength)
-        choice = sparse.largest_of_whole(z, positive, total_at(step, s), most, step.across)
+        choice = largest_of_whole(z, strength, total_at(step, s), most, step.across)
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=True)
             values, seen = dictionary_loss.sparse_loss(
                 params, state, step, s, codes, lambda: topk.compared(params, step.x, s)
             )
-            return values, seen._replace(least=_least(positive[choice.samples, choice.units], choice.chosen, step))
+            sizes = strength[choice.samples, choice.units]
+            return values, seen._replace(least=_least(sizes, choice.chosen, step))
 
         return sparse.either(choice.complete, few, lambda params: loss(params, state, step, s), params)
 

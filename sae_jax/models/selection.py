@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from sae_jax.models.base import Across, Codes, Scalar, Step
 
-BITS, HALF = 32, 16
+# Of a float the first 21 bits are its sign, its exponent and 12 of its fraction.
+BITS, HALF, ROUGH = 32, 16, 21
 # Odd, so that units of up to 2^16 have ranks of their own: the halves of the golden ratio's share of 2^32.
 RANKS = (0x9E37, 0x79B1)
 
@@ -28,14 +29,7 @@ def largest(pre_activations: Codes, k: Scalar | Array) -> Bool[Array, "batch d_h
         k: how many to keep, >= 1; d_hidden and more keep all.
     """
     ordered = _ordered(pre_activations)
-    units = ordered.shape[1]
-    # A vector of a processor holds twice as many narrow counts.
-    counts = jnp.uint16 if units < 2**16 else jnp.uint32
-
-    def enough(tried: Array) -> Array:
-        return jnp.sum(ordered >= tried[:, None], axis=1, dtype=counts) >= jnp.minimum(k, units)
-
-    return ordered >= _greatest(enough, ordered.shape[:1])[:, None]
+    return ordered >= _of_samples(ordered, k)[:, None]
 
 
 def largest_of_batch(values: Codes, count: Scalar | Array, across: Across) -> Bool[Array, "batch d_hidden"]:
@@ -51,11 +45,48 @@ def largest_of_batch(values: Codes, count: Scalar | Array, across: Across) -> Bo
     Source: Bussmann, Leask and Nanda 2024, "BatchTopK sparse autoencoders", equation 3 (the choice).
     """
     ordered = _ordered(values)
+    return ordered >= _of_batch(ordered, count, across)
 
+
+def bound_of_batch(values: Codes, count: Scalar | Array, across: Across) -> Float[Array, ""]:
+    """What the `count` largest values of the whole batch are at least, within 1/4096 of the least of them.
+
+    It is 0 where that is negative, and where there are fewer.
+
+    Args:
+        values, count, across: as of `largest_of_batch`, the values float32.
+    """
+    return _not_negative(_of_batch(_ordered(values), count, across, ROUGH))
+
+
+def bound_of_samples(values: Codes, k: Scalar | Array) -> Float[Array, " batch"]:
+    """What the k largest values of each sample are at least, as `bound_of_batch` says it of a batch."""
+    return _not_negative(_of_samples(_ordered(values), k, ROUGH))
+
+
+def _not_negative(ordered: Array) -> Array:
+    """The floats of numbers that `_ordered` gave, or 0 for those of negative ones."""
+    sign = jnp.uint32(1 << BITS - 1)
+    return jax.lax.bitcast_convert_type(jnp.where(ordered & sign, ordered ^ sign, 0), jnp.float32)
+
+
+def _of_samples(ordered: Array, k: Scalar | Array, bits: int = BITS) -> Array:
     def enough(tried: Array) -> Array:
-        return across.sum(jnp.sum(ordered >= tried, dtype=jnp.int32)) >= count
+        return _counted(ordered >= tried[:, None]) >= jnp.minimum(k, ordered.shape[1])
 
-    return ordered >= _greatest(enough, ())
+    return _greatest(enough, ordered.shape[:1], bits)
+
+
+def _of_batch(ordered: Array, count: Scalar | Array, across: Across, bits: int = BITS) -> Array:
+    def enough(tried: Array) -> Array:
+        return across.sum(jnp.sum(_counted(ordered >= tried), dtype=jnp.int32)) >= count
+
+    return _greatest(enough, (), bits)
+
+
+def _counted(mask: Array) -> Array:
+    """How many of each row; a vector of a processor holds twice as many narrow counts."""
+    return jnp.sum(mask, axis=1, dtype=jnp.uint16 if mask.shape[1] < 2**16 else jnp.uint32)
 
 
 def largest_of_units(
@@ -94,14 +125,14 @@ def _ordered(values: Codes) -> Array:
     return (value << HALF) | ((unit * RANKS[0] + value * RANKS[1]) & ((1 << HALF) - 1))
 
 
-def _greatest(enough: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
-    """The greatest unsigned numbers [shape] for which `enough` holds, bit by bit."""
+def _greatest(enough: Callable[[Array], Array], shape: tuple[int, ...], bits: int = BITS) -> Array:
+    """The greatest unsigned numbers [shape] for which `enough` holds, bit by bit, but for the bits after the first."""
 
     def next_bit(i: Array, threshold: Array) -> Array:
         tried = threshold | (jnp.uint32(1 << BITS - 1) >> i.astype(jnp.uint32))
         return jnp.where(enough(tried), tried, threshold)
 
-    return jax.lax.fori_loop(0, BITS, next_bit, jnp.zeros(shape, jnp.uint32))
+    return jax.lax.fori_loop(0, bits, next_bit, jnp.zeros(shape, jnp.uint32))
 
 
 def dropped(codes: Codes) -> Bool[Array, "batch d_hidden"]:

@@ -14,38 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from sae_jax.models.base import Across, Batch, Codes, Params, Scalar
-from sae_jax.models.selection import largest_of_batch
+from sae_jax.models.base import Batch, Params
+from sae_jax.models.choice import TURN, Choice
 
-# Entries that a turn of the loop over them takes: rows of so many fit into the cache of a core.
-TURN = 256
-# With more units than so many for each active one, a list is faster than products; see docs/performance.md.
+# With so many units for each active one, and with more, a list is faster than products; see docs/performance.md.
 WORTH = 32
-# A sample offers so many times as many units as one has on average, and no fewer than so many; of the samples with the
-# strongest offers one in so many offers more: few have many times as many active units as the others.
-OFFERED, FEWEST_OFFERED = 2, 32
-ONE_IN, MORE = 8, 4
-# Where a batch is split, room for the entries of a device above its equal share.
-SLACK = 1.25
-
-
-class Choice(NamedTuple):
-    """Which codes of a batch are to be made, in the order of their units.
-
-    Attributes:
-        samples, units: of every entry, [entries].
-        chosen: whether it is one; the list may be longer than there are codes, [entries].
-        pre_activations: z of every entry, without gradient, [entries].
-        complete: whether the list holds all that were to be chosen.
-    """
-
-    samples: Int[Array, " entries"]
-    units: Int[Array, " entries"]
-    chosen: Bool[Array, " entries"]
-    pre_activations: Float[Array, " entries"]
-    complete: Bool[Array, ""]
 
 
 class SparseCodes(NamedTuple):
@@ -59,76 +34,6 @@ class SparseCodes(NamedTuple):
     values: Float[Array, " entries"]
     samples: Int[Array, " entries"]
     units: Int[Array, " entries"]
-
-
-def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, across: Across) -> Choice:
-    """The k largest of every sample; complete where k is at most `most`, and none is equal to one that is left out.
-
-    Args:
-        z: pre-activations, [batch, d_hidden].
-        strength: what is compared, [batch, d_hidden].
-        k: how many, which may be traced.
-        most: entries of a sample, fewer than there are units.
-        across: sums over the devices.
-    """
-    # None is sliced off: XLA would sort all units where it sees that.
-    sizes, units = jax.lax.top_k(strength, most + 1)
-    last = jnp.clip(jnp.asarray(k, jnp.int32), 1, most)
-    tied = (sizes[:, last - 1] == sizes[:, last]) & (sizes[:, last] > 0)
-    complete = (k <= most) & (across.sum(jnp.sum(tied)) == 0)
-    samples = jnp.broadcast_to(jnp.arange(len(units))[:, None], units.shape)
-    chosen = jnp.broadcast_to(jnp.arange(most + 1)[None] < jnp.minimum(k, most), units.shape)
-    return _listed(samples, units, chosen, z, complete)
-
-
-def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int, across: Across) -> Choice:
-    """The `total` largest of a whole batch that are positive.
-
-    Every sample offers its largest, and some of them more. The list is incomplete where all that one offers are chosen,
-    for there may be more, and where it has no room.
-
-    Args:
-        z: pre-activations, [batch, d_hidden]; this device's share.
-        strength: what is compared, >= 0, [batch, d_hidden].
-        total: how many of the whole batch, which may be traced.
-        most: how many a sample has on average, at the most.
-        across: sums over the devices.
-    """
-    batch, d_hidden = strength.shape
-    offered = min(max(OFFERED * most, FEWEST_OFFERED), d_hidden)
-    sizes, units = jax.lax.top_k(strength, offered)
-    # Not by a slice: XLA would sort all units where it sees one of what `top_k` returns.
-    least = jnp.min(sizes, axis=1)
-    crowded = jax.lax.top_k(least, -(-batch // ONE_IN))[1]
-    more, more_units = jax.lax.top_k(strength[crowded], min(MORE * offered, d_hidden))
-    further = jnp.arange(more.shape[1])[None] >= offered
-    samples = jnp.broadcast_to(jnp.arange(batch)[:, None], units.shape)
-    more_samples = jnp.broadcast_to(crowded[:, None], more.shape)
-    offers = _flat(sizes, jnp.where(further, more, 0))
-    chosen = largest_of_batch(offers[None], total, across)[0] & (offers > 0)
-    last = jnp.min(jnp.where(chosen, offers, jnp.inf))
-    others = jnp.ones(batch, bool).at[crowded].set(False)
-    exhausted = jnp.any(others & (least >= last)) & (offered < d_hidden)
-    exhausted |= jnp.any(jnp.min(more, axis=1) >= last) & (more.shape[1] < d_hidden)
-    room = round(most * batch * (1.0 if across.axis is None else SLACK))
-    entries = jnp.nonzero(chosen, size=min(room, chosen.size), fill_value=chosen.size)[0]
-    there = entries < chosen.size
-    entries = jnp.minimum(entries, chosen.size - 1)
-    missing = across.sum((exhausted | (jnp.sum(chosen) > len(entries))).astype(jnp.float32))
-    return _listed(_flat(samples, more_samples)[entries], _flat(units, more_units)[entries], there, z, missing == 0)
-
-
-def _flat(first: Array, second: Array) -> Array:
-    return jnp.concatenate([first.reshape(-1), second.reshape(-1)])
-
-
-def _listed(samples: Array, units: Array, chosen: Array, z: Codes, complete: Any) -> Choice:
-    """Entries in the order of their units, as many as a whole number of turns, the last ones not chosen."""
-    flat = (samples.reshape(-1), units.reshape(-1), chosen.reshape(-1))
-    pad = (0, -len(flat[0]) % min(TURN, len(flat[0])))
-    samples, units, chosen = (jnp.pad(part, pad) for part in flat)
-    units, samples, chosen = jax.lax.sort((units, samples, chosen.astype(jnp.int32)), num_keys=1)
-    return Choice(samples, units, chosen > 0, jnp.asarray(z)[samples, units], complete)
 
 
 def codes_of(params: Params, subtracted: Array, x: Batch, choice: Choice, rectify: bool) -> SparseCodes:

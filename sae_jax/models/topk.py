@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss, rows, sparse
 from sae_jax.models.base import Batch, Codes, Loss, Model, Params, Scalar, Step
+from sae_jax.models.choice import largest_of_samples
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
 from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, UserError, static, swept
@@ -108,7 +109,7 @@ def most_active(s: Any) -> int | None:
     if (s.products, s.activation_dtype) != ("float32", "float32") or s.dead_units.startswith("pre_activation"):
         return None
     most = math.ceil(float(np.max(np.asarray(count(s)))))
-    return most if most * sparse.WORTH < s.d_hidden else None
+    return most if most * sparse.WORTH <= s.d_hidden else None
 
 
 def sparse_loss(dense: Loss, s: Any, signed: bool = False) -> Loss | None:
@@ -124,7 +125,7 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
     def loss(params: Params, state: Memory | None, step: Step, s: Any) -> tuple[dict[str, Array], Seen]:
         k = jnp.round(count_at(step, s))
         z, strength = compared(jax.lax.stop_gradient(params), step.x, s, signed)
-        choice = sparse.largest_of_samples(z, strength, k, most, step.across)
+        choice = largest_of_samples(z, strength, k, most, step.across)
 
         def few(params: Params) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=not signed)

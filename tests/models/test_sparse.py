@@ -12,7 +12,7 @@ import pytest
 
 from sae_jax import init_state, keys_of, lane_settings
 from sae_jax.models.base import Across, Step
-from sae_jax.models.sparse import largest_of_samples, largest_of_whole
+from sae_jax.models.choice import largest_of_samples, largest_of_whole
 from sae_jax.training.shapes import split
 from tests.transforms import STEP
 
@@ -210,25 +210,50 @@ def test_choice_of_whole() -> None:
     assert sorted(listed.tolist()) == sorted(expected) and bool(choice.complete)
 
 
+def test_choice_among_equals() -> None:
+    """Those that are equal to the smallest of the chosen are chosen too."""
+    strength = np.random.default_rng(0).normal(size=(5, 70)).astype(np.float32)
+    best = np.argsort(-strength[2])
+    strength[2, best[3:6]] = strength[2, best[3]]
+    choice = chosen_by(largest_of_samples, strength, strength, 4, 4)
+    assert bool(choice.complete) and choice.chosen.sum() == 22
+    assert set(choice.units[choice.chosen & (choice.samples == 2)].tolist()) == set(best[:6].tolist())
+    strength[2] = 1
+    assert not bool(chosen_by(largest_of_samples, strength, strength, 4, 4).complete)
+
+
+def test_choice_of_samples_whose_largest_lie_in_one_group() -> None:
+    """Of too many the list is incomplete: the bound lies below what others have."""
+    rows = np.random.default_rng(0).uniform(0.1, 0.2, size=(6, 1280)).astype(np.float32)
+    for inside, complete in ((8, True), (16, False)):
+        strength = rows.copy()
+        strength[3, np.arange(inside) * 80] += 1
+        choice = chosen_by(largest_of_samples, strength, strength, 10, 10)
+        assert bool(choice.complete) == complete
+        listed = {(int(i), int(u)) for i, u in zip(choice.samples, choice.units, strict=True)}
+        expected = {(i, int(u)) for i, row in enumerate(strength) for u in np.argsort(-row)[:10]}
+        assert listed >= expected or not complete
+
+
 @pytest.mark.parametrize(
-    ("batch", "most", "active", "complete"),
+    ("batch", "most", "active", "total", "complete"),
     [
-        pytest.param(6, 14, [80], True, id="one crowded sample of six offers more than 32"),
-        pytest.param(6, 14, [40, 40], False, id="of two only one does"),
-        pytest.param(12, 40, [319, 70], True, id="one fewer than it offers"),
-        pytest.param(12, 40, [320], False, id="as many as it offers"),
-        pytest.param(12, 20, [250], False, id="more than there is room for"),
+        pytest.param(12, 40, {0: 639, 2: 70}, 709, True, id="crowded samples"),
+        pytest.param(12, 40, {0: 640, 2: 160}, 800, False, id="more than there is room for"),
+        pytest.param(64, 5, {i: 4 + i % 3 for i in range(64)}, 300, True, id="all alike"),
+        pytest.param(64, 5, {0: 640, 9: 640}, 320, False, id="many more reach the bound"),
     ],
 )
-def test_choice_of_crowded_samples(batch: int, most: int, active: list[int], complete: bool) -> None:
-    strength = np.zeros((batch, 640), np.float32)
-    for i, count in enumerate(active):
-        strength[2 * i, :count] = np.arange(count) + 1
-    choice = chosen_by(largest_of_whole, strength, strength, sum(active), most)
+def test_choice_of_crowded_samples(batch: int, most: int, active: dict[int, int], total: int, complete: bool) -> None:
+    strength = np.full((batch, 640), -1, np.float32)
+    for i, count in active.items():
+        strength[i, np.arange(count) * 7 % 640] = batch * np.arange(count) + i + 1
+    choice = chosen_by(largest_of_whole, strength, strength, total, most)
     assert bool(choice.complete) == complete
     if complete:
-        listed = (choice.samples * 640 + choice.units)[choice.chosen]
-        assert sorted(listed.tolist()) == np.flatnonzero(strength).tolist()
+        listed = choice.samples[choice.chosen] * 640 + choice.units[choice.chosen]
+        expected = np.argsort(-strength.reshape(-1))[:total]
+        assert sorted(listed.tolist()) == sorted(expected.tolist())
 
 
 @pytest.mark.parametrize("model", ["relu", "topk", "batch_topk"])
