@@ -9,13 +9,13 @@ along each frontier where both explain at least a fifth of the variance.
 
     python -m experiments.reproduce kl-vs-l1
 
-About 3 minutes on 2 cores. Expect the claim to hold at beta 3: rho is met within 1%, and units differ hundreds of times
-less than under L1, whose constant slope switches whole units off. Expect a price too: at the same error beta 3 needs 4
-times L1's activity. At beta .1 KL needs less than L1 does and its units are still the more alike, but small rho are
-missed by half. No source says that it would be otherwise: the miss is the balance of the penalty with the
+About half a minute on 2 cores. Expect the claim to hold at beta 3: rho is met within 1%, and units differ hundreds of
+times less than under L1, whose constant slope switches whole units off. Expect a price too: at the same error beta 3
+needs 3.5 times L1's activity. At beta .1 KL needs less than L1 does and its units are still the more alike, but small
+rho are missed by half. No source says that it would be otherwise: the miss is the balance of the penalty with the
 reconstruction's pull (`experiments/reproduce/kl_pull.py`), which is measured in the lanes themselves, and the law's
 miss is what the row is held to. It falls as 1 / beta where it is small, and faster where it is large, since the
-penalty's slope bends. Held-out samples have less variance and less activity: on them the miss at beta 3 is hidden.
+penalty's slope bends.
 """
 
 from __future__ import annotations
