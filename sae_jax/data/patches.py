@@ -29,6 +29,7 @@ CUTOFF = 0.4  # cycles per pixel: Olshausen and Field's 200 cycles over pictures
 RINGS = np.geomspace(1 / 32, 1 / 4, 9)
 # Sides of a patch that a block of pixels which are held out has, and that are between two blocks, at the least.
 ROOM = 1.5
+FEWEST_BLOCKS = 4
 # A window of a smaller image mixes its lowest frequencies with its mean.
 SMALLEST_SIDE = 64
 # Above this slope an image is white already. Photographs have -.9 to -1.7, whitening adds 1, noise has 0.
@@ -175,7 +176,7 @@ def heldout_pixels(
 
     The image is a lattice of equal parts, each with a block at a random place: a strip at an edge would hold out what
     happens to be there, such as a background out of focus, and blocks at equal distances what a wall repeats. Of images
-    that are too small for blocks, a strip it is.
+    that are too small for four blocks, a strip it is.
 
     Args:
         shape: height and width of the image, the width at least two patches.
@@ -188,7 +189,7 @@ def heldout_pixels(
     ratio = 1 / math.sqrt(share)
     block = math.ceil(ROOM * side * max(1.0, 1 / (ratio - 1)))
     counts = [length // math.ceil(ratio * block) for length in shape]
-    if 0 in counts:
+    if np.prod(counts) < FEWEST_BLOCKS:
         strip = min(max(side, round(share * shape[1])), shape[1] - side)
         held[:, -strip:] = True
         return held
@@ -209,6 +210,6 @@ def draw(
     whole = windows(windows(inside, side, axis=1).all(axis=-1), side, axis=0).all(axis=-1)
     starts = np.flatnonzero(whole)
     # One of every equal share of them, so that all parts of an image are there however few are drawn.
-    chosen = starts[((np.arange(count) + rng.random(count)) * (len(starts) / count)).astype(int)]
+    chosen = starts[((np.arange(count) + rng.random(count)) * (len(starts) / max(count, 1))).astype(int)]
     rows, columns = np.unravel_index(chosen, whole.shape)
     return windows(image, (side, side))[rows, columns].reshape(count, side * side)

@@ -21,7 +21,9 @@ LARGEST_GROUP, GROUPS = 16, 8
 # Where a batch is split, room for the entries of a device above its equal share.
 SLACK = 1.25
 WORD = 32
-UNCHOSEN = np.uint32(2**32 - 1)
+# A code of a batch, by its sample and unit, is one such number; the last one is that of none.
+CODES = 2**32
+UNCHOSEN = np.uint32(CODES - 1)
 
 
 class Choice(NamedTuple):
@@ -45,23 +47,25 @@ def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, 
     """The k largest of every sample that are positive; those that are equal to the smallest of them are chosen too.
 
     Units lie in groups: a bound that the largest of k groups reach is one that k units do, and few others. Among those
-    are the k largest. The list is incomplete where a sample has too many of them.
+    are the k largest. The list is incomplete where a sample has too many of them, or NaN.
 
     Args:
         z: pre-activations, [batch, d_hidden].
         strength: what is compared, [batch, d_hidden].
-        k: how many, which may be traced; the list is incomplete where it is above `most`.
+        k: how many, which may be traced; the list is incomplete where it is below 1 or above `most`.
         most: entries of a sample, fewer than there are units.
         across: sums over the devices.
     """
     batch, kept = len(strength), jnp.clip(k, 1, most)
-    bound = bound_of_samples(_of_groups(strength, most), kept)
+    maxima = _of_groups(strength, most)
+    bound = bound_of_samples(maxima, kept)
     samples, units, ends = reaching(strength, bound[:, None], round(OFFERED * most * batch) + TURN)
     sizes, starts = strength[samples, units], jnp.pad(ends[:-1], (1, 0))
     places = starts[:, None] + jnp.arange(round(OFFERED * most) + FEW)[None]
     offered = jnp.where(places < ends[:, None], sizes[places], 0)
     chosen = largest(offered, kept) & (offered > 0)
-    complete = (k <= most) & (ends[-1] <= len(units)) & jnp.all(ends - starts <= places.shape[1])
+    complete = (k >= 1) & (k <= most) & (ends[-1] <= len(units)) & jnp.all(ends - starts <= places.shape[1])
+    complete &= ~jnp.any(jnp.isnan(maxima))
     samples = jnp.broadcast_to(jnp.arange(batch)[:, None], places.shape)
     return _listed(z, samples, units[places], chosen, most * batch + TURN, complete, across)
 
@@ -80,11 +84,13 @@ def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int
         across: sums over the devices.
     """
     expected = most * len(strength) * (1.0 if across.axis is None else SLACK)
-    bound = bound_of_batch(_of_groups(strength, most), total, across)
+    maxima = _of_groups(strength, most)
+    bound = bound_of_batch(maxima, total, across)
     samples, units, ends = reaching(strength, bound, round(OFFERED * expected) + TURN)
     offered = jnp.where(jnp.arange(len(units)) < ends[-1], strength[samples, units], 0)
     chosen = largest_of_batch(offered[None], total, across)[0] & (offered > 0)
-    return _listed(z, samples, units, chosen, round(expected) + TURN, ends[-1] <= len(units), across)
+    complete = (ends[-1] <= len(units)) & ~jnp.any(jnp.isnan(maxima))
+    return _listed(z, samples, units, chosen, round(expected) + TURN, complete, across)
 
 
 def reaching(
@@ -145,12 +151,12 @@ def _listed(
 ) -> Choice:
     """Entries in the order of their units, as many as a whole number of turns, the last ones not chosen."""
     batch, d_hidden = z.shape
-    # One number each, as sorting several of each takes five times as long; z of 2^32 codes would not fit into memory.
+    # One number each, as sorting several of each takes five times as long.
     keys = jnp.where(chosen, jnp.asarray(units, jnp.uint32) * batch + jnp.asarray(samples, jnp.uint32), UNCHOSEN)
     keys = jnp.sort(keys.reshape(-1))[:room]
+    missing = across.sum((~complete | (jnp.sum(chosen) > len(keys))).astype(jnp.float32))
     keys = jnp.pad(keys, (0, -len(keys) % min(TURN, len(keys))), constant_values=UNCHOSEN)
     listed = keys < UNCHOSEN
-    missing = across.sum((~complete | (jnp.sum(chosen) > len(keys))).astype(jnp.float32))
     samples = jnp.where(listed, keys % batch, 0).astype(jnp.int32)
     units = jnp.where(listed, keys // batch, d_hidden - 1).astype(jnp.int32)
     return Choice(samples, units, listed, jnp.asarray(z)[samples, units], missing == 0)

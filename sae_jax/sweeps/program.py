@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from sae_jax.data import Data
 from sae_jax.models.base import Batch, Key, Loss
+from sae_jax.models.choice import CODES
 from sae_jax.sweeps import processes
 from sae_jax.sweeps.devices import batch_axis, copied_bytes, local_devices, release_programs
 from sae_jax.sweeps.mapping import over_lanes
@@ -223,7 +224,8 @@ def lists_of(settings: LaneSettings) -> Loss | None:
     """
     model = settings.architecture
     full_batch = OPTIMIZERS[settings.training.optimizer].full_batch
-    loss: Loss | None = None if full_batch else model.sparse(model.loss, settings.model)
+    too_many = settings.training.batch_size * settings.model.d_hidden >= CODES
+    loss: Loss | None = None if full_batch or too_many else model.sparse(model.loss, settings.model)
     return loss
 
 

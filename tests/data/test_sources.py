@@ -73,7 +73,7 @@ def test_heldout_patches_share_no_pixel_with_training_patches(tmp_path):
     assert data.train.min() == 0 and data.heldout.max() == 49
 
 
-@pytest.mark.parametrize("shape, share", [((130, 171), 0.1), ((90, 90), 0.5), ((200, 64), 0.02), ((12, 300), 0.1)])
+@pytest.mark.parametrize("shape, share", [((130, 171), 0.1), ((90, 90), 0.5), ((200, 200), 0.02), ((12, 300), 0.1)])
 def test_blocks_that_are_held_out_leave_room_for_training_patches(tmp_path, shape, share):
     # Every pixel is its own number.
     np.save(tmp_path / "pixels.npy", np.arange(np.prod(shape), dtype=float).reshape(1, *shape))
@@ -89,6 +89,19 @@ def test_blocks_that_are_held_out_leave_room_for_training_patches(tmp_path, shap
     assert not set(data.train.ravel()) & set(data.heldout.ravel())
     out = heldout_pixels(shape, 6, share, np.random.default_rng([0, 0, 2]))
     assert set(data.heldout.ravel()) <= set(np.flatnonzero(out)) and 0.4 * share < out.mean() < 1.2 * share
+
+
+def test_fewer_patches_than_images_are_drawn_from_some_of_them(tmp_path):
+    np.save(tmp_path / "images.npy", RNG.normal(size=(30, 32, 32)).astype(np.float32))
+    data = load(DataConfig(dataset=f"images:{tmp_path / 'images.npy'}", samples=50))
+    assert len(data.train) == 50 and len(data.heldout) == 6
+    assert len(load(DataConfig(heldout=5e-4)).heldout) == 5
+
+
+def test_a_small_image_holds_out_a_strip():
+    for shape, share in (((64, 64), 0.1), ((32, 40), 0.3), ((40, 300), 1e-4)):
+        out = heldout_pixels(shape, 8, share, np.random.default_rng(0))
+        assert out[:, -8:].all() and not out[:, : shape[1] - max(8, round(share * shape[1]))].any()
 
 
 def test_heldout_patches_vary_as_training_patches_do():

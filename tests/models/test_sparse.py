@@ -222,6 +222,24 @@ def test_choice_among_equals() -> None:
     assert not bool(chosen_by(largest_of_samples, strength, strength, 4, 4).complete)
 
 
+@pytest.mark.parametrize("total", [4256, 4257, 4352, 4353])
+def test_a_list_is_complete_only_where_it_holds_all(total: int) -> None:
+    """It has room for 4 x 1000 + 256 codes, which is no whole number of turns."""
+    strength = np.random.default_rng(0).normal(size=(1000, 128)).astype(np.float32)
+    choice = chosen_by(largest_of_whole, strength, strength, total, 4)
+    assert bool(choice.complete) == (total == 4256) and choice.chosen.sum() == 4256
+
+
+@pytest.mark.parametrize("choose", [largest_of_samples, largest_of_whole])
+def test_none_and_nan_are_left_to_all_codes(choose: Any) -> None:
+    strength = np.random.default_rng(0).normal(size=(6, 128)).astype(np.float32)
+    assert bool(chosen_by(choose, strength, strength, 1, 4).complete)
+    if choose is largest_of_samples:
+        assert not bool(chosen_by(choose, strength, strength, 0, 4).complete)
+    strength[2, 5] = np.nan
+    assert not bool(chosen_by(choose, strength, strength, 1, 4).complete)
+
+
 def test_choice_of_samples_whose_largest_lie_in_one_group() -> None:
     """Of too many the list is incomplete: the bound lies below what others have."""
     rows = np.random.default_rng(0).uniform(0.1, 0.2, size=(6, 1280)).astype(np.float32)
