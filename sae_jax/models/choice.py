@@ -74,7 +74,8 @@ def largest_of_whole(z: Codes, strength: Codes, total: Scalar | Array, most: int
     """The `total` largest of a whole batch that are positive.
 
     As in `largest_of_samples`, by the largest of the groups of the whole batch. The list is incomplete where many more
-    units reach the bound, as where a few samples have most of the active units, and where a device has no room.
+    units reach the bound, as where a few samples have most of the active units, where there is NaN, and where a device
+    has no room.
 
     Args:
         z: pre-activations, [batch, d_hidden]; this device's share.

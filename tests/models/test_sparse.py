@@ -13,6 +13,7 @@ import pytest
 from sae_jax import init_state, keys_of, lane_settings
 from sae_jax.models.base import Across, Step
 from sae_jax.models.choice import largest_of_samples, largest_of_whole
+from sae_jax.sweeps.program import lists_of
 from sae_jax.training.shapes import split
 from tests.transforms import STEP
 
@@ -147,6 +148,12 @@ def test_where_all_are_multiplied() -> None:
         assert sparse_of(settings) is None, (model, extra)
     several = lane_settings(model=["topk", "relu"], d_hidden=UNITS, k=5)
     assert sparse_of(several) is not None
+
+
+def test_no_list_is_made_of_more_codes_than_a_number_tells_apart() -> None:
+    for batch_size, listed in ((2**11, True), (2**12, False)):
+        settings = lane_settings(model="topk", d_hidden=2**20, k=5, batch_size=batch_size)
+        assert (lists_of(settings) is not None) == listed
 
 
 def test_most_of_all_lanes() -> None:
