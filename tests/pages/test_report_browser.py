@@ -53,6 +53,16 @@ def test_arrow_keys_move_in_the_grid_and_enter_opens_the_units(opened, pages):
     assert fragment(tab)["view"] == "units" and tab.is_hidden("#view-grid")
 
 
+def test_keys_that_follow_one_another_at_once_are_all_obeyed(opened, pages):
+    tab = opened(pages["digits"], "#cell=0-0")
+    tab.evaluate(
+        """() => { const plot = document.querySelector('#view-grid .plot');
+                   const press = (key) => plot.dispatchEvent(new KeyboardEvent("keydown", { key }));
+                   press("ArrowRight"); press("ArrowDown"); }"""
+    )
+    assert fragment(tab)["cell"] == "1-1"
+
+
 def test_the_measure_and_the_axes_are_chosen(opened, pages):
     tab = opened(pages["digits"])
     tab.select_option("#view-grid .controls select >> nth=0", "eval_dead_fraction")

@@ -1,6 +1,6 @@
 // What is shown is what the fragment of the address says: links and the back button follow.
 const listeners = [];
-let state = {};
+let state = {}, read = null;
 
 function readState() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -21,6 +21,8 @@ function go(changes, quietly = false) {
   // Whole, since within another page, as of a notebook, a fragment alone leads to one of that page; so do links.
   if (quietly) location.replace(location.href.split("#")[0] + fragment);
   else location.hash = fragment;
+  // At once, since the browser's event comes later than a key that is held down.
+  changed();
 }
 
 document.addEventListener("click", (event) => {
@@ -35,6 +37,8 @@ function onChange(listener) {
 }
 
 function changed() {
+  if (location.hash === read) return;
+  read = location.hash;
   const before = state;
   state = readState();
   for (const listener of listeners) listener(state, before);
