@@ -93,15 +93,18 @@ def _sparse_loss(most: int) -> Loss:
         z, strength = topk.compared(jax.lax.stop_gradient(params), step.x, s)
         choice = largest_of_whole(z, strength, total_at(step, s), most, step.across)
 
-        def few(params: Params) -> tuple[dict[str, Array], Seen]:
+        def few(params: Params, helped: bool) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=True)
             values, seen = dictionary_loss.sparse_loss(
-                params, state, step, s, codes, lambda: topk.compared(params, step.x, s)
+                params, state, step, s, codes, lambda: topk.compared(params, step.x, s), helped
             )
             sizes = strength[choice.samples, choice.units]
             return values, seen._replace(least=_least(sizes, choice.chosen, step))
 
-        return sparse.either(choice.complete, few, lambda params: loss(params, state, step, s), params)
+        def every(params: Params) -> tuple[dict[str, Array], Seen]:
+            return loss(params, state, step, s)
+
+        return sparse.cheapest(choice.complete, dictionary_loss.helped(state, s), few, every, params)
 
     return sparse_loss
 

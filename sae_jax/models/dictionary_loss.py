@@ -63,9 +63,20 @@ def shared_loss(
         reconstruction = jnp.mean(jnp.sum(jnp.square(residual), axis=1))
     rates = jnp.mean(dictionary.active(codes, s), axis=0, dtype=jnp.float32)
     whole = (z, z if strength is None else strength)
-    return _with_help(
-        params, state, step, s, reconstruction, residual, seen(rates, codes, step), lambda: whole, threshold
-    )
+    saw = seen(rates, codes, step)
+    return _with_help(params, state, step, s, reconstruction, residual, saw, lambda: whole, helped(state, s), threshold)
+
+
+def helped(state: Memory | None, s: Any) -> Array | None:
+    """Whether AuxK has any unit to help; None where there is no AuxK."""
+    return dead.any_lane(_silent(state, s)) if s.dead_units == "auxk" else None
+
+
+def _silent(state: Memory | None, s: Any) -> Array:
+    """Which units are dead, [d_hidden]."""
+    if state is None or state.silence is None:
+        return jnp.zeros(s.d_hidden, bool)
+    return state.silence.silent >= s.dead_after
 
 
 def sparse_loss(
@@ -75,6 +86,7 @@ def sparse_loss(
     s: Any,
     codes: SparseCodes,
     whole: Callable[[], tuple[Codes, Codes]],
+    helped: bool,
 ) -> tuple[dict[str, Array], Seen]:
     """What `shared_loss` returns, from codes that are a list.
 
@@ -82,11 +94,12 @@ def sparse_loss(
         params, state, step, s: as there.
         codes: f.
         whole: computes z and what units are chosen by, each [batch, d_hidden], where a term needs all of them.
+        helped: whether AuxK has any unit to help.
     """
     step = transcoder.left_to_codes(params, step, s)
     errors, residual = sparse.nested_errors(params, codes, step.target, prefixes.sizes_of(step, s))
     saw = seen(sparse.firing(codes, len(step.x), s.d_hidden), codes.values, step)
-    return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, saw, whole, None)
+    return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, saw, whole, helped, None)
 
 
 def _with_help(
@@ -98,13 +111,12 @@ def _with_help(
     residual: Array,
     saw: Seen,
     whole: Callable[[], tuple[Codes, Codes]],
+    helped: bool | Array | None,
     threshold: Array | None,
 ) -> tuple[dict[str, Array], Seen]:
     """The reconstruction term and those that help dead units; what is seen, with the units that begin anew."""
     values = {"reconstruction": reconstruction}
-    silent = jnp.zeros(s.d_hidden, bool)
-    if state is not None and state.silence is not None:
-        silent = state.silence.silent >= s.dead_after
+    silent = _silent(state, s)
     if s.dead_units == "auxk":
         # The residual without the bias: dead units rebuild what the others leave.
         error = dead.auxiliary_error if s.aux_form == "normalised" else dead.auxiliary_error_in_full
@@ -114,7 +126,7 @@ def _with_help(
             rebuilt = error(params, z, silent, residual, step.across, strength, s.products)
             return jnp.asarray(s.aux * rebuilt, reconstruction.dtype)
 
-        values["aux"] = jax.lax.cond(dead.any_lane(silent), unexplained, lambda: jnp.zeros_like(reconstruction))
+        values["aux"] = jax.lax.cond(helped, jax.checkpoint(unexplained), lambda: jnp.zeros_like(reconstruction))
     if s.dead_units.startswith("pre_activation"):
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold

@@ -82,9 +82,30 @@ def firing(codes: SparseCodes, batch: int, d_hidden: int) -> Float[Array, " d_hi
     return jnp.zeros(d_hidden, jnp.float32).at[codes.units].add(fired) / batch
 
 
-def either(complete: Array, few: Callable[[Params], Any], every: Callable[[Params], Any], params: Params) -> Any:
-    """few(params) where the list of codes is complete, else every(params), which is computed again for its gradient."""
-    return jax.lax.cond(complete, few, jax.checkpoint(every), params)
+def cheapest(
+    complete: Array,
+    helped: Array | None,
+    few: Callable[[Params, bool], Any],
+    every: Callable[[Params], Any],
+    params: Params,
+) -> Any:
+    """few(params, whether dead units are helped) where the list of codes is complete, else every(params).
+
+    What is rarely taken is computed again for its gradient: what it would save for it, the others would have to fill
+    with zeros.
+
+    Args:
+        complete: whether the list holds all codes.
+        helped: whether units are helped that the list has not; None where they never are.
+        few, every: by the list and by all codes.
+        params: of both, which receive the gradient.
+    """
+    branches: list[Callable[[Params], Any]] = [lambda params: few(params, False), jax.checkpoint(every)]
+    place = (~complete).astype(jnp.int32)
+    if helped is not None:
+        branches.append(jax.checkpoint(lambda params: few(params, True)))
+        place = jnp.where(complete & helped, 2, place)
+    return jax.lax.switch(place, branches, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

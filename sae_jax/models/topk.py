@@ -127,13 +127,16 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
         z, strength = compared(jax.lax.stop_gradient(params), step.x, s, signed)
         choice = largest_of_samples(z, strength, k, most, step.across)
 
-        def few(params: Params) -> tuple[dict[str, Array], Seen]:
+        def few(params: Params, helped: bool) -> tuple[dict[str, Array], Seen]:
             codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=not signed)
             return dictionary_loss.sparse_loss(
-                params, state, step, s, codes, lambda: compared(params, step.x, s, signed)
+                params, state, step, s, codes, lambda: compared(params, step.x, s, signed), helped
             )
 
-        return sparse.either(choice.complete, few, lambda params: _loss(params, state, step, s, signed), params)
+        def every(params: Params) -> tuple[dict[str, Array], Seen]:
+            return _loss(params, state, step, s, signed)
+
+        return sparse.cheapest(choice.complete, dictionary_loss.helped(state, s), few, every, params)
 
     return loss
 

@@ -23,6 +23,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("topk", {"k": 2.5, "rescale": True}),
     ("topk", {"target_l0": 4.0, "prefixes": "drawn:3"}),
     ("topk", {"k": 5, "dead_units": "auxk", "dead_after": 1}),
+    ("topk", {"k": 5, "dead_units": "auxk", "dead_after": 1000}),
     ("abs_topk", {"k": 5}),
     ("abs_topk", {"k": 5, "dead_units": "auxk", "dead_after": 1}),
     ("batch_topk", {"k": 2.3}),
@@ -85,15 +86,16 @@ def test_sparse_is_dense(model: str, extra: dict[str, Any], monkeypatch: pytest.
     sparse = sparse_of(settings)
     dense = computed(settings.architecture.loss, settings, params, memory, x)
     # Neither side may be computed by the other's branch.
-    monkeypatch.setattr(jax.lax, "cond", always_first(jax.lax.cond))
+    monkeypatch.setattr(jax.lax, "switch", always_by_list(jax.lax.switch))
     assert_same(dense, computed(sparse, settings, params, memory, x))
 
 
-def always_first(cond: Any) -> Any:
-    """`lax.cond` that takes the first branch of a choice between a list and all codes, whatever the predicate."""
+def always_by_list(switch: Any) -> Any:
+    """`lax.switch` that never takes its second branch, where all codes are multiplied, but the first instead."""
 
-    def taken(predicate: Any, first: Any, second: Any, *operands: Any) -> Any:
-        return first(*operands) if operands else cond(predicate, first, second)
+    def taken(place: Any, branches: Any, *operands: Any) -> Any:
+        few, _, *others = branches
+        return switch(place, [few, few, *others], *operands)
 
     return taken
 
