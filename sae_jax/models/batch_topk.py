@@ -104,7 +104,7 @@ def _sparse_loss(most: int) -> Loss:
         def every(params: Params) -> tuple[dict[str, Array], Seen]:
             return loss(params, state, step, s)
 
-        return sparse.cheapest(choice.complete, dictionary_loss.helped(state, s), few, every, params)
+        return sparse.by_list_or_all(choice.complete, dictionary_loss.any_to_help(state, s), few, every, params)
 
     return sparse_loss
 

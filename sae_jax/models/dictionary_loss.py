@@ -64,10 +64,12 @@ def shared_loss(
     rates = jnp.mean(dictionary.active(codes, s), axis=0, dtype=jnp.float32)
     whole = (z, z if strength is None else strength)
     saw = seen(rates, codes, step)
-    return _with_help(params, state, step, s, reconstruction, residual, saw, lambda: whole, helped(state, s), threshold)
+    return _with_help(
+        params, state, step, s, reconstruction, residual, saw, lambda: whole, any_to_help(state, s), threshold
+    )
 
 
-def helped(state: Memory | None, s: Any) -> Array | None:
+def any_to_help(state: Memory | None, s: Any) -> Array | None:
     """Whether AuxK has any unit to help; None where there is no AuxK."""
     return dead.any_lane(_silent(state, s)) if s.dead_units == "auxk" else None
 
@@ -94,7 +96,7 @@ def sparse_loss(
         params, state, step, s: as there.
         codes: f.
         whole: computes z and what units are chosen by, each [batch, d_hidden], where a term needs all of them.
-        helped: whether AuxK has any unit to help.
+        helped: whether AuxK has any unit to help, decided when the branch is.
     """
     step = transcoder.left_to_codes(params, step, s)
     errors, residual = sparse.nested_errors(params, codes, step.target, prefixes.sizes_of(step, s))
@@ -126,7 +128,11 @@ def _with_help(
             rebuilt = error(params, z, silent, residual, step.across, strength, s.products)
             return jnp.asarray(s.aux * rebuilt, reconstruction.dtype)
 
-        values["aux"] = jax.lax.cond(helped, jax.checkpoint(unexplained), lambda: jnp.zeros_like(reconstruction))
+        nothing = jnp.zeros_like(reconstruction)
+        if isinstance(helped, bool):
+            values["aux"] = unexplained() if helped else nothing
+        else:
+            values["aux"] = jax.lax.cond(helped, unexplained, lambda: nothing)
     if s.dead_units.startswith("pre_activation"):
         among = silent if s.dead_units == "pre_activation_dead" else jnp.ones(s.d_hidden, bool)
         theta = jnp.zeros(s.d_hidden) if threshold is None else threshold

@@ -82,7 +82,7 @@ def firing(codes: SparseCodes, batch: int, d_hidden: int) -> Float[Array, " d_hi
     return jnp.zeros(d_hidden, jnp.float32).at[codes.units].add(fired) / batch
 
 
-def cheapest(
+def by_list_or_all(
     complete: Array,
     helped: Array | None,
     few: Callable[[Params, bool], Any],
@@ -91,8 +91,8 @@ def cheapest(
 ) -> Any:
     """few(params, whether dead units are helped) where the list of codes is complete, else every(params).
 
-    What is rarely taken is computed again for its gradient: what it would save for it, the others would have to fill
-    with zeros.
+    All but the first branch are computed again for their gradients: what they would save for those, the first would
+    have to fill with zeros.
 
     Args:
         complete: whether the list holds all codes.

@@ -136,7 +136,7 @@ def _sparse_loss(most: int, signed: bool) -> Loss:
         def every(params: Params) -> tuple[dict[str, Array], Seen]:
             return _loss(params, state, step, s, signed)
 
-        return sparse.cheapest(choice.complete, dictionary_loss.helped(state, s), few, every, params)
+        return sparse.by_list_or_all(choice.complete, dictionary_loss.any_to_help(state, s), few, every, params)
 
     return loss
 

@@ -100,10 +100,11 @@ def always_by_list(switch: Any) -> Any:
     return taken
 
 
+@pytest.mark.parametrize("help_of", [{}, {"dead_units": "auxk", "dead_after": 1}])
 @pytest.mark.parametrize("model", ["topk", "batch_topk"])
-def test_falling_k(model: str) -> None:
-    """While more units are active than the list has room for, all are multiplied."""
-    settings, params, memory, x = case(model, {"k": 5, "k_warmup": 0.5})
+def test_falling_k(model: str, help_of: dict[str, Any]) -> None:
+    """While more units are active than the list has room for, all are multiplied, whether units are dead or not."""
+    settings, params, memory, x = case(model, {"k": 5, "k_warmup": 0.5, **help_of})
     numbers = (0, 20, 49, 50)
     dense = computed(settings.architecture.loss, settings, params, memory, x, *numbers)
     sparse = computed(sparse_of(settings), settings, params, memory, x, *numbers)
