@@ -1,12 +1,11 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
-import atexit
 import gc
 import os
 import shutil
 import signal
 import sys
-import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -39,11 +38,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # As many threads for products of matrices as a worker has cores: those that wait for work would take others' time.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-# Everything is compiled once for all workers and their processes, and away from the user's own cache.
+LARGEST_CACHE = 4 * 2**30
+# Everything is compiled once for all workers and their processes, and for later runs of the suite, away from the user's
+# own cache: in pytest's, which --cache-clear empties.
 CACHE = os.environ.get("SAE_JAX_TEST_CACHE")
 if CACHE is None:
-    CACHE = os.environ["SAE_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="sae_jax_")
-    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+    from sae_jax.commands.environment import cache_folder  # After the import hook.
+
+    kind = cache_folder()  # Its name is that of a kind of processor: machines may share a clone.
+    place = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "programs" / (kind.name if kind else "any")
+    CACHE = os.environ["SAE_JAX_TEST_CACHE"] = str(place)
+    # Programs of older sources are never asked for again.
+    if place.exists() and sum(entry.stat().st_size for entry in os.scandir(place)) > LARGEST_CACHE:
+        shutil.rmtree(place)
 # Processes that tests start have these too.
 SHARED = {
     "jax_disable_most_optimizations": True,
