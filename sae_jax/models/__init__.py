@@ -2,7 +2,7 @@
 
 base          Model, the record of functions that the engine trains, and the types that these pass
 classic       the classic family; classic_settings: its settings
-relu, topk, batch_topk, jumprelu, gated, matching_pursuit   the modern line, one file an architecture
+relu, topk, abs_topk, batch_topk, matryoshka, jumprelu, gated, matching_pursuit   the modern line
 several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library
 dictionary    what these share; dictionary_loss, dictionary_memory, rows, dead, resampling, prefixes, sparse, steering,
@@ -18,16 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from sae_jax.models.abs_topk import ABS_TOPK
 from sae_jax.models.base import Across, Measure, Model, Parameter, Step, Term
-from sae_jax.models.batch_topk import BATCH_TOPK, MATRYOSHKA
+from sae_jax.models.batch_topk import BATCH_TOPK
 from sae_jax.models.classic import CLASSIC
 from sae_jax.models.gated import GATED
 from sae_jax.models.jumprelu import JUMPRELU
 from sae_jax.models.matching_pursuit import MATCHING_PURSUIT
+from sae_jax.models.matryoshka import MATRYOSHKA
 from sae_jax.models.presets import PRESETS, preset
 from sae_jax.models.relu import RELU
 from sae_jax.models.several import JOINED, several
-from sae_jax.models.topk import ABS_TOPK, TOPK
+from sae_jax.models.topk import TOPK
 from sae_jax.models.variants import SEPARATOR, settings_in, variant
 from sae_jax.settings import UserError, check, check_type, received, settings_of, unknown
 
