@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sae_jax.models import Step, dead, jumprelu
+from sae_jax.models import Step, dead, jump_penalties
 from sae_jax.models.presets import preset
 from sae_jax.training.config import lane_settings
 from sae_jax.training.step import init_state
@@ -81,7 +81,12 @@ def test_presets_hold_the_librarys_defaults(case):
         same["threshold_decay"] = 1 - theirs["topk_threshold_lr"]
     assert {name: values[name] for name in same} == pytest.approx(same)
     # What the presets have no setting for, or leave constant.
-    fixed = {"lp_norm": 1, "l1_warm_up_steps": 0, "l0_warm_up_steps": 0, "jumprelu_tanh_scale": jumprelu.TANH_SCALE}
+    fixed = {
+        "lp_norm": 1,
+        "l1_warm_up_steps": 0,
+        "l0_warm_up_steps": 0,
+        "jumprelu_tanh_scale": jump_penalties.TANH_SCALE,
+    }
     fixed |= {"pre_act_loss_coefficient": None, "target_l0": None, "use_matryoshka_aux_loss": False}
     assert {name: theirs[name] for name in fixed if name in theirs} == {
         name: value for name, value in fixed.items() if name in theirs
