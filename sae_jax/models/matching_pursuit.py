@@ -10,7 +10,7 @@ Source: Mallat and Zhang 1993; as an autoencoder, SAELens 6.54.12, MatchingPursu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,24 +21,13 @@ from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.base import Batch, Key, Model, Params, Step
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import by_sample
-from sae_jax.settings import (
-    AT_LEAST_ONE,
-    NON_NEGATIVE,
-    POSITIVE,
-    TRUE_OR_FALSE,
-    Unread,
-    UserError,
-    one_of,
-    static,
-    swept,
-)
+from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, UserError, one_of, static, swept
 
 
 @struct.dataclass
 class Settings(dictionary.Settings):
     """Settings of matching pursuit."""
 
-    UNREAD: ClassVar[Unread] = dictionary.Settings.UNREAD
     rows: str = static(
         "unit", one_of(("unit", "free")), "decoder rows: held at norm 1, or free to grow from start_norm"
     )
@@ -96,16 +85,11 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     """The terms of the loss, and what is seen of the codes."""
     codes = dictionary.stored(encode(params, step.x, s), s)
     along = by_sample(step.x - params["decoder_bias"][None], params["decoder_weight"].T, s.products)
-    along = dictionary.stored(along, s)
-    return dictionary_loss.shared_loss(params, state, step, s, along, codes)
+    return dictionary_loss.shared_loss(params, state, step, s, dictionary.stored(along, s), codes)
 
 
 def check(s: Settings) -> None:
-    """Refuse what `dictionary.check` does, more rounds than units, targets, and an encoder that is to stay.
-
-    Raises:
-        UserError: there is such.
-    """
+    """Refuse what `dictionary.check` does, more rounds than units, targets, and an encoder that is to stay."""
     dictionary.check(s)
     dictionary.check_units("target_l0" if s.target_l0 else "k", rounds(s), s)
     if s.outputs:
