@@ -19,7 +19,8 @@ typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 # are left out, because JAX rebuilds those with leaves that are no arrays; settings, whose leaves may be anything, are
 # no such classes.
 CHECKED = (
-    *("models.classic", "models.kl", "models.linear", "models.selection", "models.terms"),
+    *("models.classic", "models.classic_codes", "models.classic_loss", "models.kl", "models.linear"),
+    *("models.selection", "models.terms"),
     *("training.evaluation", "training.lbfgs", "training.optimizers", "training.truth", "data"),
 )
 install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest.typechecked")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sae_jax.models.base import Step
-from sae_jax.models.classic import CLASSIC, decode, encode, init, units_at
+from sae_jax.models.classic import CLASSIC, decode, encode, init
 from sae_jax.models.memory import SparsityState
+from sae_jax.models.selection import units_at
 from sae_jax.models.terms import contractive_penalty, l1_penalty, reconstruction_loss
 from sae_jax.settings import UserError
 from sae_jax.training.config import lane_settings

@@ -10,7 +10,7 @@ import numpy as np
 
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import Normalisation
-from sae_jax.models import ARCHITECTURES, active_units, classic
+from sae_jax.models import ARCHITECTURES, active_units, classic_codes
 from sae_jax.settings import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -42,7 +42,7 @@ def units_encoded(s: Any) -> int:
     if isinstance(s, active_units.Settings):
         return int(np.round(float(active_units.count(s))))
     # So many values at least are as large as the last one that is kept.
-    return math.ceil(float(classic.units_encoded(s)))
+    return math.ceil(float(classic_codes.units_encoded(s)))
 
 
 def without_normalisation(params: Mapping[str, np.ndarray], normalisation: Normalisation, centred: bool) -> Arrays:
