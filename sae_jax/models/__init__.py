@@ -1,13 +1,23 @@
 """What a lane is: one file an architecture, and the parts that they share.
 
 base          Model, the record of functions that the engine trains, and the types that these pass
-classic       the classic family; classic_settings: its settings
+classic       the classic family; its parts: classic_settings, classic_codes, classic_loss
 relu, topk, abs_topk, batch_topk, matryoshka, jumprelu, gated, matching_pursuit   the modern line
 several       architectures as an axis; variants: those whose settings start elsewhere
 presets       settings by the name of a paper or of a library
-dictionary    what these share; dictionary_loss, dictionary_memory, rows, dead, resampling, prefixes, sparse, steering,
-              jump, firing, transcoder: its parts
-kl            the KL penalty with its custom_vjp; terms: the other terms of losses
+
+Of the modern line:
+
+dictionary    settings and parameters; dictionary_loss: reconstruction; dictionary_memory: what batches leave behind
+rows          decoder rows; dead, resampling: help for dead units; prefixes: nested ones; transcoder: other outputs
+active_units  k, its settings and its schedule; running_threshold: what BatchTopK has in its place at inference
+sparse_loss   the loss by a list of few codes; sparse: its arithmetic; choice: which codes are in the list
+jump          the jump at a threshold; jump_penalties: what holds L0 of JumpReLU down; firing: KL on firing rates
+steering      a weight that is moved until codes have the L0 that is asked for
+
+Of both:
+
+kl            the KL penalty with its custom_vjp; terms, spine: the other terms of losses
 memory        SparsityState: the running mean activation
 linear        two layers of weights, and every trick of layout; activations, selection: what codes are made by
 """
