@@ -1,9 +1,13 @@
 """What every model declares is what its functions return, and no two declarations share a name."""
 
+import ast
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from sae_jax import models
 from sae_jax.data.config import DataConfig
 from sae_jax.models import CLASSIC, MODELS, Step, model_of
 from sae_jax.models.batch_topk import BATCH_TOPK
@@ -132,3 +136,10 @@ def test_models_are_known_by_their_names():
     assert model_of("classic") is CLASSIC and all(MODELS[name].name == name for name in MODELS)
     with pytest.raises(UserError, match=r"unknown model clasic: did you mean classic\?"):
         lane_settings("clasic")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_is_a_short_file_with_its_paper_at_the_top(name):
+    source = Path(models.__file__).with_name(f"{name}.py").read_text()
+    assert len(source.splitlines()) <= 120
+    assert "\nSource: " in ast.get_docstring(ast.parse(source))
