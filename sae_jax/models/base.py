@@ -160,6 +160,11 @@ def _unchanged(value: Any, *_: Any) -> Any:
     return value
 
 
+def more_steps(asked: float, reached: float) -> tuple[str, str]:
+    """Why a lane has missed its target_l0, and what to try, where a training comes to it at last."""
+    return "", "more steps"
+
+
 class Model(NamedTuple):
     """An architecture, as pure functions of its parameters and settings; see `sae_jax.models.classic` for one.
 
@@ -202,6 +207,8 @@ class Model(NamedTuple):
         sparse: (the record's loss, settings of all lanes, swept leaves [lanes]) -> the same loss, which multiplies by
             active codes alone; None where that would be no faster for a lane that is trained by itself, or where the
             loss is another than the architecture's, as in a variant of one's own.
+        missed: (target_l0, a lane's held-out L0 that is far from it) -> (why it is, in words, where that is known; what
+            to try).
         training: (name, value) of the settings of the training that have another default beside this model.
         choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
@@ -236,6 +243,7 @@ class Model(NamedTuple):
     step_codes: Callable[[Params, Step, Any], Array] | None = None
     arrays: Callable[[Any], int] = lambda settings: 0
     sparse: Callable[[Loss, Any], Any] = lambda loss, settings: None
+    missed: Callable[[float, float], tuple[str, str]] = more_steps
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import active_units, dictionary, dictionary_loss, firing, running_threshold
 from sae_jax.models.active_units import count, count_at, scaled
-from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step
+from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step, more_steps
 from sae_jax.models.choice import Choice, largest_of_whole
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest_of_batch
@@ -108,4 +108,5 @@ BATCH_TOPK = TOPK._replace(
     update=running_threshold.update_memory,
     recall=running_threshold.recall,
     finish=running_threshold.finish,
+    missed=more_steps,
 )

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.active_units import Settings, check, count, count_at, scaled
 from sae_jax.models.base import Batch, Codes, Model, Params, Scalar, Step
+from sae_jax.models.bound import bounded
 from sae_jax.models.choice import Choice, largest_of_samples
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
@@ -83,5 +84,6 @@ TOPK = Model(
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
         "check": check,
+        "missed": bounded("samples have fewer positive pre-activations"),
     }
 )
