@@ -32,10 +32,7 @@ def unlearned(dataset: xr.Dataset) -> list[str]:
     if "eval_explained_variance" not in dataset:
         return []
     explained = dataset["eval_explained_variance"]
-    # NaN where the lane's own measures are not finite: that is for others to say.
-    poor = explained.values < LEARNED
-    if "diverged_at" in dataset:
-        poor &= dataset["diverged_at"].transpose(*explained.dims).values < 0
+    poor = explain_nothing(dataset).values
     there = present(dataset)
     total, lines, left = poor.size if there is None else int(there.sum()), list[str](), poor
     for cause, (applies, what_to_try) in _causes(dataset, poor, explained.dims).items():
@@ -47,6 +44,15 @@ def unlearned(dataset: xr.Dataset) -> list[str]:
                 f"variance, next to nothing{cause}; try {what_to_try}"
             )
     return lines
+
+
+def explain_nothing(dataset: xr.Dataset) -> xr.DataArray:
+    """Which lanes explain next to nothing, of those that have not diverged, over that measure's dimensions."""
+    # NaN where the lane's own measures are not finite: that is for others to say.
+    poor = dataset["eval_explained_variance"] < LEARNED
+    if "diverged_at" in dataset:
+        poor = poor & (dataset["diverged_at"].transpose(*poor.dims) < 0)
+    return poor
 
 
 def _causes(dataset: xr.Dataset, poor: np.ndarray, dims: tuple[Hashable, ...]) -> dict[str, tuple[np.ndarray, str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.sweeps.causes import uncentred, unlearned
+from sae_jax.sweeps.missed import missed_targets
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.reading import arranged, present
 
@@ -15,11 +16,11 @@ MEAN_ACTIVATION = "eval_mean_activation"
 # A unit is stuck at 0 when its mean activation is below this share of rho, and stuck at 1 by the mirror image of that.
 STUCK = 0.1
 # The settings that say something of what went wrong.
-READ = {"rho", "beta", "output", "centre"}
+READ = {"rho", "beta", "output", "centre", "model", "target_l0"}
 
 
 def warnings_of(dataset: xr.Dataset) -> list[str]:
-    """Lines about lanes that went wrong: that diverged, learned nothing, or whose units are mostly stuck at 0 or 1.
+    """Lines about lanes that went wrong: that diverged, learned nothing, missed their target, or with stuck units.
 
     What a Dataset does not measure, nothing is said about.
     """
@@ -36,6 +37,7 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
             "parameters; try a lower learning_rate, or clip_norm 1"
         )
     lines += unlearned(dataset)
+    lines += missed_targets(dataset, setting_of(dataset, "target_l0"))
     stuck = _stuck_lanes(dataset)
     if stuck:
         lines.append(
