@@ -76,6 +76,10 @@ if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
     from sae_jax.commands.signals import end_at_once
+    from sae_jax.data import DataConfig, patches
+
+    # Most processes draw patches of the photographs, which are read and whitened once.
+    patches.read("", DataConfig(dataset="patches"))
 
     # Otherwise every process copies, as it ends, all that the libraries have made.
     gc.freeze()

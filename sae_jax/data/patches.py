@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +42,14 @@ def read(argument: str, config: DataConfig) -> Rows:
     """Patches of the photographs that ship inside scikit-image and scikit-learn."""
     if argument:
         raise UserError(f"dataset patches takes nothing after a colon: got {config.dataset}; use images:FILE.npy")
-    return from_images(photographs(), config, f"patches of {sum(map(len, PHOTOGRAPHS.values()))} photographs")
+    name = f"patches of {sum(map(len, PHOTOGRAPHS.values()))} photographs"
+    return _patches(_prepared_photographs(config.whiten), lambda image: image, config, name)
+
+
+@functools.lru_cache(maxsize=2)
+def _prepared_photographs(white: bool) -> tuple[np.ndarray, ...]:
+    """The photographs as patches are drawn from them: reading and whitening them takes longer than drawing does."""
+    return tuple(whiten(image) if white else image for image in photographs())
 
 
 def photographs() -> list[np.ndarray]:
@@ -145,6 +154,22 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     Raises:
         UserError: a patch is larger than what an image leaves for it.
     """
+    warning = white_already(images) if config.whiten else ""
+
+    def prepared(image: np.ndarray) -> np.ndarray:
+        return whiten(image.astype(float)) if config.whiten else image.astype(float)
+
+    return _patches(images, prepared, config, name, warning)
+
+
+def _patches(
+    images: Sequence[np.ndarray],
+    prepared: Callable[[np.ndarray], np.ndarray],
+    config: DataConfig,
+    name: str,
+    warning: str = "",
+) -> Rows:
+    """What `from_images` returns; images are prepared one at a time, as there may be many."""
     side, total = config.patch_size, config.samples or DEFAULT_PATCHES
     held = max(1, round(total * config.heldout / (1 - config.heldout)))
     for image in images:
@@ -156,7 +181,7 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     check_fits(total, DRAWING_BYTES * (total + held) * side * side)
     splits: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
     for i, image in enumerate(images):
-        pixels = whiten(image.astype(float)) if config.whiten else image.astype(float)
+        pixels = prepared(image)
         out = heldout_pixels(image.shape, side, config.heldout, np.random.default_rng([config.data_seed, i, 2]))
         for which, number in (("train", total), ("heldout", held)):
             rng = np.random.default_rng([config.data_seed, i, which == "heldout"])
@@ -165,7 +190,6 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
     label = f"{name}{', whitened' if config.whiten else ''}"
-    warning = white_already(images) if config.whiten else ""
     return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side), warning=warning)
 
 
