@@ -1,6 +1,7 @@
 """A process that has imported what every command imports, and forks for each that is asked for.
 
-`tests.processes` starts it. It imports nothing of the tests, and computes nothing: JAX would not survive a fork.
+`tests.processes` starts it. It imports nothing of the tests, and computes nothing by JAX, which would not
+survive a fork.
 """
 
 import fcntl

@@ -49,7 +49,10 @@ def read(argument: str, config: DataConfig) -> Rows:
 @functools.lru_cache(maxsize=2)
 def _prepared_photographs(white: bool) -> tuple[np.ndarray, ...]:
     """The photographs as patches are drawn from them: reading and whitening them takes longer than drawing does."""
-    return tuple(whiten(image) if white else image for image in photographs())
+    images = tuple(whiten(image) if white else image for image in photographs())
+    for image in images:
+        image.setflags(write=False)
+    return images
 
 
 def photographs() -> list[np.ndarray]:
@@ -154,12 +157,12 @@ def from_images(images: list[np.ndarray], config: DataConfig, name: str) -> Rows
     Raises:
         UserError: a patch is larger than what an image leaves for it.
     """
-    warning = white_already(images) if config.whiten else ""
 
     def prepared(image: np.ndarray) -> np.ndarray:
         return whiten(image.astype(float)) if config.whiten else image.astype(float)
 
-    return _patches(images, prepared, config, name, warning)
+    rows = _patches(images, prepared, config, name)
+    return rows._replace(warning=white_already(images) if config.whiten else "")
 
 
 def _patches(
@@ -167,7 +170,6 @@ def _patches(
     prepared: Callable[[np.ndarray], np.ndarray],
     config: DataConfig,
     name: str,
-    warning: str = "",
 ) -> Rows:
     """What `from_images` returns; images are prepared one at a time, as there may be many."""
     side, total = config.patch_size, config.samples or DEFAULT_PATCHES
@@ -190,7 +192,7 @@ def _patches(
     rng = np.random.default_rng(config.data_seed)
     train, heldout = (rng.permutation(np.concatenate(splits[which])) for which in ("train", "heldout"))
     label = f"{name}{', whitened' if config.whiten else ''}"
-    return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side), warning=warning)
+    return Rows(train, label, heldout, normalize="ufldl", image_shape=(side, side))
 
 
 def heldout_pixels(
