@@ -160,11 +160,6 @@ def _unchanged(value: Any, *_: Any) -> Any:
     return value
 
 
-def more_steps(asked: float, reached: float) -> tuple[str, str]:
-    """Why a lane has missed its target_l0, and what to try, where a training comes to it at last."""
-    return "", "more steps"
-
-
 class Model(NamedTuple):
     """An architecture, as pure functions of its parameters and settings; see `sae_jax.models.classic` for one.
 
@@ -191,7 +186,7 @@ class Model(NamedTuple):
         finish: (parameters, memory, settings) -> parameters of the finished lane.
         gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
         constrain: (parameters, memory, settings) -> parameters, after it.
-        rates: settings -> {name: learning rate of that parameter in units of the others'}.
+        rates: (parameters, settings) -> {name: learning rate of that parameter in units of the others'}.
         renew: (parameters, what was seen, settings) -> (parameters after the step with units that begin anew; by name,
             which of their values are new, so that the optimizer forgets what it knew of them).
         measures: settings -> {name: Measure} beside those that every model has.
@@ -207,8 +202,7 @@ class Model(NamedTuple):
         sparse: (the record's loss, settings of all lanes, swept leaves [lanes]) -> the same loss, which multiplies by
             active codes alone; None where that would be no faster for a lane that is trained by itself, or where the
             loss is another than the architecture's, as in a variant of one's own.
-        missed: (target_l0, a lane's held-out L0 that is far from it) -> (why it is, in words, where that is known; what
-            to try).
+        missed: why a lane's held-out L0 is far from its target_l0, in words where that is known, and what to try.
         training: (name, value) of the settings of the training that have another default beside this model.
         choices: the models among which a setting of the name `model` chooses; see `sae_jax.models.several`.
     """
@@ -231,7 +225,7 @@ class Model(NamedTuple):
     place: Callable[[Params, Mapping[str, Array], Any], Params] = _unchanged
     gradient: Callable[[Params, Params, Any], Params] = lambda params, gradient, settings: gradient
     constrain: Callable[[Params, Any, Any], Params] = _unchanged
-    rates: Callable[[Any], dict[str, Scalar | Array]] = lambda settings: {}
+    rates: Callable[[Params, Any], dict[str, Scalar | Array]] = lambda params, settings: {}
     renew: Callable[[Params, Any, Any], tuple[Params, dict[str, Array]]] = lambda params, seen, settings: (params, {})
     measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
     ramp: Callable[[Any], Scalar] = lambda settings: 0.0
@@ -243,7 +237,7 @@ class Model(NamedTuple):
     step_codes: Callable[[Params, Step, Any], Array] | None = None
     arrays: Callable[[Any], int] = lambda settings: 0
     sparse: Callable[[Loss, Any], Any] = lambda loss, settings: None
-    missed: Callable[[float, float], tuple[str, str]] = more_steps
+    missed: tuple[str, str] = ("", "more steps")
     training: tuple[tuple[str, Any], ...] = ()
     choices: tuple[Model, ...] = ()
 

@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss, firing, jump_penalties
-from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Scalar, Step, Term
+from sae_jax.models.base import Batch, Key, Model, Parameter, Params, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
 from sae_jax.models.jump_penalties import PENALTIES
@@ -28,7 +28,12 @@ from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE,
 class Settings(firing.Settings):
     """Settings of JumpReLU dictionaries."""
 
-    UNREAD: ClassVar[Unread] = {**firing.Settings.UNREAD, ("target_l0", 0): ("target_weight", "threshold_rate")}
+    UNREAD: ClassVar[Unread] = {
+        **firing.Settings.UNREAD,
+        ("target_l0", 0): ("target_weight", "threshold_rate"),
+        ("penalty", "tanh"): ("target_l0", "target_weight", "threshold_rate"),
+        ("penalty", "quadratic"): ("target_weight", "threshold_rate"),
+    }
     penalty: str = static("step", one_of(PENALTIES), "what holds L0 down: its mode")
     l0: Any = swept(0.05, NON_NEGATIVE, "weight of the penalty")
     l0_warmup: Any = swept(0.05, CLOSED_UNIT, "fraction of the steps over which l0 rises linearly from 0")
@@ -37,7 +42,10 @@ class Settings(firing.Settings):
     input_gradient: bool = static(False, TRUE_OR_FALSE, "the kernel leads to the pre-activations too")
     target_l0: Any = swept(0.0, NON_NEGATIVE, "active units per sample to be reached; 0 is none", "unit", off=0.0)
     threshold_rate: Any = swept(
-        5.0, POSITIVE, "learning rate of the thresholds in units of the others', where there is a target, in mode step"
+        0.0,
+        NON_NEGATIVE,
+        "learning rate of the thresholds in units of the others', where there is a target, in mode step; 0 is 5 for "
+        "every 32 inputs",
     )
     target_weight: Any = swept(0.3, NON_NEGATIVE, "weight of (L0 / target_l0 - 1)^2 at the start, in mode step")
 
@@ -78,15 +86,8 @@ def constrain(params: Params, state: Memory, s: Settings) -> Params:
     return dictionary.constrain(params, state, s) | {"threshold": jnp.maximum(params["threshold"], 0)}
 
 
-def rates(s: Settings) -> dict[str, Scalar | Array]:
-    """Thresholds that a target moves do so faster: their way to a low L0 is longer than that of any weight."""
-    if s.target_l0 is None or s.penalty != "step":
-        return {}
-    return {"threshold": jnp.where(s.target_l0 > 0, s.threshold_rate, 1.0)}
-
-
 def check(s: Settings) -> None:
-    """Refuse what `dictionary.check` does, a target above the number of units, and mode quadratic without one."""
+    """Refuse what `dictionary.check` does, a target above the number of units, and a mode that does not go with it."""
     dictionary.check(s)
     dictionary.check_units("target_l0", s.target_l0, s)
     jump_penalties.check(s)
@@ -105,11 +106,10 @@ JUMPRELU = Model(
         "memory": firing.start_memory,
         "update": firing.update_memory,
         "constrain": constrain,
-        "rates": rates,
+        "rates": jump_penalties.rates,
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, threshold=s.threshold_start),
         "ramp": lambda s: s.l0_warmup,
         "check": check,
-        # Mode tanh goes by no target.
-        "missed": lambda asked, reached: ("", "more steps, or penalty step where it is another"),
+        "missed": ("", "more steps, or penalty step where it is another"),
     }
 )

@@ -173,7 +173,7 @@ def train_step(
 
     def taken() -> TrainState:
         updates, opt_state = proposal.update()
-        rates = {} if optimizer.full_batch else model.rates(settings.model)
+        rates = {} if optimizer.full_batch else model.rates(state.params, settings.model)
         updates = updates | {name: share * updates[name] for name, share in rates.items()}
         # Where the addition leaves float32, it stops at the largest number, from where the next loss is not finite.
         params = jax.tree.map(lambda w, u: jnp.clip(w + u, -LARGEST, LARGEST), state.params, updates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import sae_jax
 from sae_jax.models import MODELS
@@ -34,12 +35,21 @@ def test_thresholds_learn_faster_where_there_is_a_target() -> None:
 
 
 def test_rates_are_of_the_chosen_architecture() -> None:
+    params = {"encoder_weight": jnp.zeros((3, 64))}
     several = lane_settings(["topk", "jumprelu"], target_l0=2.0)
-    assert several.architecture.rates(several.model) == {}
-    chosen = lane_settings(["jumprelu", "topk"], target_l0=jnp.float32(2.0))
-    assert chosen.architecture.rates(chosen.model) == {"threshold": 5.0}
-    assert MODELS["jumprelu"].rates(lane_settings("jumprelu").model) == {}
-    assert MODELS["jumprelu"].rates(MODELS["jumprelu"].Settings()) == {"threshold": 1.0}
+    assert several.architecture.rates(params, several.model) == {}
+    chosen = lane_settings(["jumprelu", "topk"], target_l0=jnp.float32(2.0), threshold_rate=jnp.float32(7.0))
+    assert chosen.architecture.rates(params, chosen.model) == {"threshold": 7.0}
+    rates = MODELS["jumprelu"].rates
+    assert rates(params, lane_settings("jumprelu").model) == {}
+    assert rates(params, MODELS["jumprelu"].Settings()) == {"threshold": 1.0}
+
+
+@pytest.mark.parametrize(("inputs", "rate"), [(32, 5.0), (256, 40.0)])
+def test_thresholds_keep_up_with_pre_activations_of_many_inputs(inputs: int, rate: float) -> None:
+    settings = lane_settings("jumprelu", target_l0=2.0)
+    params = {"encoder_weight": jnp.zeros((3, inputs))}
+    assert settings.architecture.rates(params, settings.model) == {"threshold": rate}
 
 
 def test_a_target_below_what_fires_is_reached() -> None:

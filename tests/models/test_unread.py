@@ -24,6 +24,8 @@ CASES = [
 ]
 # What makes more of a step depend on it.
 ACTIVE = {"dead_after": 1, "pre_activation": 0.1, "aux": 0.5}
+# What a value asks for beside it.
+NEEDED = {("penalty", "quadratic"): {"target_l0": 2.0}}
 
 
 def other_value(field):
@@ -48,6 +50,7 @@ def after_steps(model, samples, **values):
 def test_what_is_declared_as_not_read_changes_no_step(model, other, value, name, samples):
     fields = settings_of(MODELS[model].Settings)
     beside = {one: setting for one, setting in ACTIVE.items() if one in fields and one != name}
+    beside |= NEEDED.get((other, value), {})
     first, second = (
         after_steps(model, samples, **beside | {other: value, name: given})
         for given in (fields[name].default, other_value(fields[name]))
