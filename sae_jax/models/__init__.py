@@ -13,7 +13,7 @@ rows          decoder rows; dead, resampling: help for dead units; prefixes: nes
 active_units  k, its settings and its schedule; running_threshold: what BatchTopK has in its place at inference
 sparse_loss   the loss by a list of few codes; sparse: its arithmetic; choice: which codes are in the list
 jump          the jump at a threshold; jump_penalties: what holds L0 of JumpReLU down; firing: KL on firing rates
-steering      a weight that is moved until codes have the L0 that is asked for; bound: why k does not reach it
+steering      a weight that is moved until codes have the L0 that is asked for
 
 Of both:
 

@@ -22,7 +22,7 @@ from sae_jax.models.active_units import Settings, count, count_at, scaled
 from sae_jax.models.base import Batch, Codes, Params, Step
 from sae_jax.models.choice import Choice, largest_of_samples
 from sae_jax.models.dictionary_memory import Memory, Seen
-from sae_jax.models.sparse_loss import Kept, by_list
+from sae_jax.models.sparse_loss import Selection, by_list
 from sae_jax.models.topk import TOPK, among_largest
 from sae_jax.settings import UserError
 
@@ -82,6 +82,7 @@ ABS_TOPK = TOPK._replace(
     encode=encode,
     loss=loss,
     step_codes=step_codes,
-    sparse=functools.partial(by_list, Kept(loss, count, compared, listed, signed=True)),
+    sparse=functools.partial(by_list, Selection(loss, count, compared, listed, signed=True)),
     check=check,
+    missed=("k is a whole number there", "batch_topk, which keeps a fraction on average, or a whole target_l0"),
 )

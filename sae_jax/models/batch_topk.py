@@ -17,11 +17,11 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import active_units, dictionary, dictionary_loss, firing, running_threshold
 from sae_jax.models.active_units import count, count_at, scaled
-from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step, more_steps
+from sae_jax.models.base import Batch, Codes, Loss, Parameter, Params, Step
 from sae_jax.models.choice import Choice, largest_of_whole
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest_of_batch
-from sae_jax.models.sparse_loss import Kept, by_list
+from sae_jax.models.sparse_loss import Selection, by_list
 from sae_jax.models.topk import TOPK, compared
 from sae_jax.settings import HALF_OPEN_UNIT, Unread, one_of, static, swept
 
@@ -79,17 +79,17 @@ def listed(params: Params, step: Step, s: Settings, most: int) -> tuple[Choice, 
     return largest_of_whole(z, strength, total_at(step, s), most, step.across), strength
 
 
-def _see(saw: Seen, choice: Choice, strength: Codes, step: Step) -> Seen:
+def _with_least(saw: Seen, choice: Choice, strength: Codes, step: Step) -> Seen:
     """What is seen of codes that are a list, with the least of them as the loss of all codes has it."""
     return saw._replace(least=running_threshold.least(strength[choice.samples, choice.units], choice.chosen, step))
 
 
-KEPT = Kept(loss, count, compared, listed, see=_see)
+SELECTION = Selection(loss, count, compared, listed, seen=_with_least)
 
 
 def sparse(dense: Loss, s: Settings) -> Loss | None:
     """`by_list`, unless firing rates are penalised, which needs all pre-activations."""
-    return by_list(KEPT, dense, s) if s.target_rate is None else None
+    return by_list(SELECTION, dense, s) if s.target_rate is None else None
 
 
 BATCH_TOPK = TOPK._replace(
@@ -108,5 +108,5 @@ BATCH_TOPK = TOPK._replace(
     update=running_threshold.update_memory,
     recall=running_threshold.recall,
     finish=running_threshold.finish,
-    missed=more_steps,
+    missed=("", "more steps"),
 )

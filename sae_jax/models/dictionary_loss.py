@@ -81,7 +81,7 @@ def _silent(state: Memory | None, s: Any) -> Array:
     return state.silence.silent >= s.dead_after
 
 
-def sparse_loss(
+def shared_loss_of_list(
     params: Params,
     state: Memory | None,
     step: Step,

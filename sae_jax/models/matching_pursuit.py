@@ -19,7 +19,6 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.base import Batch, Key, Model, Params, Step
-from sae_jax.models.bound import bounded
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.linear import by_sample
 from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, UserError, one_of, static, swept
@@ -115,6 +114,6 @@ MATCHING_PURSUIT = Model(
         # What every round leaves is held until the gradient has passed it.
         "arrays": lambda s: rounds(s) + dictionary.held(s),
         "check": check,
-        "missed": bounded("rounds find nothing more, or the same units again"),
+        "missed": ("k is an upper bound there", "batch_topk, which reaches it, or a lower target_l0"),
     }
 )

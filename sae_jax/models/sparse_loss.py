@@ -20,68 +20,70 @@ from sae_jax.models.choice import Choice
 from sae_jax.models.dictionary_memory import Memory, Seen
 
 
-def _as_it_is(saw: Seen, *_: Any) -> Seen:
+def _unchanged(saw: Seen, *_: Any) -> Seen:
     return saw
 
 
-class Kept(NamedTuple):
-    """How an architecture keeps few codes.
+class Selection(NamedTuple):
+    """How an architecture chooses few codes.
 
     Attributes:
         loss: of all codes, the architecture's own.
-        units: settings -> k, active units per sample.
+        k: settings -> active units per sample.
         compared: (parameters, x, settings) -> (z, what units are chosen by), each [batch, d_hidden].
         listed: (parameters, Step, settings, active units of a sample that there is room for) -> (which codes of the
-            batch are kept, as a list; what units are chosen by), neither with a gradient.
+            batch are chosen, as a list; what units are chosen by), neither with a gradient.
         signed: whether signs are kept; else codes are rectified.
-        see: (what is seen of the codes, which are kept, what units are chosen by, Step) -> what is seen, with what the
-            architecture's memory needs beside it.
+        seen: (what is seen of the codes, which are chosen, what units are chosen by, Step) -> what is seen, with what
+            the architecture's memory needs beside it.
     """
 
     loss: Loss
-    units: Callable[[Any], Scalar | Array]
+    k: Callable[[Any], Scalar | Array]
     compared: Callable[[Params, Any, Any], tuple[Codes, Codes]]
     listed: Callable[[Params, Step, Any, int], tuple[Choice, Codes]]
     signed: bool = False
-    see: Callable[[Seen, Choice, Codes, Step], Seen] = _as_it_is
+    seen: Callable[[Seen, Choice, Codes, Step], Seen] = _unchanged
 
 
-def by_list(kept: Kept, dense: Loss, s: Any) -> Loss | None:
+def by_list(selection: Selection, dense: Loss, s: Any) -> Loss | None:
     """The same loss, whose codes are a list, for lanes of such settings; None where that is not worth while.
 
     Args:
-        kept: how codes are kept.
+        selection: how codes are chosen.
         dense: a model's loss, of which there is no such form where it is not the architecture's own.
         s: settings of all lanes, swept leaves [lanes].
     """
-    most = _most_active(kept, s) if dense is kept.loss else None
-    return None if most is None else _by_list(kept, most)
+    most = _most_active(selection, s) if dense is selection.loss else None
+    return None if most is None else _by_list(selection, most)
 
 
-def _most_active(kept: Kept, s: Any) -> int | None:
+def _most_active(selection: Selection, s: Any) -> int | None:
     """The most active units of a sample of any lane, k having fallen; None where all units are to be multiplied."""
     if (s.products, s.activation_dtype) != ("float32", "float32") or s.dead_units.startswith("pre_activation"):
         return None
-    most = math.ceil(float(np.max(np.asarray(kept.units(s)))))
+    most = math.ceil(float(np.max(np.asarray(selection.k(s)))))
     return most if most * sparse.WORTH <= s.d_hidden else None
 
 
 @functools.lru_cache(maxsize=128)
-def _by_list(kept: Kept, most: int) -> Loss:
+def _by_list(selection: Selection, most: int) -> Loss:
     """One function for every such number of active units: programs are compiled for each."""
 
     def loss(params: Params, state: Memory | None, step: Step, s: Any) -> tuple[dict[str, Array], Seen]:
-        choice, strength = kept.listed(params, step, s, most)
+        choice, strength = selection.listed(params, step, s, most)
 
         def few(params: Params, helped: bool) -> tuple[dict[str, Array], Seen]:
-            codes = sparse.codes_of(params, dictionary.subtracted(params, s), step.x, choice, rectify=not kept.signed)
-            values, saw = dictionary_loss.sparse_loss(
-                params, state, step, s, codes, lambda: kept.compared(params, step.x, s), helped
+            codes = sparse.codes_of(
+                params, dictionary.subtracted(params, s), step.x, choice, rectify=not selection.signed
             )
-            return values, kept.see(saw, choice, strength, step)
+            values, saw = dictionary_loss.shared_loss_of_list(
+                params, state, step, s, codes, lambda: selection.compared(params, step.x, s), helped
+            )
+            return values, selection.seen(saw, choice, strength, step)
 
         def every(params: Params) -> tuple[dict[str, Array], Seen]:
-            return kept.loss(params, state, step, s)
+            return selection.loss(params, state, step, s)
 
         return sparse.by_list_or_all(choice.complete, dictionary_loss.any_to_help(state, s), few, every, params)
 

@@ -17,11 +17,10 @@ from jaxtyping import Array, Bool, Float
 from sae_jax.models import dictionary, dictionary_loss
 from sae_jax.models.active_units import Settings, check, count, count_at, scaled
 from sae_jax.models.base import Batch, Codes, Model, Params, Scalar, Step
-from sae_jax.models.bound import bounded
 from sae_jax.models.choice import Choice, largest_of_samples
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest
-from sae_jax.models.sparse_loss import Kept, by_list
+from sae_jax.models.sparse_loss import Selection, by_list
 
 
 def compared(params: Params, x: Batch, s: Any) -> tuple[Codes, Codes]:
@@ -79,11 +78,14 @@ TOPK = Model(
         "encode": encode,
         "loss": loss,
         "step_codes": step_codes,
-        "sparse": functools.partial(by_list, Kept(loss, count, compared, listed)),
+        "sparse": functools.partial(by_list, Selection(loss, count, compared, listed)),
         # A shorter row would never be among the largest.
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
         "check": check,
-        "missed": bounded("samples have fewer positive pre-activations"),
+        "missed": (
+            "k is a whole number there, and an upper bound where samples have fewer positive pre-activations",
+            "batch_topk, which reaches it, or a lower or whole target_l0",
+        ),
     }
 )

@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.models import Model, model_of
-from sae_jax.models.base import more_steps
 from sae_jax.settings import UserError, settings_of
 from sae_jax.sweeps.causes import explain_nothing
 from sae_jax.sweeps.reading import present
@@ -17,6 +16,7 @@ L0, TARGET = "eval_l0", "target_l0"
 # A lane has missed its target where its L0 on held-out data is further off than this share of it. Targets that are
 # steered to are reached within .03 on features, .04 on patches: whoever is told of a miss can do something about it.
 MISSED = 0.05
+UNKNOWN = Model._field_defaults["missed"]
 
 
 def missed_targets(dataset: xr.Dataset, asked: xr.DataArray | None) -> list[str]:
@@ -48,10 +48,10 @@ def missed_targets(dataset: xr.Dataset, asked: xr.DataArray | None) -> list[str]
         # Of a record that is not known by name, whether it goes by the target is known where it stands alone.
         if len(models) == 1 if model is None else TARGET in settings_of(model.Settings):
             shown = f"{round(l0, 2):g} of {target:g}" + (f" by {name}" if len(models) > 1 else "")
-            explain = more_steps if model is None else model.missed
-            causes.setdefault(explain(target, l0), []).append((abs(l0 / target - 1), shown))
+            missed = UNKNOWN if model is None else model.missed
+            causes.setdefault(missed, []).append((abs(l0 / target - 1), shown))
     return [
-        f"warning: {len(missed)} of {total} lanes have a held-out L0 more than {MISSED:.0%} off their "
+        f"warning: {len(missed)} of {total} lanes ended with a held-out L0 more than {MISSED:.0%} off their "
         f"{TARGET}, {max(missed)[1]} at worst{why and f': {why}'}; try {what_to_try}"
         for (why, what_to_try), missed in causes.items()
     ]

@@ -179,7 +179,6 @@ def plan_lanes(settings: LaneSettings, data: Data, seeds: int, devices: list[jax
         devices: devices to spread over.
         engine: what the user has decided.
     """
-    release_programs()
     # What gathers and scatters cost has been measured on processors alone.
     # Lists choose single rows, which lie on other devices where units are split.
     loss = lists_of(settings) if devices[0].platform == "cpu" and engine.unit_parallel == 1 else None
@@ -257,6 +256,7 @@ def _working_memory(
         heldout_shape: of the held-out samples.
         batch_size: samples of a batch on one device.
     """
+    release_programs()
     settings = _abstract_settings(structure)
     training = dataclasses.replace(settings.training, batch_size=batch_size)
     settings = dataclasses.replace(settings, training=training)
