@@ -67,7 +67,9 @@ def loss(params: Params, state: Memory | None, step: Step, s: Settings) -> tuple
     # Else differentiation would hold the product in float32, too.
     made = gates_and_codes if s.activation_dtype == "float32" else jax.checkpoint(gates_and_codes)
     gates, codes = dictionary.stored(made(params, shared), s)
-    values, seen = dictionary_loss.shared_loss(params, state, step, s, gates, codes)
+    # Help for dead units is for gates that are closed, too.
+    pi = dictionary.stored(shared + params["gate_bias"][None], s)
+    values, seen = dictionary_loss.shared_loss(params, state, step, s, pi, codes)
     weight = relu.steered(state, s.l1 * step.ramp(s.l1_warmup), s)
     decoder = params if s.auxiliary_decoder else jax.lax.stop_gradient(params)
     rebuilt = dictionary.decode(decoder, gates, s)

@@ -1,5 +1,7 @@
 """What counts as dead, and the terms that bring units back, against literal references."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,3 +168,16 @@ def test_abs_topk_rebuilds_with_the_signs_of_its_dead_units():
     assert np.any(z < -0.5)
     expected = np.mean(np.sum((left - rebuilt) ** 2, axis=1))
     assert float(terms["aux"]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("help", ["auxk", "pre_activation"])
+def test_gates_that_are_closed_on_a_whole_batch_learn_from_help(help, samples):
+    settings = lane_settings("gated", d_hidden=6, dead_units=help, dead_after=1)
+    model, s = settings.architecture, settings.model
+    params = model.init(jax.random.key(0), 16, s) | {"gate_bias": jnp.full(6, -9.0)}
+    state = model.memory(s)
+    if help == "auxk":
+        state = dataclasses.replace(state, silence=dead.DeadUnits(jnp.full(6, 9, jnp.int32)))
+    step = Step(jnp.asarray(samples[:32]), jnp.asarray(samples[:32]))
+    slope = jax.grad(lambda params: sum(model.loss(params, state, step, s)[0].values()))(params)
+    assert np.all(np.asarray(slope["gate_bias"]) != 0)
