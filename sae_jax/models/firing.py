@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, dictionary_memory, memory
-from sae_jax.models.base import Codes, Step, Term
+from sae_jax.models.base import Codes, Scalar, Step, Term
 from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.jump import jump
 from sae_jax.models.kl import EPSILON, kl_penalty
@@ -33,10 +33,23 @@ class Settings(dictionary.Settings):
         **dictionary.Settings.UNREAD,
         ("target_rate", 0): ("rate_weight", "rate_decay", "rate_bandwidth"),
     }
-    target_rate: Any = swept(0.0, Range(0, 1 - EPSILON), "share of the samples on which each unit is to fire", off=0.0)
+    target_rate: Any = swept(
+        0.0,
+        Range(0, 1 - EPSILON),
+        "share of the samples on which each unit is to fire; beside a target_l0 it is target_l0 over the units",
+        off=0.0,
+    )
     rate_weight: Any = swept(1.0, NON_NEGATIVE, "weight of the KL penalty on firing rates")
     rate_decay: Any = swept(0.9, HALF_OPEN_UNIT, "decay per step of the running firing rates")
     rate_bandwidth: Any = swept(0.3, POSITIVE, "width of the kernel that the penalty passes the jump through")
+
+
+def rate(s: Any) -> Scalar | Array:
+    """r: what every unit's share of the samples is to be."""
+    asked = (
+        s.target_rate if s.target_l0 is None else jnp.where(s.target_l0 > 0, s.target_l0 / s.d_hidden, s.target_rate)
+    )
+    return jnp.clip(asked, EPSILON, 1 - EPSILON)
 
 
 def penalty(state: Memory | None, step: Step, s: Any, z: Codes, threshold: Array) -> Float[Array, ""]:
@@ -50,7 +63,7 @@ def penalty(state: Memory | None, step: Step, s: Any, z: Codes, threshold: Array
         threshold: theta of every unit, [d_hidden].
     """
     gates = jump(z, threshold, s.rate_bandwidth, True)[1]
-    target = jnp.maximum(s.target_rate, EPSILON)
+    target = rate(s)
     rates = step.across.mean(jnp.mean(gates, axis=0))
     if state is not None and state.rates is not None:
         rates = memory.estimate(state.rates, target)
@@ -67,7 +80,7 @@ def start_memory(s: Any) -> Memory:
     shared = dictionary_memory.start_memory(s)
     if s.target_rate is None:
         return shared
-    return dataclasses.replace(shared, rates=memory.start(jnp.maximum(s.target_rate, EPSILON), s.d_hidden, "rho"))
+    return dataclasses.replace(shared, rates=memory.start(rate(s), s.d_hidden, "rho"))
 
 
 def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:

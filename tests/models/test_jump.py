@@ -148,3 +148,11 @@ def test_the_penalty_on_firing_rates_has_the_slope_of_kl_times_that_of_the_rates
     np.testing.assert_allclose(to_theta, slope * (ends[0] - ends[1]) / EPS, rtol=1e-4)
     near = np.abs(z - theta) < EPS / 2
     np.testing.assert_allclose(to_z, np.where(near, slope / EPS / len(z), 0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("values", "rate"), [({}, 0.05), ({"target_l0": 6.0}, 6 / 64), ({"target_l0": 0.0}, 0.05)])
+def test_beside_a_target_every_unit_has_the_same_share_of_it(values, rate):
+    settings = lane_settings("jumprelu", d_hidden=64, target_rate=0.05, **values).model
+    np.testing.assert_allclose(firing.rate(settings), rate, rtol=1e-6)
+    memory = firing.start_memory(settings)
+    np.testing.assert_allclose(memory.rates.average, np.full(64, rate), rtol=1e-6)
