@@ -30,6 +30,7 @@ class Settings(dictionary.Settings):
     UNREAD: ClassVar[Unread] = {
         **dictionary.Settings.UNREAD,
         ("rows", "unit"): ("start_norm", "encoder_start", "l1_weights"),
+        ("frozen", "encoder"): ("target_l0",),
     }
     l1: Any = swept(0.1, NON_NEGATIVE, "weight of the codes' L1 norm, summed over units")
     l1_weights: str = static("norms", one_of(("plain", "norms")), "what codes weigh in it: 1, or their rows' norms")
@@ -61,21 +62,26 @@ def l1_norm(params: Params, codes: Array, s: Any) -> Float[Array, ""]:
 
 def steered(state: Memory | None, weight: Scalar | Array, s: Any) -> Scalar | Array:
     """The weight of the penalty: as it is set, or as it has been steered to where a target L0 is."""
-    if s.target_l0 is None or state is None:
+    if state is None or not _steers(s):
         return weight
     return jnp.where(s.target_l0 > 0, steering.coefficient(state.steering), weight)
+
+
+def _steers(s: Any) -> bool:
+    """Whether there is a target; no weight moves codes of an encoder that stays as it is."""
+    return s.target_l0 is not None and s.frozen != "encoder"
 
 
 def start_memory(s: Any) -> Memory:
     """Dead units, and the weight that is steered: at first as it is set, beside codes half of which are active."""
     shared = dictionary_memory.start_memory(s)
-    return shared if s.target_l0 is None else dataclasses.replace(shared, steering=steering.start(s.l1, s.d_hidden / 2))
+    return shared if not _steers(s) else dataclasses.replace(shared, steering=steering.start(s.l1, s.d_hidden / 2))
 
 
 def update_memory(state: Memory, seen: Seen, s: Any, gain: float = steering.GAIN) -> Memory:
     """Count silence, and steer the weight, by a share of its error at a step."""
     shared = dictionary_memory.update_memory(state, seen, s)
-    if s.target_l0 is None:
+    if not _steers(s):
         return shared
     moved = steering.update(state.steering, seen.l0, jnp.maximum(s.target_l0, 1e-3), gain)
     return dataclasses.replace(shared, steering=moved)
@@ -101,5 +107,6 @@ RELU = Model(
         "update": update_memory,
         "ramp": lambda s: s.l1_warmup,
         "check": check,
+        "missed": ("", "more steps, or batch_topk where the encoder is frozen"),
     }
 )
