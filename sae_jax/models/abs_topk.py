@@ -65,12 +65,12 @@ def listed(params: Params, step: Step, s: Settings, most: int) -> tuple[Choice, 
 
 
 def check(s: Settings) -> None:
-    """Refuse what `active_units.check` does, and a help for dead units that asks for thresholds.
+    """Refuse what `active_units.check_whole` does, and a help for dead units that asks for thresholds.
 
     Raises:
         UserError: there is such.
     """
-    active_units.check(s)
+    active_units.check_whole(s)
     if s.dead_units.startswith("pre_activation"):
         raise UserError(
             f"abs_topk has no threshold that pre-activations lie below: got dead_units {s.dead_units}; use auxk or none"

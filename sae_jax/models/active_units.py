@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, rows
 from sae_jax.models.base import Codes, Params, Scalar, Step
-from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, static, swept
+from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, UserError, static, swept
 
 
 @struct.dataclass
@@ -54,7 +54,20 @@ def check(s: Any) -> None:
     """Refuse what `dictionary.check` does, and more active units than there are."""
     dictionary.check(s)
     dictionary.check_units("k_start", s.k_start, s)
+    dictionary.check_units(*_asked(s), s)
+
+
+def check_whole(s: Any) -> None:
+    """Refuse what `check` does, and a number that is rounded to no unit."""
+    check(s)
+    name, value = _asked(s)
+    least = float(np.min(value))
+    if round(least) < 1:
+        raise UserError(f"{name} must round to at least 1: got {least:g}; use 1, or batch_topk, which keeps fractions")
+
+
+def _asked(s: Any) -> tuple[str, Any]:
+    """By which name k is given, and its values; computed without JAX, whose devices are not chosen yet."""
     if s.target_l0 is None:
-        dictionary.check_units("k", s.k, s)
-    else:
-        dictionary.check_units("target_l0", np.where(np.asarray(s.target_l0) > 0, s.target_l0, s.k), s)
+        return "k", s.k
+    return "target_l0", np.where(np.asarray(s.target_l0) > 0, s.target_l0, s.k)

@@ -108,5 +108,6 @@ BATCH_TOPK = TOPK._replace(
     update=running_threshold.update_memory,
     recall=running_threshold.recall,
     finish=running_threshold.finish,
+    check=active_units.check,
     missed=("", "more steps"),
 )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sae_jax.models import dictionary, dictionary_loss
-from sae_jax.models.active_units import Settings, check, count, count_at, scaled
+from sae_jax.models.active_units import Settings, check_whole, count, count_at, scaled
 from sae_jax.models.base import Batch, Codes, Model, Params, Scalar, Step
 from sae_jax.models.choice import Choice, largest_of_samples
 from sae_jax.models.dictionary_memory import Memory, Seen
@@ -82,7 +82,7 @@ TOPK = Model(
         # A shorter row would never be among the largest.
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
-        "check": check,
+        "check": check_whole,
         "missed": (
             "k is a whole number there, and an upper bound where samples have fewer positive pre-activations",
             "batch_topk, which reaches it, or a lower or whole target_l0",

@@ -50,6 +50,8 @@ def test_a_preset_gives_way_to_flags_beside_it():
     [
         (["--model", "topk", "--target-l0", "65"], "target_l0 must be at most d_hidden: got 65 of 64"),
         (["--model", "topk", "classic", "--l0", ".1"], "--l0 is no setting of model topk or classic"),
+        (["--model", "topk", "--target-l0", ".4"], "target_l0 must round to at least 1: got 0.4; use 1, or batch_topk"),
+        (["--model", "abs_topk", "--k", ".2", "--target-l0", "0"], "must round to at least 1: got 0.2; use 1, or"),
         (["--model", "topk", "--prefixes", "1/2,1/4"], "prefixes must nest, each wider than the one before"),
         (["--model", "topk", "--prefixes", "drawn:0"], "prefixes that are drawn must be from 1 to 64"),
         (["--model", "jumprelu", "--penalty", "quadratic", "--target-l0", "0"], "penalty quadratic needs a target"),
