@@ -25,7 +25,7 @@ from sae_jax.training.evaluation import measures_of
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 PARTS = "PARTS"
 RECORDS = {"model": Model, "term": AddedTerm, "measure": Measure, "source": Source, "task": Task}
-NO_FUNCTIONS = ("name", "Settings", "training", "choices")
+NO_FUNCTIONS = ("name", "Settings", "training", "choices", "missed")
 
 
 def declared_by(plugin: str, module: Any, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
@@ -77,6 +77,12 @@ def _check_model(what: str, name: str, model: Model, declared: Mapping[str, Mapp
         given = getattr(model, field)
         if field not in NO_FUNCTIONS and not callable(given) and (field, given) != ("step_codes", None):
             raise UserError(f"{what} must have a function {field}: got {received(given)}; give one")
+    missed = model.missed
+    if not (isinstance(missed, tuple) and len(missed) == 2 and all(isinstance(words, str) for words in missed)):
+        raise UserError(
+            f"{what} must have as missed why a target is missed and what to try: got {received(missed)}; "
+            "give ('', 'more steps')"
+        )
     owner = model.Settings
     if not (isinstance(owner, type) and issubclass(owner, ModelSettings)):
         raise UserError(f"{what} must have Settings derived from sae_jax.models.base.Settings: got {received(owner)}")

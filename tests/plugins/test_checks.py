@@ -97,6 +97,10 @@ BROKEN = {
         "training of model a of parts.py: learning_rate must be > 0: got -1",
     ),
     "choices": ("{'a': mine('a', choices=3)}", "model a of parts.py must be one model: got choices 3"),
+    "what is missed": (
+        "{'a': mine('a', missed='x')}",
+        "must have as missed why a target is missed and what to try: got",
+    ),
     "a rule": ("{'a': mine('a', active_rule=lambda s: 3)}", "active_rule must return words: got 3"),
     "a term in words": (
         "{'a': mine('a', terms=lambda s: {'x/y': Term('a', 'b')})}",
