@@ -31,7 +31,7 @@ TABLE = Source("Chanin et al. 2026, SynthSAEBench-16k at an L0 of 25", SECONDARY
 F1 = {"matryoshka": 0.879, "batch_topk": 0.732, "jumprelu": 0.732, "relu": 0.556, "matching_pursuit": 0.446}
 EXPLAINED = {"matryoshka": 0.779, "batch_topk": 0.792, "jumprelu": 0.795, "relu": 0.765, "matching_pursuit": 0.835}
 PLAIN, GREEDY = "batch_topk", "matching_pursuit"
-PAIRS = (("matryoshka", PLAIN), (PLAIN, "relu"), ("jumprelu", "relu"), ("relu", GREEDY))
+PAIRS = (("matryoshka", PLAIN), ("matryoshka", "jumprelu"), (PLAIN, "relu"), ("jumprelu", "relu"), ("relu", GREEDY))
 # The others need longer to come to an L0.
 QUICK_PAIRS = (("matryoshka", PLAIN), (PLAIN, GREEDY))
 DATA, L0 = "superposition:preset=synthsaebench-4k", 12.0
