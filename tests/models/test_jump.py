@@ -127,6 +127,25 @@ def test_the_penalty_of_a_target_has_the_slope_of_its_square():
     np.testing.assert_allclose(jax.grad(loss)(params)["threshold"], expected, rtol=1e-4)
 
 
+def test_the_quadratic_penalty_has_the_slope_of_its_difference_over_the_kernels_width():
+    """Every pre-activation beside every other's: half of those near a threshold lie above it, whatever others do."""
+    target, weight, theta = 1.3, 0.3, np.array([0.1, 0.7, 1.3], np.float32)
+    each = np.arange(-1.45, 2.5, 0.2)
+    z = np.stack(np.meshgrid(each, each, each), axis=-1).reshape(-1, 3).astype(np.float32)
+    values = {"d_hidden": 3, "bandwidth": EPS, "penalty": "quadratic", "target_l0": target, "l0": weight}
+    params, loss = model_loss(z, lane_settings("jumprelu", **values))
+    params |= {"encoder_weight": jnp.eye(3), "threshold": jnp.asarray(theta)}
+
+    def penalty(thresholds):
+        return weight * 2 / target * np.mean((np.sum(z > thresholds, axis=1) - target) ** 2)
+
+    assert float(loss(params)) == pytest.approx(penalty(theta), rel=1e-5)
+    half = EPS / 2 * np.eye(3)
+    expected = [(penalty(theta + one) - penalty(theta - one)) / EPS for one in half]
+    assert np.min(expected) < -0.01 and np.max(expected) > 0.01
+    np.testing.assert_allclose(jax.grad(loss)(params)["threshold"], expected, rtol=1e-4)
+
+
 def test_the_penalty_on_firing_rates_has_the_slope_of_kl_times_that_of_the_rates():
     """Through the kernel to thresholds, and as much the other way to z."""
     target, weight = 0.3, 0.7
