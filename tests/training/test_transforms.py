@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from sae_jax.data.statistics import statistics_of
 from sae_jax.models import CLASSIC, MODELS
+from sae_jax.models.presets import PRESETS, preset
 from sae_jax.training.config import lane_settings
 from sae_jax.training.step import init_state
 from tests.example_model import EXAMPLE
@@ -46,8 +48,34 @@ DICTIONARIES = {
     "transcoder, jumprelu": (MODELS["jumprelu"], {"bandwidth": 0.5, "target_l0": 2.0, "outputs": 7, "rows": "unit"}),
     "matching_pursuit": (MODELS["matching_pursuit"], {"k": 2, "frozen": "decoder"}),
 }
+# What presets hold for larger dictionaries and longer trainings, in sizes in which every term of theirs counts here.
+FEW, DEAD = {"k": 2}, {"dead_after": 40}
+SMALL = {
+    "makhzani": FEW | {"k_start": 5},
+    "bricken": DEAD | {"resample_times": 1, "resample_span": 0.05},
+    "gao": FEW | DEAD,
+    "bussmann": FEW | DEAD,
+    "matryoshka": FEW | DEAD | {"d_hidden": 32},  # Room for its five prefixes.
+    "rajamanoharan-jumprelu": {"bandwidth": 0.5},
+    "anthropic-january": {"pre_activation": 0.1},
+    "saelens-topk": FEW | DEAD,
+    "saelens-abstopk": FEW | DEAD,
+    "saelens-batchtopk": FEW | DEAD,
+    "saelens-matryoshka": FEW | DEAD | {"prefixes": "2,4"},
+    "saelens-jumprelu": {"bandwidth": 0.5},
+    "saelens-matching-pursuit": {"k": 4, "residual_threshold": 1.0},  # Which some samples fall below.
+}
+OF_PRESETS = {
+    f"preset {name}": (MODELS[model], values | {"d_hidden": 7, "batch_size": 32} | SMALL.get(name, {}))
+    for name, (model, values) in ((name, preset(name)) for name in PRESETS)
+}
+EVERY = {**VARIANTS, **DICTIONARIES, **OF_PRESETS}
 RUNS = [("adam", "none"), ("adam", "masking"), ("sgd", "gaussian")]
-CASES = [(variant, *run) for variant in VARIANTS for run in RUNS] + [(name, *RUNS[0]) for name in DICTIONARIES]
+CASES = [
+    *((variant, *run) for variant in VARIANTS for run in RUNS),
+    *((name, *RUNS[0]) for name in DICTIONARIES),
+    *((name, values.get("optimizer", "adam"), "none") for name, (_, values) in OF_PRESETS.items()),
+]
 
 
 def test_every_model_is_among_the_variants():
@@ -57,13 +85,18 @@ def test_every_model_is_among_the_variants():
 @pytest.mark.parametrize("split", [with_vmap, with_pmap, with_shard_map])
 @pytest.mark.parametrize(("variant", "optimizer", "corruption"), CASES)
 def test_a_split_batch_gives_what_one_large_batch_gives(samples, split, variant, optimizer, corruption):
-    model, values = {**VARIANTS, **DICTIONARIES}[variant]
-    settings = lane_settings(model, **TRAINING | values, optimizer=optimizer, corruption=corruption)
-    state = init_state(jax.random.key(0), settings, 16)
+    model, values = EVERY[variant]
+    settings = lane_settings(model, **TRAINING | values | {"optimizer": optimizer, "corruption": corruption})
+    state = init_state(jax.random.key(0), settings, 16, statistics_of(samples, model.statistics(settings.model)))
+    if values.get("centre") == "median":
+        # Every unit fires on both sides of it: one that does not is there to be helped.
+        state.params["encoder_bias"] = state.params["encoder_bias"].at[0].set(-2.0)
     # A few steps in, rho_hat and the moments are no longer those of the start.
     for part in np.split(samples[128:256], 4):
         state, _ = STEP(settings, state, part, noise_key=NOISE_KEY)
     whole = STEP(settings, state, samples[:128], noise_key=NOISE_KEY)
+    # The classic model computes terms of weight 0, too.
+    assert model is CLASSIC or all(float(value) != 0 for value in whole[1].values())
     parts = split(settings, state, samples[:128])
     for device in range(4):
         assert_close(jax.tree.map(lambda leaf, d=device: leaf[d], parts), whole, rtol=1e-4, atol=3e-7)
