@@ -12,6 +12,7 @@ Each is of a batch's codes f and gates H, [batch, d_hidden], and of its weight l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +27,8 @@ from sae_jax.settings import UserError
 
 TANH_SCALE = 4.0
 TARGET_WEIGHT_GROWTH = 100.0
-# Of the thresholds' learning rate. With 5 in all, targets of 8 and 16 ended at 10.8 and 14.8 with 256 inputs.
-RATE_PER_INPUT = 5 / 32
+# The thresholds' learning rate with 32 inputs. With 256 it would leave targets of 8 and 16 at 10.8 and 14.8.
+RATE, INPUTS = 5.0, 32
 
 
 def step_penalty(params: Params, codes: Codes, gates: Array, weight: Scalar, step: Step, s: Any) -> Array:
@@ -78,10 +79,10 @@ PENALTIES: dict[str, Callable[[Params, Codes, Array, Scalar, Step, Any], Array]]
 
 
 def rates(params: Params, s: Any) -> dict[str, Scalar | Array]:
-    """Thresholds that a target moves do so faster: a step moves pre-activations by each of their inputs."""
+    """Thresholds that a target moves do so faster: a step moves z by all inputs, so by ||x||_1 <= sqrt(d_in) ||x||."""
     if s.target_l0 is None or s.penalty != "step":
         return {}
-    by_inputs = RATE_PER_INPUT * params["encoder_weight"].shape[1]
+    by_inputs = RATE * math.sqrt(params["encoder_weight"].shape[1] / INPUTS)
     rate = jnp.where(s.threshold_rate > 0, s.threshold_rate, by_inputs)
     return {"threshold": jnp.where(s.target_l0 > 0, rate, 1.0)}
 

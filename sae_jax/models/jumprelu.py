@@ -44,8 +44,8 @@ class Settings(firing.Settings):
     threshold_rate: Any = swept(
         0.0,
         NON_NEGATIVE,
-        "learning rate of the thresholds in units of the others', where there is a target, in mode step; 0 is 5 for "
-        "every 32 inputs",
+        "learning rate of the thresholds in units of the others', where there is a target, in mode step; 0 is "
+        "5 sqrt(inputs / 32)",
     )
     target_weight: Any = swept(0.3, NON_NEGATIVE, "weight of (L0 / target_l0 - 1)^2 at the start, in mode step")
 

@@ -45,7 +45,7 @@ def test_rates_are_of_the_chosen_architecture() -> None:
     assert rates(params, MODELS["jumprelu"].Settings()) == {"threshold": 1.0}
 
 
-@pytest.mark.parametrize(("inputs", "rate"), [(32, 5.0), (256, 40.0)])
+@pytest.mark.parametrize(("inputs", "rate"), [(32, 5.0), (512, 20.0)])
 def test_thresholds_keep_up_with_pre_activations_of_many_inputs(inputs: int, rate: float) -> None:
     settings = lane_settings("jumprelu", target_l0=2.0)
     params = {"encoder_weight": jnp.zeros((3, inputs))}
