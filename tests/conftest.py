@@ -68,6 +68,14 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores, unless xdist's variable says how many: some tests wait for processes and clocks."""
+    from sae_jax.sweeps.devices import cpu_cores  # After the import hook.
+
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else cpu_cores() + 1
+
+
 def pytest_collection_finish():
     """Keep what is imported out of every search for garbage."""
     gc.freeze()
