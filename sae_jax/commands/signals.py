@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Those who end processes give them ten seconds at least.
 PATIENCE_SECONDS = 8.0
 CLOSED = 0
+SOON_SECONDS = 0.01
 # A progress bar hides it. What follows stands below the ^C.
 SHOW_CURSOR = "\x1b[?25h\n"
 
@@ -30,7 +33,30 @@ def end_at_once() -> None:
 def end_in_order() -> None:
     """Have Ctrl-C raise KeyboardInterrupt again, where `end_at_once` was called: something is to be taken away."""
     if signal.getsignal(signal.SIGINT) is _end_at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _end_in_order)
+
+
+def _end_in_order(number: int, _: object) -> NoReturn:
+    # At the interpreter's end, threads of XLA that still compute would crash.
+    atexit.register(_leave_flushed, 128 + signal.SIGINT)
+    sys.unraisablehook = _once_more
+    raise KeyboardInterrupt
+
+
+def _once_more(lost: sys.UnraisableHookArgs) -> None:
+    """Raise KeyboardInterrupt again, soon, where it was raised inside what can raise nothing, as a callback of XLA."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, _end_in_order)
+    signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS)
+
+
+def _leave_flushed(code: int) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Streams may be gone, closed or none.
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_at_once(number: int, _: object) -> None:

@@ -148,6 +148,26 @@ def test_while_libraries_are_imported_an_interrupt_is_one_line(command, module, 
         assert (process.wait(60), said) == (130, ["interrupted\n"])
 
 
+def test_an_interrupt_where_nothing_can_be_raised_is_raised_again_and_what_is_half_done_is_taken_away(tmp_path):
+    code = (
+        "import gc, os, signal, time\n"
+        "from sae_jax.commands.errors import one_line_errors\n"
+        "from sae_jax.commands.signals import end_at_once, end_in_order\n"
+        "end_at_once(); end_in_order()\n"
+        "def collected(phase, _):\n"
+        "    gc.callbacks.clear()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0)\n"
+        "with one_line_errors():\n"
+        "    try:\n"
+        "        gc.callbacks.append(collected); gc.collect(); time.sleep(60)\n"
+        "    finally:\n"
+        "        print('taken away')\n"
+    )
+    out, complaint, code = ended(processes.start(["-c", code], tmp_path, anew=True))
+    assert (out, complaint, code) == ("taken away\n", "interrupted\n", 130)
+
+
 def test_a_process_whose_readers_are_gone_ends_all_the_same(tmp_path):
     code = (
         "import time; from sae_jax.commands.signals import interrupts_of\n"
