@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 from sae_jax.data.rows import Rows
 from sae_jax.data.shards import ARRAY, DTYPES, HELDOUT, LABELS, NAMES
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, temporary_path, write_file, writing
+from sae_jax.storage.atomic import move, remove_tree, temporary_path, write_file, writing
 from sae_jax.storage.tensors import save_tensors
 
 BY_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
@@ -43,9 +41,7 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
         target = folder.resolve()
         unfinished = temporary_path(target)
         # What a process has left that was killed is of no use.
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_tree(unfinished)
         try:
             unfinished.mkdir(parents=True)
             _write(unfinished, rows.samples, rows.names, rows.labels, shards, dtype)
@@ -55,7 +51,7 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
                 _write(inner, rows.heldout, rows.heldout_names, rows.heldout_labels, fewer, dtype)
             move(unfinished, target)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished)
 
 
 def _write(

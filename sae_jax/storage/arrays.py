@@ -6,14 +6,13 @@ import contextlib
 import math
 import mmap
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sae_jax.storage.atomic import writing
+from sae_jax.storage.atomic import remove_tree, writing
 
 # Finds an array by its name, or makes it: f(name, shape, dtype).
 Opener = Callable[[str, tuple[int, ...], Any], np.ndarray]
@@ -65,13 +64,11 @@ def in_folder(folder: Path) -> Iterator[Opener]:
             return values
 
     # What a process has left that was killed is of no use: it may have been writing it.
-    if folder.is_symlink():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     try:
         yield array
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,25 @@ def move(path: Path, target: Path) -> None:
     """
     os.replace(path, target)
     sync(target.parent)
+
+
+def remove_tree(path: Path, strict: bool = False) -> None:
+    """Remove a folder and all in it, or whatever else stands at its name; what is absent is passed over.
+
+    Where a link leads stays as it is. A pipe would be waited for if it were opened as a folder.
+
+    Args:
+        path: what is removed.
+        strict: whether what cannot be removed is an error, and does not stay without a word.
+
+    Raises:
+        OSError: the file system refuses, and this is strict.
+    """
+    with contextlib.suppress(*() if strict else (OSError,)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=not strict)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> UserError:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, read_file, reason_of, unwritable, write_file
+from sae_jax.storage.atomic import move, read_file, reason_of, remove_tree, unwritable, write_file
 
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
@@ -72,10 +71,10 @@ def write_checkpoint(path: Path, run: str, position: Position, arrays: Arrays) -
             orbax_checkpointer().save((partial / ARRAYS).absolute(), arrays)
             note = {"format": FORMAT, "run": run, "position": position._asdict(), "files": digests(partial)}
             write_file(partial / NOTE, (json.dumps(note | {"digest": _digest(note)}, indent=1) + "\n").encode())
-        remove_checkpoint(path)
+        remove_tree(path, strict=True)
         move(partial, path)
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_tree(partial)
         raise unwritable(path.parent, _system_error(error)) from None
 
 
@@ -101,7 +100,7 @@ def _stable_folder(folder: Path) -> Iterator[None]:
         in_place = _is_same(folder, os.fstat(descriptor))
         os.close(descriptor)
         if not in_place:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             for parent, stat, stat_above in zip(parents, stats, stats[1:], strict=False):
                 # Neither what is still itself nor what a disk was mounted on has been made again.
                 if _is_same(parent, stat) or stat.st_dev != stat_above.st_dev:
@@ -117,14 +116,6 @@ def _is_same(path: Path, stat: os.stat_result) -> bool:
         return os.path.samestat(path.stat(), stat)
     except OSError:
         return False
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Take away a checkpoint, or whatever stands in its place; where a link leads stays as it is."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def read_position(path: Path, run: str) -> Position:

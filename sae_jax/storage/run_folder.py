@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import PARTIAL, move, unwritable, write_file, writing
+from sae_jax.storage.atomic import PARTIAL, move, remove_tree, unwritable, write_file, writing
 from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, TENSORBOARD, WANDB
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
@@ -204,14 +203,15 @@ def claim(
             (folder / UNFINISHED).mkdir(exist_ok=True)
         yield before
         try:  # In one move, or a process that is killed meanwhile would leave a run that cannot be resumed.
+            remove_tree(folder / REMOVED)
             move(folder / UNFINISHED, folder / REMOVED)
         except OSError as error:
             if (folder / UNFINISHED).exists():  # Else somebody has removed it, or it is moved, if not yet on the disk.
                 raise unwritable(folder, error, fix="change its permissions and repeat the command") from None
-        shutil.rmtree(folder / REMOVED, ignore_errors=True)
+        remove_tree(folder / REMOVED)
     except BaseException:
         if new_run and not _has_results(folder):
-            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+            remove_tree(folder / UNFINISHED)
             with contextlib.suppress(OSError):  # The folder may have vanished.
                 remove_record(folder)
         raise
@@ -256,9 +256,9 @@ def tidy(folder: Path) -> None:
 
 def _remove_litter(folder: Path) -> None:
     """Remove what a process has left in a run's folder that was killed while it moved or wrote something."""
-    shutil.rmtree(folder / REMOVED, ignore_errors=True)
-    for partial in folder.rglob(PARTIAL):
-        partial.unlink(missing_ok=True)
+    remove_tree(folder / REMOVED)
+    for partial in [*folder.rglob(PARTIAL)]:
+        remove_tree(partial)
 
 
 def remove_record(folder: Path) -> None:
@@ -268,7 +268,7 @@ def remove_record(folder: Path) -> None:
         OSError: the file system refuses.
     """
     for name in (TENSORBOARD, WANDB):
-        shutil.rmtree(folder / name, ignore_errors=True)  # Which refuses to follow a link.
+        remove_tree(folder / name)
     for name in RECORD_FILES:
         (folder / name).unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from filelock import Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, writing
+from sae_jax.storage.atomic import move, remove_tree, writing
 from sae_jax.storage.results import RESULTS_FILE
 from sae_jax.storage.run_folder import (
     LOCK_FILE,
@@ -119,9 +118,9 @@ def remove_unfinished(folder: Path) -> bool:
             if not is_unfinished(folder) or (folder / RESULTS_FILE).exists():
                 return False
             if (folder / UNFINISHED).is_dir():
-                shutil.rmtree(folder / REMOVED, ignore_errors=True)
+                remove_tree(folder / REMOVED)
                 move(folder / UNFINISHED, folder / REMOVED)
-            shutil.rmtree(folder / REMOVED, ignore_errors=True)
+            remove_tree(folder / REMOVED)
             remove_record(folder)
             (folder / LOCK_FILE).unlink(missing_ok=True)
         finally:

@@ -16,14 +16,13 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import writing
+from sae_jax.storage.atomic import remove_tree, writing
 from sae_jax.storage.checkpoints import (
     Arrays,
     BrokenCheckpoint,
     Position,
     read_arrays,
     read_position,
-    remove_checkpoint,
     write_checkpoint,
 )
 from sae_jax.sweeps.devices import from_leader
@@ -226,7 +225,7 @@ def _write_state(recovery: Recovery, folder: Path, position: Position, arrays: A
     good = [*(one for one in before if one not in recovery.damaged), path]
     with writing(path.parent):
         for old in [*recovery.damaged, *good[:-STATES]]:
-            remove_checkpoint(old)
+            remove_tree(old, strict=True)
 
 
 def save_finished(recovery: Recovery, position: Position, measured: Arrays) -> Arrays | None:
@@ -270,7 +269,7 @@ def _make_folders(folder: Path) -> None:
         for kind in ("states", "lanes"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*/*.partial"):
-            remove_checkpoint(partial)
+            remove_tree(partial, strict=True)
 
 
 def _states(folder: Path) -> list[Path]:

@@ -24,6 +24,16 @@ def test_an_opened_array_is_found_again_under_its_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_stands_where_arrays_are_to_be_kept_gives_way(kind, tmp_path):
+    path = tmp_path / "unfinished"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path)
+    with in_folder(path) as opened:
+        opened("loss", (3, 2), np.float32)
+        assert [one.name for one in tmp_path.glob("*/*")] == ["loss.npy"] and not path.is_symlink()
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_put_nowhere_takes_no_memory():
     array = no_storage("loss", (10**6, 10**6), np.float32)
     array[[1, 2], 3] = [4, 5]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae_jax import UserError
-from sae_jax.storage.atomic import read_file, reason_of, temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import read_file, reason_of, remove_tree, temporary_path, unwritable, write_file, writing
 
 
 @pytest.mark.parametrize("content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "a writer"])
@@ -87,6 +87,40 @@ def test_what_is_no_file_is_neither_replaced_nor_read(kind, tmp_path):
         with pytest.raises(OSError, match=r"no regular file|Is a directory"):
             attempt()
     assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "pipe", "link", "dangling link"])
+def test_a_tree_is_removed_or_whatever_stands_in_its_place(kind, strict, tmp_path):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "file").write_bytes(b"precious")
+    path = tmp_path / "tree"
+    if kind == "folder":
+        (path / "in" / "it").mkdir(parents=True)
+        (path / "link").symlink_to(tmp_path / "others")
+        os.mkfifo(path / "in" / "pipe")
+    elif kind == "file":
+        path.touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind != "nothing":
+        path.symlink_to(tmp_path / ("others" if kind == "link" else "nowhere"))
+    remove_tree(path, strict)
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["file", "others"]
+
+
+def test_a_tree_that_cannot_be_removed_is_an_error_where_it_is_asked_for(tmp_path, monkeypatch):
+    def refuses(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("os.rmdir", "os.unlink"):
+        monkeypatch.setattr(name, refuses)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "file"):
+        remove_tree(path)
+        with pytest.raises(PermissionError):
+            remove_tree(path, strict=True)
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,11 @@ def test_a_write_that_fails_ends_the_run_and_leaves_the_states_before(kept, monk
 
 
 def test_an_old_state_that_cannot_be_taken_away_ends_the_run(kept, monkeypatch, again):
-    def vanished(path):
+    def vanished(path, strict):
         raise FileNotFoundError(2, "No such file or directory", path)
 
     made, _ = again(kept)
-    monkeypatch.setattr(keepers, "remove_checkpoint", vanished)
+    monkeypatch.setattr(keepers, "remove_tree", vanished)
     save_state(made, state(40, first=4), value(40))
     with pytest.raises(UserError, match=r"must be writable: got .*states: No such file or directory"):
         wait(made)
