@@ -22,6 +22,7 @@ REPRODUCE = [
         "leave it",
     ),
     (["ufldl-patches", "--images", "nowhere.npy"], "needs a file that exists: got nowhere.npy", "check the path"),
+    (["ufldl-patches", "--images", "pipe.npy", "--quick", "True"], "got pipe.npy", "check the path"),
     (["ufldl-patches", "--images", "bomb.npy"], "of plain numbers: got the magic string", "write it with numpy.save"),
     (["ufldl-patches", "--images", "nan_images.npy"], "must be finite in single precision: got 1 NaN", "drop those"),
     (["ufldl-patches", "--images", "good.npy"], "must be an array [n, height, width]: got shape [40, 6]", "reshape it"),

@@ -77,7 +77,7 @@ def check_replaceable(folder: Path, name: str, options: dict[str, Any]) -> None:
     """
     path, whole = folder / f"{name}.json", False
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        whole = json.loads(path.read_bytes())["options"]["quick"] is False
+        whole = json.loads(read_file(path))["options"]["quick"] is False
     if whole and options["quick"]:
         raise UserError(
             f"a quick run replaces no report of a whole one: got {path}; pass another --out, or leave --quick out"

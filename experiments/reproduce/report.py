@@ -40,7 +40,7 @@ class Options:
         """Those that change what is measured, as values of JSON; of images the path, and a digest of the file."""
         digest = ""
         with contextlib.suppress(OSError):
-            digest = hashlib.sha256(Path(self.images).read_bytes()).hexdigest()[:12] if self.images else ""
+            digest = hashlib.sha256(read_file(Path(self.images))).hexdigest()[:12] if self.images else ""
         return {"quick": self.quick, "images": self.images, "white": self.white, "images_sha256": digest}
 
     @property
