@@ -118,6 +118,8 @@ FLAGS = [
         "cannot resume: the run must be unfinished: got good.npy, which holds no run",
         "see --runs",
     ),
+    (["--resume", ""], "resume must name an unfinished run: got ''", "leave it out to begin one"),
+    (["--resume="], "resume must name an unfinished run: got ''", "leave it out to begin one"),
     (["--resume", "RUN"], "must be unfinished: got run, which holds a finished run", "see --runs"),
     (["--resume", "a", "--name", "b"], "name must be left out beside resume: got b and a", "use one of them"),
     (["--checkpoint-every", "-1"], "checkpoint_every must be >= 0: got -1", "the default is 60"),

@@ -18,7 +18,7 @@ from sae_jax.analysis.report import print_table
 from sae_jax.commands.cluster import devices_named, launch, words_after
 from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
-from sae_jax.commands.flags import Parsed, without
+from sae_jax.commands.flags import Parsed, named_flags, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
 from sae_jax.commands.report import check_own_page, write_own_page
 from sae_jax.commands.resuming import begun_words, named_folder, recorded_words, resumed_words
@@ -133,10 +133,16 @@ def _devices(command: str, argv: Sequence[str]) -> int:
 
 
 def _read_command(command: str, argv: Sequence[str], parse: Parse) -> tuple[Sequence[str], Parsed]:
-    """The words of a command and what they say; those of the run that it resumes, where it does."""
+    """The words of a command and what they say; those of the run that it resumes, where it does.
+
+    Raises:
+        UserError: they break a rule, or there is no such run to resume.
+    """
     parsed = parse(argv)
     run = parsed[0]
     if not run.resume:
+        if "resume" in named_flags(argv):
+            raise UserError("resume must name an unfinished run: got ''; leave it out to begin one, or see --runs")
         return argv, parsed
     if run.extend:
         raise UserError(f"extend must be left out beside resume: got {run.extend} and {run.resume}; use one of them")
