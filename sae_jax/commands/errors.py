@@ -39,7 +39,7 @@ def one_line_errors(printing: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         end(error, INTERRUPTED, "interrupted")
     except BaseException as error:
-        if line := _missing_platform(error) or plugin_failure(error):
+        if line := _missing_platform(error) or _missing_folder(error) or plugin_failure(error):
             end(error, BAD_INPUT, f"error: {line}")
         end(error, FAILED)
 
@@ -53,4 +53,14 @@ def _missing_platform(error: BaseException) -> str:
         except (RuntimeError, AssertionError):  # Some platforms fail an assertion instead of saying anything.
             wrong = given[0]
             return f"{wrong} must name devices that JAX finds here: got {os.environ[wrong]}; unset it, or set it to cpu"
+    return ""
+
+
+def _missing_folder(error: BaseException) -> str:
+    """The line about a working folder that was removed, where no path can be made whole; "" of any other error."""
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "the working folder must exist: got one that was removed; change to another and repeat the command"
     return ""

@@ -132,6 +132,31 @@ def test_a_variable_that_jax_cannot_follow_is_named_in_a_line(name, value, fix):
 
 
 @pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("table", ["RUN", "--out", "x.md"]),
+        ("report", ["RUN", "--out", "x.html"]),
+        ("draw", ["RUN", "--out", "x"]),
+        ("activations", ["--dataset", "digits", "--out", "x"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_working_folder_that_was_removed_is_named_in_a_line(command, words, tmp_path):
+    removed = tmp_path / "removed"
+    code = (
+        f"import os; os.mkdir({str(removed)!r}); os.chdir({str(removed)!r}); os.rmdir({str(removed)!r})\n"
+        "import sae_jax.commands.main as command; command.main()"
+    )
+    run = Path(__file__).parents[1] / "storage" / "runs" / "format1"
+    words = [sys.executable, "-c", code, command, *(str(run) if word == "RUN" else word for word in words)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    fix = "got one that was removed; change to another and repeat the command"
+    assert done.stderr == f"error: the working folder must exist: {fix}\n"
+
+
+@pytest.mark.parametrize(
     "words",
     [["-m", "experiments.table"], ["-c", "import sae_jax.commands.main as command; command.main()", "table"]],
     ids=["script", "console command"],
