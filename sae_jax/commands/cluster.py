@@ -18,7 +18,7 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
-from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, setting, settings_of
+from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, received, setting, settings_of
 from sae_jax.storage.atomic import reason_of
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import reserve_cpu_devices
@@ -76,10 +76,12 @@ class Launch:
             raise UserError(
                 f"coordinator must be HOST:PORT: got {self.coordinator}; add the port, as in {self.coordinator}:7777"
             )
-        port = self.coordinator.rpartition(":")[2]
-        if port and not 1 <= int(port) <= LAST_PORT:
+        port = self.coordinator.rpartition(":")[2].lstrip("0")
+        # Python reads no number of thousands of digits.
+        if self.coordinator and not (port and len(port) <= len(str(LAST_PORT)) and int(port) <= LAST_PORT):
             raise UserError(
-                f"coordinator must have a port in [1, {LAST_PORT}]: got {self.coordinator}; choose another port"
+                f"coordinator must have a port in [1, {LAST_PORT}]: got {received(self.coordinator)}; "
+                "choose another port"
             )
         if self.processes and self.process_id >= self.processes:
             raise UserError(
