@@ -47,7 +47,10 @@ def received(value: Any) -> str:
         return f"{masked} array of shape {list(value.shape)} and dtype {value.dtype}"
     plain = (bool, int, float, complex, str, bytes, os.PathLike, np.generic, list, tuple, dict, set, range)
     if value is None or isinstance(value, plain) or hasattr(value, "dtype"):
-        return _SHORT.repr(value)
+        try:
+            return _SHORT.repr(value)
+        except ValueError:  # Python writes no whole number of so many.
+            return "a number of thousands of digits"
     return (
         f"the function {value.__name__}"
         if callable(value) and hasattr(value, "__name__")
@@ -265,6 +268,7 @@ def _check_value(field: dataclasses.Field, kind: type, value: Any, default: Any)
     except (KeyError, ValueError, TypeError, OverflowError):
         expected = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
         raise UserError(f"{name} must be {expected}: got {received(value)}; {default}") from None
+    shown = received(value) if isinstance(value, int) else value
     # Floats are trained with in single precision, so that is where they must lie in their range.
     trained_with = float(np.float32(result)) if kind is float else result
     bounds = {name: float(np.float32(getattr(within, name))) for name in ("low", "high")} if kind is float else {}
@@ -273,9 +277,9 @@ def _check_value(field: dataclasses.Field, kind: type, value: Any, default: Any)
             near = closest(result, within.choices)
             raise UserError(f"{name} must be {within}: got {result!r}; {f'did you mean {near}?' if near else default}")
         rounded = f", which is {trained_with:g} in single precision" if result in within else ""
-        raise UserError(f"{name} must be {within}: got {value}{rounded}; {default}")
+        raise UserError(f"{name} must be {within}: got {shown}{rounded}; {default}")
     if kind is int and within.low > -math.inf and result > MOST:
-        raise UserError(f"{name} must be at most {MOST}: got {value}; {default}")
+        raise UserError(f"{name} must be at most {MOST}: got {shown}; {default}")
     return result
 
 

@@ -21,6 +21,7 @@ from sae_jax.settings import (
     settings_of,
     unknown,
 )
+from sae_jax.sweeps.grid import checked_seeds
 from sae_jax.training.config import TrainingSettings, declared, lane_settings
 
 
@@ -98,6 +99,13 @@ def test_values_take_the_declared_type():
     ("settings", "message"),
     [
         ({"d_hidden": 0}, "d_hidden must be >= 1: got 0; the default is 49"),
+        ({"steps": 10**5000}, "steps must be at most .*: got a number of thousands of digits; the default is"),
+        ({"steps": -(10**5000)}, "steps must be >= .*: got a number of thousands of digits; the default is"),
+        (
+            {"learning_rate": 10**5000},
+            "learning_rate must be a finite number: got a number of thousands of digits; the default is",
+        ),
+        ({"activation": 10**5000}, "activation must be text: got a number of thousands of digits; the default is"),
         ({"d_hidden": "many"}, "d_hidden must be a whole number: got 'many'"),
         ({"d_hidden": True}, "d_hidden must be a whole number: got True"),
         ({"d_hidden": float("inf")}, "d_hidden must be a whole number: got inf"),
@@ -108,6 +116,12 @@ def test_values_take_the_declared_type():
 def test_errors_say_the_rule_the_value_and_the_fix(settings, message):
     with pytest.raises(UserError, match=message):
         lane_settings(**settings)
+
+
+def test_seeds_of_thousands_of_digits_are_refused():
+    for seeds in (10**5000, [10**5000]):
+        with pytest.raises(UserError, match=r"seeds must be .*: got a number of thousands of digits; "):
+            checked_seeds(seeds)
 
 
 def test_text_that_no_file_could_hold_is_refused():
