@@ -26,7 +26,7 @@ from rich.table import Table
 from experiments.reproduce.checks import COLUMNS, KINDS
 from experiments.reproduce.identity import check_replaceable, identity_of, provenance, saved_as
 from experiments.reproduce.report import Options, Report, saved_tables
-from sae_jax.commands.environment import check_writable, draw_to_files, set_up
+from sae_jax.commands.environment import check_writable, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.commands.signals import interrupts_of
@@ -63,7 +63,6 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parse, reproduce, save, tell."""
     set_up()
-    draw_to_files()
     with one_line_errors():
         name, arguments = _parse(argv)
         out = Path(arguments.out)

@@ -19,7 +19,7 @@ import dataclasses
 from pathlib import Path
 
 from sae_jax.analysis.options import FIGURE_FORMATS, FIGURES, STYLES
-from sae_jax.commands.environment import call, check_writable, draw_to_files
+from sae_jax.commands.environment import call, check_writable
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import MEASURE, OUT, RUN, SELECT, load_run, one, run_folder, several
 from sae_jax.commands.flags import checked_settings, option, options_of, read
@@ -75,7 +75,6 @@ def main(argv: list[str]) -> None:
             if lacking := figures.FIGURES[name].lacks(dataset):
                 raise UserError(f"figure {name} needs {lacking}: the run holds none; leave it out")
         check_writable(out, "--out")
-        draw_to_files()
         end_in_order()
         for name, drawn in figures.drawn(dataset, names, LOOKS[look.style], measures, runs):
             for kind in dict.fromkeys(look.format):

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import glob
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -81,17 +80,8 @@ def call(command: str) -> str:
     return f"sae-jax {command}" if Path(sys.argv[0]).stem == "sae-jax" else f"python -m experiments.{command}"
 
 
-def draw_to_files() -> None:
-    """Draw without a window, and without words about where fonts are kept for the next time."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib  # Training need not wait for it.
-
-    matplotlib.use("Agg")
-
-
 def draw_usual(dataset: xr.Dataset, folder: Path) -> list[Path]:
     """Draw a sweep's usual figures into a folder; their paths."""
-    draw_to_files()
     from sae_jax.analysis.figures import save_all  # Training need not wait for it.
 
     return save_all(dataset, folder)

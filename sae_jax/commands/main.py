@@ -13,7 +13,7 @@ import textwrap
 import sae_jax
 from sae_jax.commands.help import WIDTH
 from sae_jax.commands.signals import end_at_once
-from sae_jax.commands.variables import BAD_INPUT, import_jax
+from sae_jax.commands.variables import BAD_INPUT, settle_variables
 from sae_jax.sweeps.streams import open_streams
 
 # Every command is the function main of a module of this folder, imported when it is called.
@@ -44,7 +44,7 @@ def main() -> None:
     elif name == "--version":
         print(f"sae-jax {sae_jax.__version__}")
     elif name in COMMANDS:
-        import_jax()
+        settle_variables()
         importlib.import_module(f"sae_jax.commands.{name}").main(words)
     else:
         print(f"error: {_refusal(name)}", file=sys.stderr)

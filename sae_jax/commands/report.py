@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_jax.commands.environment import call, check_file, draw_to_files, set_up
+from sae_jax.commands.environment import call, check_file, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import OUT, Moved, load_run, moved, one
 from sae_jax.commands.flags import checked_settings, option, options_of, read
@@ -64,7 +64,6 @@ def main(argv: list[str]) -> None:
         loaded = [moved(load_run(folder), where) for folder in folders]
         check_file(out, flag)
         set_up()
-        draw_to_files()
         end_in_order()
         shown = [
             Shown(path.name, dataset, folder, samples_needed=bool(given))
@@ -100,7 +99,6 @@ def write_own_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -
     Raises:
         UserError: the folder cannot be written to.
     """
-    draw_to_files()
     import sae_jax
     from sae_jax.pages.page import PAGE_FILE, Shown, write_page  # Training need not wait for it.
 

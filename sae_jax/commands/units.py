@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 
 from sae_jax.analysis.options import UnitsConfig
-from sae_jax.commands.environment import call, draw_to_files, set_up
+from sae_jax.commands.environment import call, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.finished import RUN, Moved, load_run, moved, moved_files_named, run_folder
 from sae_jax.commands.flags import checked_settings, options_of, read
@@ -57,7 +57,6 @@ def main(argv: list[str]) -> None:
         from sae_jax.sweeps.reading import arranged
 
         set_up()
-        draw_to_files()
         end_in_order()
         before = moved(load_run(folder), where)
         check_finished(folder)

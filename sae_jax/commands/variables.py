@@ -1,20 +1,52 @@
-"""Variables of the environment that JAX reads as it is imported, before a command could refuse one."""
+"""Variables of the environment that libraries read as they are imported, before a command could refuse one."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 BAD_INPUT = 2
+# Figures are drawn into files, under the defaults of matplotlib.
+OF_DRAWING = {"MPLBACKEND": "Agg", "MATPLOTLIBRC": os.devnull}
+# It comes before the file that a variable names.
+LOCAL_SETTINGS = "matplotlibrc"
 
 
-def import_jax() -> None:
-    """Import JAX; where a variable has a value that it cannot read, end the process with a line."""
+def settle_variables() -> None:
+    """Import JAX and set what other libraries will read; end the process with a line where a value cannot be used."""
+    _settle_drawing()
+    _import_jax()
+
+
+def _settle_drawing() -> None:
+    os.environ |= OF_DRAWING
+    # It would tell of a folder in which it cannot keep what it found of fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    path = Path(LOCAL_SETTINGS)
+    if os.path.exists(path) and not path.is_dir():
+        try:
+            readable = path.is_file()  # A pipe would be waited for.
+            if readable:
+                path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            readable = False
+        if not readable:
+            _refuse(f"{path} must be a file of text in UTF-8, as matplotlib reads it: got {path.absolute()}; rename it")
+
+
+def _import_jax() -> None:
     try:
         import jax  # noqa: F401
     except ValueError as error:
         wrong = [name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower()]
         if not wrong:
             raise
-        print(f"error: {wrong[0]} must be as JAX reads it: got {os.environ[wrong[0]]}; unset it", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(f"{wrong[0]} must be as JAX reads it: got {os.environ[wrong[0]]}; unset it")
+
+
+def _refuse(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(BAD_INPUT)

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from sae_jax.commands.environment import cache_folder, set_up
+from sae_jax.commands.variables import OF_DRAWING
 from sae_jax.settings import UserError
 from sae_jax.storage import results
 
@@ -166,3 +167,47 @@ def test_a_variable_that_jax_cannot_read_is_named_in_a_line(words, name, value):
     done = subprocess.run([sys.executable, *words], env=os.environ | {name: value}, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {name} must be as JAX reads it: got {value}; unset it\n"
+
+
+DRAWN = (
+    "import matplotlib; from sae_jax.analysis import figures\n"
+    "assert matplotlib.get_backend() == 'Agg' and matplotlib.rcParams['lines.linewidth'] == 1.5"
+)
+
+
+def settled(code, folder, **variables):
+    """(exit code, what it printed, what it complained about) of code behind what every command does first."""
+    code = f"from sae_jax.commands.variables import settle_variables\nsettle_variables()\n{code}"
+    given = os.environ | {"PYTHONPATH": os.getcwd()} | {name: str(value) for name, value in variables.items()}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=folder, env=given, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_figures_are_drawn_without_a_window_under_the_defaults_of_the_library(tmp_path):
+    (tmp_path / "bad").write_bytes(b"lines.linewidth: 9\nno colon\nlines.no: 1\n\xff")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("bad", "pipe"):
+        given = {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": tmp_path / name, "MPLCONFIGDIR": tmp_path / "bad"}
+        assert settled(DRAWN, tmp_path, **given) == (0, "", "")
+
+
+def test_every_command_settles_variables_before_it_draws(tmp_path):
+    code = "import os; from sae_jax.commands.main import main\ntry: main()\nexcept SystemExit: print(dict(os.environ))"
+    words = [[sys.executable, "-c", code, "draw", "nowhere"], [sys.executable, "-im", "experiments.draw", "nowhere"]]
+    asked = "import os; print(dict(os.environ))"
+    for line in words:
+        done = subprocess.run(line, input=asked, capture_output=True, text=True)
+        assert all(f"{name!r}: {value!r}" in done.stdout for name, value in OF_DRAWING.items())
+
+
+def test_settings_of_figures_in_the_folder_are_read_or_refused_in_a_line(tmp_path):
+    path = tmp_path / "matplotlibrc"
+    path.write_text("no colon\nbackend: nonsense\nlines.no: 1\n")
+    assert settled(DRAWN, tmp_path) == (0, "", "")
+    line = f"error: matplotlibrc must be a file of text in UTF-8, as matplotlib reads it: got {path}; rename it\n"
+    path.write_bytes(b"\xff")
+    assert settled(DRAWN, tmp_path) == (2, "", line)
+    path.unlink()
+    os.mkfifo(path)
+    assert settled(DRAWN, tmp_path) == (2, "", line)
