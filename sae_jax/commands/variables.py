@@ -11,12 +11,16 @@ from typing import NoReturn
 BAD_INPUT = 2
 # Figures are drawn into files, under the defaults of matplotlib.
 OF_DRAWING = {"MPLBACKEND": "Agg", "MATPLOTLIBRC": os.devnull}
+# HDF5 ends the process where it does not know them; results are in files of the usual kind.
+OF_OTHER_FILES = ("HDF5_DRIVER", "HDF5_DRIVER_CONFIG", "HDF5_VOL_CONNECTOR")
 # It comes before the file that a variable names.
 LOCAL_SETTINGS = "matplotlibrc"
 
 
 def settle_variables() -> None:
     """Import JAX and set what other libraries will read; end the process with a line where a value cannot be used."""
+    for name in OF_OTHER_FILES:
+        os.environ.pop(name, None)
     _settle_drawing()
     _import_jax()
 

@@ -211,3 +211,10 @@ def test_settings_of_figures_in_the_folder_are_read_or_refused_in_a_line(tmp_pat
     path.unlink()
     os.mkfifo(path)
     assert settled(DRAWN, tmp_path) == (2, "", line)
+
+
+@pytest.mark.parametrize("name", ["HDF5_DRIVER", "HDF5_VOL_CONNECTOR"])
+@pytest.mark.parametrize("value", ["unknown", "core"])
+def test_results_are_in_files_of_the_usual_kind(tmp_path, name, value):
+    code = "import h5py\nwith h5py.File('some.h5', 'w') as file: file['a'] = 1\nprint(h5py.File('some.h5')['a'][()])"
+    assert settled(code, tmp_path, **{name: value}) == (0, "1\n", "")
