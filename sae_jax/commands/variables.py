@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,8 @@ def settle_variables() -> None:
         os.environ.pop(name, None)
     _settle_drawing()
     _import_jax()
+    if (flags := os.environ.get("XLA_FLAGS")) and not _xla_reads_flags():
+        _refuse(f"XLA_FLAGS must be flags that this version of XLA knows: got {flags}; unset it")
 
 
 def _settle_drawing() -> None:
@@ -49,6 +53,30 @@ def _import_jax() -> None:
         if not wrong:
             raise
         _refuse(f"{wrong[0]} must be as JAX reads it: got {os.environ[wrong[0]]}; unset it")
+
+
+def _xla_reads_flags() -> bool:
+    """Whether XLA reads its flags: it ends the process where it does not, so another one tries, in 10 milliseconds."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Python warns of other threads, of which none is needed there.
+            child = os.fork()
+        if not child:
+            _read_flags_and_end()
+        _, status = os.waitpid(child, 0)
+    except OSError:  # There is no room for a process, or nobody may wait for one.
+        return True
+    return status == 0
+
+
+def _read_flags_and_end() -> NoReturn:
+    with contextlib.suppress(BaseException):  # Only XLA itself is to end the process in another way.
+        silent = os.open(os.devnull, os.O_RDWR)
+        for stream in (1, 2):
+            os.dup2(silent, stream)
+        from jaxlib.xla_client import CompileOptions
+
+        CompileOptions().executable_build_options.debug_options  # noqa: B018
+    os._exit(0)
 
 
 def _refuse(line: str) -> NoReturn:

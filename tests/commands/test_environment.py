@@ -218,3 +218,14 @@ def test_settings_of_figures_in_the_folder_are_read_or_refused_in_a_line(tmp_pat
 def test_results_are_in_files_of_the_usual_kind(tmp_path, name, value):
     code = "import h5py\nwith h5py.File('some.h5', 'w') as file: file['a'] = 1\nprint(h5py.File('some.h5')['a'][()])"
     assert settled(code, tmp_path, **{name: value}) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("flags", ["hello", "--unknown=1", "--xla_force_host_platform_device_count=abc"])
+def test_flags_that_xla_cannot_read_are_named_in_a_line(tmp_path, flags):
+    line = f"error: XLA_FLAGS must be flags that this version of XLA knows: got {flags}; unset it\n"
+    assert settled("import jax; jax.local_devices()", tmp_path, XLA_FLAGS=flags) == (2, "", line)
+
+
+def test_flags_that_xla_reads_are_kept(tmp_path):
+    code = "import jax; print(jax.local_device_count())"
+    assert settled(code, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=3") == (0, "3\n", "")
