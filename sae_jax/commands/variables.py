@@ -15,7 +15,7 @@ BAD_INPUT = 2
 OF_DRAWING = {"MPLBACKEND": "Agg", "MATPLOTLIBRC": os.devnull}
 # HDF5 ends the process where it does not know them; results are in files of the usual kind.
 OF_OTHER_FILES = ("HDF5_DRIVER", "HDF5_DRIVER_CONFIG", "HDF5_VOL_CONNECTOR")
-# It comes before the file that a variable names.
+# Read before the file that a variable names.
 LOCAL_SETTINGS = "matplotlibrc"
 
 
@@ -33,16 +33,23 @@ def _settle_drawing() -> None:
     os.environ |= OF_DRAWING
     # It would tell of a folder in which it cannot keep what it found of fonts.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    path = Path(LOCAL_SETTINGS)
-    if os.path.exists(path) and not path.is_dir():
-        try:
-            readable = path.is_file()  # A pipe would be waited for.
-            if readable:
-                path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            readable = False
-        if not readable:
-            _refuse(f"{path} must be a file of text in UTF-8, as matplotlib reads it: got {path.absolute()}; rename it")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    styles = Path(os.environ.get("MPLCONFIGDIR") or os.path.join(home, "matplotlib"), "stylelib")
+    for path in (Path(LOCAL_SETTINGS), *styles.glob("*.mplstyle")):
+        if os.path.exists(path) and not _is_text(path):
+            line = f"{path.name} must be a file of text in UTF-8, as matplotlib reads it: got {path.absolute()}"
+            _refuse(f"{line}; rename it")
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file can be read as settings of matplotlib; it passes over a folder of the name of its own settings."""
+    try:
+        if path.is_file():  # A pipe would be waited for.
+            path.read_text("utf-8")
+            return True
+    except (OSError, UnicodeDecodeError):
+        return False
+    return path.is_dir() and path.name == LOCAL_SETTINGS
 
 
 def _import_jax() -> None:

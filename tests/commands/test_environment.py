@@ -201,16 +201,23 @@ def test_every_command_settles_variables_before_it_draws(tmp_path):
         assert all(f"{name!r}: {value!r}" in done.stdout for name, value in OF_DRAWING.items())
 
 
-def test_settings_of_figures_in_the_folder_are_read_or_refused_in_a_line(tmp_path):
-    path = tmp_path / "matplotlibrc"
+@pytest.mark.parametrize("name", ["matplotlibrc", "stylelib/some.mplstyle"])
+def test_settings_that_matplotlib_reads_by_itself_are_refused_in_a_line(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text("no colon\nbackend: nonsense\nlines.no: 1\n")
-    assert settled(DRAWN, tmp_path) == (0, "", "")
-    line = f"error: matplotlibrc must be a file of text in UTF-8, as matplotlib reads it: got {path}; rename it\n"
+    assert settled(DRAWN, tmp_path, MPLCONFIGDIR=tmp_path) == (0, "", "")
+    fix = f"must be a file of text in UTF-8, as matplotlib reads it: got {path}; rename it"
     path.write_bytes(b"\xff")
-    assert settled(DRAWN, tmp_path) == (2, "", line)
+    assert settled(DRAWN, tmp_path, MPLCONFIGDIR=tmp_path) == (2, "", f"error: {path.name} {fix}\n")
     path.unlink()
     os.mkfifo(path)
-    assert settled(DRAWN, tmp_path) == (2, "", line)
+    assert settled(DRAWN, tmp_path, MPLCONFIGDIR=tmp_path) == (2, "", f"error: {path.name} {fix}\n")
+
+
+def test_a_folder_of_the_name_of_settings_is_passed_over(tmp_path):
+    (tmp_path / "matplotlibrc").mkdir()
+    assert settled(DRAWN, tmp_path) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["HDF5_DRIVER", "HDF5_VOL_CONNECTOR"])
