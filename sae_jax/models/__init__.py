@@ -99,6 +99,14 @@ def refuse_overridden(model: Model, given: Mapping[str, Any]) -> None:
                     raise UserError(f"model {one.name} sets {name}: got {received(value)} beside it; leave one out")
 
 
+def has_its_name(model: Model) -> bool:
+    """Whether a record is the one that its name means: an architecture, a variant or a preset, changed by nobody."""
+    try:
+        return model_of(model.name) is model
+    except UserError:
+        return False
+
+
 @functools.lru_cache(maxsize=256)
 def _named(name: str) -> Model:
     """The same record for every use of a name: programs are compiled for each."""
@@ -127,6 +135,7 @@ __all__ = [
     "Parameter",
     "Step",
     "Term",
+    "has_its_name",
     "model_of",
     "put_models",
     "refuse_overridden",

@@ -127,15 +127,9 @@ def _settings_of(models: tuple[Model, ...]) -> type[base.Settings]:
     for model in models:
         for name, field in settings_of(model.Settings).items():
             fields[name] = _common(name, fields[name], field) if name in fields else field
-    unread = {(name, value): others for model in models for (name, value), others in model.Settings.UNREAD.items()}
-    for model in models:
-        absent = tuple(name for name in fields if name != "model" and name not in settings_of(model.Settings))
-        unread["model", model.name] = absent
     body = {name: dataclasses.field(default=one.default, metadata=dict(one.metadata)) for name, one in fields.items()}
     kinds = {name: type(one.default) if not is_swept(one) else Any for name, one in fields.items()}
-    owner = type(
-        "Settings", (base.Settings,), body | {"__annotations__": kinds, "UNREAD": unread, "__doc__": "Settings."}
-    )
+    owner = type("Settings", (base.Settings,), body | {"__annotations__": kinds, "__doc__": "Settings."})
     return struct.dataclass(owner)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.data.config import DataConfig
-from sae_jax.models import MODELS
-from sae_jax.settings import UserError, flag, unread
+from sae_jax.models import has_its_name
+from sae_jax.settings import UserError, flag, settings_of, unread
 from sae_jax.storage.arrays import Opener
 from sae_jax.sweeps.dataset import SUMMARY, put, variables_of, widths_of
 from sae_jax.sweeps.grid import Grid
@@ -208,11 +208,16 @@ def _key(grid: Grid, values: Mapping[str, Any]) -> Key:
 def unread_in(grid: Grid, values: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a cell that are not read, with the setting that says so.
 
-    A record of one's own may read what the model does not that it was made from: of it nothing is believed.
+    Of several models each has rules of its own. A record of one's own may read what the model does not that it was
+    made from: of it nothing is believed.
     """
-    known = grid.model.choices or MODELS.get(grid.model.name) is grid.model
-    of_model = grid.model.Settings.UNREAD if known else {}
-    return unread({**DataConfig.UNREAD, **TrainingSettings.UNREAD, **of_model}, values)
+    model, absent = grid.model, dict[str, str]()
+    if model.choices:
+        model = next(one for one in model.choices if one.name == values["model"])
+        there = {"model", *settings_of(model.Settings)}
+        absent = {name: "model" for name in settings_of(grid.model.Settings) if name not in there}
+    of_model = model.Settings.UNREAD if has_its_name(model) else {}
+    return unread({**DataConfig.UNREAD, **TrainingSettings.UNREAD, **of_model}, values) | absent
 
 
 def points_of(grid: Grid) -> np.ndarray:

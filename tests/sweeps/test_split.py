@@ -1,11 +1,16 @@
 """Lanes that differ only in what they do not read are trained once, and are what their solo runs are."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from sae_jax import CLASSIC, DataConfig, as_data, load, sweep
 from sae_jax.data.config import DataConfig as Declared
+from sae_jax.models import MODELS, model_of
+from sae_jax.settings import settings_of
 from sae_jax.sweeps import split as splits
+from sae_jax.sweeps.grid import fields_of
 from sae_jax.training.config import TrainingSettings
 from tests.watching import Watcher
 
@@ -91,6 +96,30 @@ def test_lanes_that_do_not_read_what_they_differ_in_are_trained_once(data):
     for name in ("loss", "encoder_weight", "eval_mean_activation"):
         there = silent[name].sel(noise=0.3, rho=0.1, seed=[1])
         np.testing.assert_allclose(there, alone[name], rtol=1e-5, atol=1e-6)
+
+
+def unread_of(models, **values):
+    """What is not read of these values and of every other setting's default."""
+    model = model_of(models)
+    defaults = {name: field.default for name, field in fields_of(model).items()}
+    return splits.unread_in(SimpleNamespace(model=model), {**defaults, **values})
+
+
+def test_what_one_model_does_not_read_others_do():
+    names = ("relu", "batch_topk", "batch_topk:frozen=encoder", "jumprelu")
+    relu, *others = (unread_of(names, model=name, frozen="encoder", penalty="tanh") for name in names)
+    assert relu["target_l0"] == "frozen" and "l1" not in relu
+    assert [one.get("target_l0") for one in others] == [None, None, "penalty"]
+    assert [one["l1"] for one in others] == ["model"] * 3 and others[0] == others[1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_of_several_reads_what_it_reads_alone(model):
+    settings = {name: field.default for name, field in settings_of(MODELS[model].Settings).items()}
+    for name, value in MODELS[model].Settings.UNREAD:
+        given = {**settings, name: value}
+        alone, among = unread_of(model, **given), unread_of(tuple(MODELS), model=model, **given)
+        assert alone == {one: other for one, other in among.items() if one in settings or one in alone}
 
 
 def test_whole_programs_that_are_equal_are_trained_once(data):
