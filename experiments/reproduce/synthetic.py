@@ -26,6 +26,7 @@ MEASURES = {
 MODELS = {
     "batch_topk": "BatchTopK",
     "batch_topk:frozen=decoder": "BatchTopK, frozen rows",
+    "batch_topk:frozen=encoder": "BatchTopK, frozen encoder",
     "batch_topk:frozen=soft": "BatchTopK, rows near their start",
     "gated": "Gated",
     "jumprelu": "JumpReLU",

@@ -15,12 +15,13 @@ from matplotlib.lines import Line2D
 from sae_jax.analysis.cells import DEVIATION, by_cell, cell_axes, evenly, is_numeric, short
 from sae_jax.analysis.style import Style
 
-# Hues that the colour-blind tell apart, from dark to light (Okabe and Ito 2008, with wine in place of yellow).
-PALETTE = ("#000000", "#882255", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Hues that the colour-blind tell apart, from dark to light (Okabe and Ito 2008, with wine for yellow), and a grey.
+PALETTE = ("#000000", "#882255", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AAAAAA")
+HUES = len(PALETTE) - 1
 # Each is told from the others without colour.
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
-MOST_COLOURS, MOST_FACETS = 8, 6
+MOST_COLOURS, MOST_FACETS = len(PALETTE), 6
 COLOUR, STYLE, COLUMN, ROW = "colour", "style", "column", "row"
 
 
@@ -153,6 +154,6 @@ def spare(panels: Sequence[Axes]) -> None:
 
 
 def _colour(place: int, total: int, ordered: bool) -> Any:
-    """Numbers: of viridis without its lightest end, which paper does not show; names: of PALETTE, evenly apart."""
+    """Numbers: of viridis without its lightest end, which paper does not show; names: hues of PALETTE, evenly apart."""
     share = 0.35 if total == 1 else place / (total - 1)
-    return plt.get_cmap("viridis")(0.85 * share) if ordered else PALETTE[round(share * (len(PALETTE) - 1))]
+    return plt.get_cmap("viridis")(0.85 * share) if ordered else PALETTE[round(share * (max(total, HUES) - 1))]
