@@ -16,16 +16,7 @@ from sae_jax.commands.run_config import RunConfig
 from sae_jax.data.config import DataConfig
 from sae_jax.models import CLASSIC, MODELS, OF_PRESETS, model_of
 from sae_jax.models.presets import preset
-from sae_jax.settings import (
-    TEXT,
-    Range,
-    UserError,
-    check,
-    flag,
-    setting,
-    settings_of,
-    unknown,
-)
+from sae_jax.settings import TEXT, Range, UserError, check, flag, setting, settings_of, unknown, unread
 from sae_jax.sweeps.grid import fields_of
 from sae_jax.training.config import TrainingSettings
 
@@ -121,10 +112,14 @@ def parse(
 
 
 def _published(names: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """A command's defaults with those of presets in their place: of one its settings, of several what is trained."""
+    """A command's defaults with those of presets in their place: of one its settings, of several what is trained.
+
+    What none of the presets reads has no default here: an axis of it would be of equal lanes.
+    """
     every = [preset(name) for name in names]
     published = {setting for _, settings in every for setting in settings}
-    others = {name: values for name, values in defaults.items() if name not in published}
+    ignored = set.intersection(*(set(unread(MODELS[model].Settings.UNREAD, settings)) for model, settings in every))
+    others = {name: values for name, values in defaults.items() if name not in published | ignored}
     if len(names) > 1:
         models = tuple(f"{OF_PRESETS}:{name}" if name in MODELS else name for name in names)
         return {**others, "model": models, names[0]: ()}

@@ -45,6 +45,13 @@ def test_a_preset_gives_way_to_flags_beside_it():
     assert settings == changed and published["rows"] == "unit" and seeds == 4
 
 
+def test_an_axis_that_a_preset_does_not_read_is_no_default():
+    axes = {"rho": (0.1, 0.2), "steps": (1, 2)}
+    for words, rho in (["makhzani"], None), (["makhzani", "--rho", ".3"], 0.3), (["makhzani", "--beta", "1"], None):
+        _, settings, _ = parse(["--preset", *words], "sweep", "", axes, several=True)
+        assert settings.get("rho") == rho and settings["steps"] == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
