@@ -57,7 +57,7 @@ def explain_nothing(dataset: xr.Dataset) -> xr.DataArray:
 
 def _causes(dataset: xr.Dataset, poor: np.ndarray, dims: tuple[Hashable, ...]) -> dict[str, tuple[np.ndarray, str]]:
     """What may have kept poor lanes from learning, the likeliest first: where it applies [lanes], and what to try."""
-    weights = [weight for term, weight in WEIGHTS.items() if term in dataset]
+    weights = [weight for term, weight in WEIGHTS.items() if term in dataset and (dataset[term] > 0).any()]
     gentler = ["a larger rho"] if "beta" in weights else []
     gentler += [f"a lower {weight}" for weight in weights]
     rose, falling, still = _shapes(dataset, dims)

@@ -34,8 +34,7 @@ SMALL = {
         ),
         (
             {"l1": 5.0, "beta": 0.0, "activation": "relu", "learning_rate": 0.01},
-            "and most of their units are active on no sample; try a larger rho, a lower beta, a lower weight_decay, a "
-            "lower l1 or more steps",
+            "and most of their units are active on no sample; try a lower weight_decay, a lower l1 or more steps",
         ),
         (
             {"learning_rate": 2.0},
