@@ -42,9 +42,10 @@ def received(value: Any) -> str:
     """What somebody passed, in a few words: plain values as Python writes them, arrays by shape, others by kind."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
         masked = "a masked" if isinstance(value, np.ma.MaskedArray) else "an"
-        return f"{masked} array of shape {list(value.shape)} and dtype {value.dtype}"
+        return f"{masked} array of shape {list(shape)} and dtype {value.dtype}"
     plain = (bool, int, float, complex, str, bytes, os.PathLike, np.generic, list, tuple, dict, set, range)
     if value is None or isinstance(value, plain) or hasattr(value, "dtype"):
         try:
@@ -79,18 +80,9 @@ def check_whole(name: str, value: Any, low: int = 1) -> None:
         raise UserError(f"{name} must be a whole number in [{low}, {MOST}]: got {received(value)}; use an int")
 
 
-def check_numbers(name: str, value: Any) -> None:
-    """Refuse what is neither a real number nor an array of them, which may be traced.
-
-    Raises:
-        UserError: it is none.
-    """
-    dtype = getattr(value, "dtype", None)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    holds_numbers = getattr(dtype, "kind", "") in ("f", "i", "u") or str(dtype) == "bfloat16"
-    # JAX takes no masked arrays, and others would take what lies under the mask.
-    if isinstance(value, (type, np.ma.MaskedArray)) or not (number or holds_numbers):
-        raise UserError(f"{name} must be a real number or an array of them: got {received(value)}; use numpy.asarray")
+def holds_reals(dtype: Any, kinds: str = "fiu") -> bool:
+    """Whether arrays of a dtype, of any library, hold real numbers; kinds are NumPy's letters of those that count."""
+    return getattr(dtype, "kind", "") in tuple(kinds) or str(dtype) == "bfloat16"
 
 
 class SweepWarning(UserWarning):
@@ -244,7 +236,9 @@ def _check_value(field: dataclasses.Field, kind: type, value: Any, default: Any)
     try:
         if value is np.ma.masked:  # It would be read as what lies under the mask.
             raise ValueError
-        if getattr(value, "ndim", None) == 0:
+        if getattr(value, "ndim", 0):  # Python reads an array of one number as that number.
+            raise ValueError
+        if hasattr(value, "ndim"):
             value = value.item()
         if kind is bool:
             words = {"true": True, "false": False, "1": True, "0": False}
@@ -261,11 +255,15 @@ def _check_value(field: dataclasses.Field, kind: type, value: Any, default: Any)
         elif isinstance(value, (str, os.PathLike)):
             result = str(value)
             result.encode()  # Or neither a log nor config.json could say it.
+            if "\0" in result:  # No file has such a name.
+                raise UserError(f"{name} must be text without NUL: got {received(result)}; rename what it names")
         else:
             raise TypeError
     except UnicodeEncodeError:
         raise UserError(f"{name} must be text in UTF-8: got {value!r}; rename what it names") from None
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except UserError:
+        raise
+    except Exception:  # Values of other libraries refuse to be read in their own ways.
         expected = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}[kind]
         raise UserError(f"{name} must be {expected}: got {received(value)}; {default}") from None
     shown = received(value) if isinstance(value, int) else value

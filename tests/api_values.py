@@ -3,68 +3,17 @@
 Run as a program, it prints what each call ended in: tests annotate more strictly than users are.
 """
 
-import datetime
 import json
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
-import xarray as xr
 
 import sae_jax
+from tests.wrong_values import ANY_AXES, TABLE, VALUES
 
 RUN = Path(__file__).parent / "storage" / "runs" / "format1"
-TABLE = np.random.default_rng(0).uniform(size=(40, 3)).astype(np.float32)
-
-
-class Tensor:
-    """Of a library that refuses to lend it."""
-
-    def __array__(self, *_, **__):
-        raise RuntimeError("on another device")
-
-
-def double(number):
-    """A function that is no source of batches."""
-    return 2 * number
-
-
-# By name: the value, and a word that must stand in the message about it.
-VALUES = {
-    "nothing": (None, "[Nn]one"),
-    "text": ("nonsense", "nonsense"),
-    "empty text": ("", r"''|got \.;|directory: $"),
-    "whole number": (7, "7"),
-    "negative number": (-3, "-3"),
-    "fraction": (2.5, r"2\.5"),
-    "nan": (float("nan"), "nan"),
-    "complex number": (1j, "1j"),
-    "truth": (True, "True"),
-    "date": (datetime.date(2000, 1, 2), "date"),
-    "class": (dict, "class dict"),
-    "function": (double, "double"),
-    "dict": ({"a": 1}, "a"),
-    "object": (object(), "object"),
-    "generator": ((one for one in (1, 2)), "generator"),
-    "bytes": (b"nonsense", "nonsense"),
-    "empty list": ([], ""),
-    "ragged list": ([[0.1], [0.2, 0.3]], ""),
-    "list of texts": (["nonsense"], ""),
-    "number in an array": (np.array(7), r"7|shape \[\]"),
-    "one axis": (np.arange(5.0), ""),
-    "three axes": (np.zeros((2, 2, 2)), ""),
-    "empty array": (np.zeros((0, 3)), ""),
-    "another width": (np.zeros((6, 9)), ""),
-    "objects": (np.array([[1, "a", None]], object), ""),
-    "complex": (TABLE.astype(complex), ""),
-    "dates": (TABLE.astype("datetime64[s]"), ""),
-    "texts": (TABLE.astype(str), ""),
-    "masked": (np.ma.array(TABLE, mask=TABLE > 0.5), ""),
-    "tensor": (Tensor(), ""),
-    "dataset": (xr.Dataset({"a": 1}), ""),
-}
-ANY_AXES = {"one axis", "three axes", "empty array", "another width"}
 
 
 def cases():
@@ -78,6 +27,8 @@ def cases():
     lane = run.pareto()[0]
     model, of_lane = ("model", {"nothing"}), ("settings", set())
     path = {"text", "empty text"}
+    text = path | {"text with NUL"}
+    number = {"whole number", "number in an array"}
     sweep = {
         "data": ("data|samples|batch 0", {"another width"}),
         "model": ("model", set()),
@@ -96,7 +47,7 @@ def cases():
         "rho": ("rho", set()),
         "nonsense": ("nonsense", None),
     }
-    unit = {"whole number", "negative number", "fraction", "nan", "number in an array", *ANY_AXES}
+    real = {*number, "negative number", "fraction", "nan", *ANY_AXES}
     return {
         "sweep": (sae_jax.sweep, {"data": TABLE, "steps": 1, "batch_size": 4, "progress": False}, sweep),
         "extend": (
@@ -129,7 +80,7 @@ def cases():
             {
                 "samples": ("samples", {"another width"}),
                 "config": ("config", set()),
-                "name": ("name", path),
+                "name": ("name", text),
                 "labels": ("labels", {"nothing"}),
                 "targets": ("targets", {"nothing", "another width"}),
                 "normalisation": ("normalisation", {"nothing"}),
@@ -156,18 +107,18 @@ def cases():
             sae_jax.batch_indices,
             {"key": key, "step": 0, "samples": 9, "batch_size": 3},
             {
-                "key": ("key", set()),
-                "step": ("step", unit),
+                "key": ("key", {"key"}),
+                "step": ("step", number),
                 "samples": ("samples", {"whole number"}),
                 "batch_size": ("batch_size", {"whole number"}),
             },
         ),
-        "keys_of": (sae_jax.keys_of, {}, {"key": ("key", set())}),
+        "keys_of": (sae_jax.keys_of, {}, {"key": ("key", {"key"})}),
         "init_state": (
             sae_jax.init_state,
             {"key": key, "settings": settings, "d_in": 3},
             {
-                "key": ("key", set()),
+                "key": ("key", {"key"}),
                 "settings": of_lane,
                 "d_in": ("d_in", {"whole number"}),
                 "statistics": ("statistics", {"nothing", "dict", "dataset"}),
@@ -181,7 +132,7 @@ def cases():
                 "state": ("state", set()),
                 "batch": ("samples", {"empty array"}),
                 "axis_name": ("axis", {"nothing"}),
-                "noise_key": ("noise_key", set()),
+                "noise_key": ("noise_key", {"key"}),
             },
         ),
         "encode": (
@@ -206,13 +157,13 @@ def cases():
                 "settings": of_lane,
                 "train": ("train", set()),
                 "heldout": ("heldout", set()),
-                "key": ("key", set()),
+                "key": ("key", {"key"}),
             },
         ),
         "kl_divergence": (
             sae_jax.kl_divergence,
             {"rho": 0.1, "mean_activation": TABLE[0]},
-            {"rho": ("rho", set()), "mean_activation": ("mean_activation", unit)},
+            {"rho": ("rho", set()), "mean_activation": ("mean_activation", real)},
         ),
         "kl_penalty": (
             sae_jax.kl_penalty,
@@ -221,7 +172,7 @@ def cases():
                 "activity": ("activity", {"empty array"}),
                 "mean_activation": ("mean_activation", set()),
                 "rho": ("rho", set()),
-                "beta": ("beta", unit),
+                "beta": ("beta", {*number, "fraction"}),
             },
         ),
         "results.load": (sae_jax.results.load, {}, {"folder": ("folder", set())}),
@@ -242,7 +193,7 @@ def cases():
                 "model": model,
             },
         ),
-        "plugins.load": (sae_jax.plugins.load, {}, {"plugin": ("plug-?in", set())}),
+        "plugins.load": (sae_jax.plugins.load, {}, {"plugin": ("plug-?in", {"module"})}),
         "plugins.unload": (sae_jax.plugins.unload, {}, {"plugin": ("plugin", set())}),
         "DataConfig": (
             sae_jax.DataConfig,
@@ -264,6 +215,32 @@ def cases():
                 "options": ("options", set()),
             },
         ),
+        "interop.save": (
+            sae_jax.interop.save,
+            {"lane": lane, "path": "/proc/nowhere"},
+            {"lane": ("lane", set()), "path": ("path", path)},
+        ),
+        "interop.load": (sae_jax.interop.load, {}, {"path": ("path|folder", {"empty text"})}),
+        "figures.save_all": (
+            sae_jax.figures.save_all,
+            {"dataset": dataset, "folder": "/proc/nowhere"},
+            {"dataset": ("dataset", set()), "folder": ("folder", path)},
+        ),
+        "figures.usual_figures": (sae_jax.figures.usual_figures, {}, {"dataset": ("dataset", {"dataset"})}),
+        "figures.check_measures": (
+            sae_jax.figures.check_measures,
+            {"dataset": dataset, "names": ["curves"], "measures": ["loss"]},
+            {
+                "dataset": ("dataset", {"dataset"}),
+                "names": ("names|figure", {"empty list"}),
+                "measures": ("measure", {"empty list"}),
+            },
+        ),
+        "figures.drawn": (
+            lambda **given: list(sae_jax.figures.drawn(dataset, **{"names": ["curves"]} | given)),
+            {},
+            {"names": ("names|figure", {"empty list"}), "style": ("style", set())},
+        ),
         "TrainedLane.encode": (lane.encode, {}, {"x": ("samples", set())}),
         "TrainedLane.decode": (lane.decode, {}, {"codes": ("codes", set())}),
         "TrainedLane.reconstruct": (lane.reconstruct, {}, {"x": ("samples", set())}),
@@ -271,7 +248,7 @@ def cases():
         "page_of": (
             sae_jax.page_of,
             {"dataset": dataset},
-            {"dataset": ("dataset", set()), "data": ("data", {"nothing"}), "name": ("name", {"text", "empty text"})},
+            {"dataset": ("dataset", set()), "data": ("data", {"nothing"}), "name": ("name", text)},
         ),
     }
 

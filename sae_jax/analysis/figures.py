@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -27,7 +27,8 @@ from sae_jax.analysis.lines import (
 )
 from sae_jax.analysis.style import SCREEN, Style, drawing
 from sae_jax.analysis.unit_page import has_units, units
-from sae_jax.settings import UserError, unknown
+from sae_jax.settings import UserError, check_type, unknown
+from sae_jax.storage.atomic import as_path
 from sae_jax.storage.results import save_figure
 
 
@@ -87,8 +88,25 @@ FIGURES = {
 
 
 def usual_figures(dataset: xr.Dataset) -> list[str]:
-    """The figures that a sweep draws by itself: those that it holds the variables for and that say something of it."""
+    """The figures that a sweep draws by itself: those that it holds the variables for and that say something of it.
+
+    Raises:
+        UserError: the Dataset is none.
+    """
+    _check_dataset(dataset)
     return [name for name, figure in FIGURES.items() if not figure.lacks(dataset) and figure.usual(dataset)]
+
+
+def _check_dataset(dataset: Any) -> None:
+    check_type("dataset", dataset, xr.Dataset, "a Dataset of results", "use what sae_jax.sweep returned")
+
+
+def _check_names(figures: Any, measures: Any) -> None:
+    for several, values in (("names", figures), ("measures", measures)):
+        check_type(several, values, (list, tuple), "a list of names", f"known figures: {', '.join(FIGURES)}")
+    for name in figures:
+        if name not in tuple(FIGURES):
+            raise unknown("figure", name, FIGURES)
 
 
 def check_measures(dataset: xr.Dataset, names: Sequence[str], measures: Sequence[str]) -> None:
@@ -97,6 +115,8 @@ def check_measures(dataset: xr.Dataset, names: Sequence[str], measures: Sequence
     Raises:
         UserError: a measure is none of the Dataset's, or none of the figures shows it.
     """
+    _check_dataset(dataset)
+    _check_names(names, measures)
     scalars, terms = list(lane_scalars(dataset)), shown_curves(dataset)
     for measure in measures:
         if measure not in [*scalars, *terms]:
@@ -124,7 +144,13 @@ def drawn(
         style: how they look.
         measures: variables that figures of measures and curves show, where they can; none is what each shows by itself.
         runs: others, as points beside the dataset's in the figures that take them.
+
+    Raises:
+        UserError: an argument is not what it is to be.
     """
+    _check_dataset(dataset)
+    _check_names(names, measures)
+    check_type("style", style, Style, "a Style", "use SCREEN or PAPER of sae_jax.analysis.style")
     whole = with_presence(dataset)
     shown = without_constants(whole)
     with drawing(style), np.errstate(invalid="ignore"):
@@ -136,8 +162,14 @@ def drawn(
             plt.close(figure)
 
 
-def save_all(dataset: xr.Dataset, folder: Path) -> list[Path]:
-    """Draw a sweep's usual figures into a folder; their paths."""
+def save_all(dataset: xr.Dataset, folder: str | Path) -> list[Path]:
+    """Draw a sweep's usual figures into a folder; their paths.
+
+    Raises:
+        UserError: an argument is not what it is to be, or the folder cannot be written to.
+    """
+    folder = as_path("folder", folder, "the path of a folder", "use runs/NAME/figures")
+    _check_dataset(dataset)
     paths = []
     for name, figure in drawn(dataset, usual_figures(with_presence(dataset))):
         paths.append(folder / f"{name}.png")

@@ -17,6 +17,7 @@ from sae_jax.data.normalise import STORED, Normalisation, from_arrays, identity,
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, check_type, received, settings_of, unknown
 from sae_jax.storage import results
+from sae_jax.storage.atomic import as_path
 from sae_jax.storage.description import PARAMETERS_SEED, lane_dims, names_of_kind
 from sae_jax.storage.run_list import folder_of
 from sae_jax.sweeps.reading import ENDS, check_kept, check_results, constants_of, recorded
@@ -266,7 +267,7 @@ def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:
         check_results(run)
         dataset = run
     else:
-        folder = folder_of(run)
+        folder = folder_of(as_path("run", run, "a run's folder or its name", "use runs/NAME"))
         dataset = results.load(folder)
     check_kept(dataset)
     check_plugins(dataset, ("model", "term"), model is not None)
@@ -280,8 +281,8 @@ def _same(value: Any, given: Any) -> bool:
         return False
     try:
         return bool(np.isclose(float(value), float(given), rtol=1e-6, atol=0))
-    except (TypeError, ValueError):
-        return str(value) == str(given)
+    except (TypeError, ValueError, OverflowError):
+        return isinstance(given, (str, os.PathLike, type(None))) and str(value) == str(given)
 
 
 def _listed(values: xr.DataArray) -> str:

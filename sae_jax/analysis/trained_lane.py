@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,12 @@ from jaxtyping import Float
 from safetensors import numpy as safetensors
 from safetensors import safe_open
 
+from sae_jax.data.checks import check_fits
 from sae_jax.data.normalise import STORED, Normalisation, arrays_of, from_arrays
 from sae_jax.models import Model, model_of
-from sae_jax.settings import UserError, as_json, check_type
+from sae_jax.settings import UserError, as_json
 from sae_jax.storage import plugin_list
-from sae_jax.storage.atomic import check_regular, reason_of, write_file, writing
+from sae_jax.storage.atomic import as_path, check_regular, reason_of, write_file, writing
 from sae_jax.training import evaluation
 from sae_jax.training.config import LaneSettings, lane_settings
 from sae_jax.training.shapes import check_codes, check_samples, width_of
@@ -109,7 +109,7 @@ class TrainedLane:
         """
         x = check_samples(x, self.params, self.settings)
         self._warn_of_divergence()
-        codes = np.empty((len(x), self.d_hidden), np.float32)
+        codes = _room(len(x), self.d_hidden)
         for rows in self._pieces(len(x)):
             codes[rows] = self._in_full(_encode, self.of_inputs.apply(np.asarray(x[rows])))
         return codes
@@ -125,7 +125,7 @@ class TrainedLane:
         """
         codes = check_codes(codes, self.params, self.settings)
         self._warn_of_divergence()
-        x = np.empty((len(codes), self.d_out), np.float32)
+        x = _room(len(codes), self.d_out)
         for rows in self._pieces(len(codes)):
             x[rows] = self.of_outputs.undo(self._in_full(_decode, np.asarray(codes[rows], np.float32)))
         return x
@@ -137,7 +137,7 @@ class TrainedLane:
         """
         x = check_samples(x, self.params, self.settings)
         self._warn_of_divergence()
-        result = np.empty((len(x), self.d_out), np.float32)
+        result = _room(len(x), self.d_out)
         for rows in self._pieces(len(x)):
             part = np.asarray(x[rows])
             normalised = self.of_inputs.apply(part)
@@ -173,7 +173,7 @@ class TrainedLane:
         Raises:
             UserError: the file cannot be written.
         """
-        check_type("path", path, (str, os.PathLike), "the path of a file", "use lane.safetensors")
+        path = as_path("path", path, "the path of a file", "use lane.safetensors")
         width = self.normalisation.centre.size
         stored = {name: values[0] for name, values in arrays_of([self.normalisation], width).items()}
         declared = {**as_json(self.settings.model), **as_json(self.settings.training)}
@@ -193,8 +193,8 @@ class TrainedLane:
         }
         arrays = {name: np.asarray(values, order="C") for name, values in (self.params | stored).items()}
         content = safetensors.save(arrays, metadata={METADATA: json.dumps(about)})
-        with writing(Path(path).parent):
-            write_file(Path(path), content)
+        with writing(path.parent):
+            write_file(path, content)
 
     def _warn_of_divergence(self) -> None:
         if self.diverged_at >= 0:
@@ -229,11 +229,11 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
     Raises:
         UserError: there is no such file, or it is not what `save` writes.
     """
-    check_type("path", path, (str, os.PathLike), "the path of a file", "use what TrainedLane.save wrote")
+    named = as_path("path", path, "the path of a file", "use what TrainedLane.save wrote")
     model = model if model is None else model_of(model)
     try:
-        check_regular(Path(path))
-        with safe_open(path, framework="numpy") as file:
+        check_regular(named)
+        with safe_open(named, framework="numpy") as file:
             about = json.loads((file.metadata() or {})[METADATA])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if model is None:
@@ -253,6 +253,12 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
     except Exception as error:  # What is no such file fails in as many ways as there are files.
         shown = str(path) or "''"
         raise UserError(f"{shown} must be a file that TrainedLane.save wrote: got {reason_of(error)}") from None
+
+
+def _room(samples: int, width: int) -> np.ndarray:
+    """An array for so many numbers of every sample, where it fits in memory."""
+    check_fits(samples, 4 * samples * width)
+    return np.empty((samples, width), np.float32)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Rows, wherever they come from: data sources behind one function, `load`.
 
 config        DataConfig, the settings; arguments: of a source, NAME=VALUE,...
-rows, samples   Rows, Data, and the way from one to the other; checks: of arrays; classes: which are trained on
+rows, samples   Rows, Data, and the way from one to the other; checks: of arrays; room: of memory; classes: trained on
 batch_sources   what is read batch by batch from a function or a Grain dataset
 normalise     by statistics of the training split
 pairs, paired_shards   samples beside their targets, as rows of both

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sae_jax.data.checks import checked
+from sae_jax.data.checks import as_array, check_fits, checked
 from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import from_host
 from sae_jax.data.normalise import Normalisation
+from sae_jax.data.room import SINGLE_BYTES
 from sae_jax.data.rows import Rows
 from sae_jax.data.samples import Data, prepare
 from sae_jax.settings import UserError, check_type, received
@@ -70,6 +71,8 @@ def as_stream(
             raise UserError(f"{name} must have more batches than are held out: got {length} and {number}; add some")
         start, heldout, excerpt = number, excerpt[: number * len(first)], excerpt[number * len(first) :]
     else:
+        heldout = as_array(heldout, "held-out samples", "[samples, features]")
+        check_fits(len(heldout) if heldout.ndim else 0, SINGLE_BYTES * heldout.size)
         heldout = checked(heldout, "held-out samples", ("samples", "features"))
 
     def batches(step: int, batch_size: int, normalisation: Normalisation | None) -> Iterator[np.ndarray]:

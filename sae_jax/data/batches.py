@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt32
 
-from sae_jax.data.checks import check_key
+from sae_jax.data.checks import check_key, check_step
 from sae_jax.models.base import Key, Scalar
-from sae_jax.settings import UserError, check_numbers, check_whole
+from sae_jax.settings import UserError, check_whole
 
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); the spare two pay for the cheap hash.
 ROUNDS = 6
@@ -30,7 +30,7 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
 
     Args:
         key: PRNG key of the lane's seed; lanes of one seed draw the same batches.
-        step: step number, from 0.
+        step: step number, from 0; a whole number, which may be traced.
         samples: number of training samples n.
         batch_size: samples a batch, at most n.
 
@@ -38,7 +38,7 @@ def batch_indices(key: Key, step: Scalar | Array, samples: int, batch_size: int)
         UserError: a batch is larger than the set, or an argument is of another kind.
     """
     check_key(key)
-    check_numbers("step", step)
+    check_step(step)
     check_whole("samples", samples)
     check_whole("batch_size", batch_size)
     if batch_size > samples:

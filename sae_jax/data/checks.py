@@ -9,12 +9,14 @@ import numpy as np
 import psutil
 from jaxtyping import Float, Int
 
-from sae_jax.settings import UserError, received
+from sae_jax.settings import UserError, check_whole, received
 from sae_jax.storage.arrays import pieces
 
 MOST_CLASSES = 1_000_000
 # Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
 LARGEST_SAMPLE = 1e8
+# Shapes of the old kind of key, by what draws with it.
+OLD_KEYS = {"threefry2x32": (2,), "rbg": (4,), "unsafe_rbg": (4,)}
 
 
 def check_fits(samples: int, needed: int) -> None:
@@ -49,8 +51,22 @@ def check_key(key: Any, name: str = "key") -> None:
     """
     shape, dtype = (key.shape, key.dtype) if isinstance(key, (jax.Array, np.ndarray)) else ((), None)
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    if not typed and not (dtype == np.uint32 and shape in ((2,), (4,))):
+    words = OLD_KEYS.get(str(jax.config.jax_default_prng_impl), shape)  # type: ignore[attr-defined]
+    if not typed and not (dtype == np.uint32 and shape == words != ()):
         raise UserError(f"{name} must be a key of jax.random: got {received(key)}; use jax.random.key(0)")
+
+
+def check_step(step: Any) -> None:
+    """Refuse what is no number of a step, from 0; of a traced one only its kind is known.
+
+    Raises:
+        UserError: it is none.
+    """
+    whole = getattr(getattr(step, "dtype", None), "kind", "") in ("i", "u") and np.shape(step) == ()
+    if isinstance(step, jax.core.Tracer) and not whole:
+        raise UserError(f"step must be one whole number: got {received(step)} of dtype {step.dtype}; use an int32")
+    if not isinstance(step, jax.core.Tracer):
+        check_whole("step", step.item() if whole else step, 0)
 
 
 def as_array(values: Any, name: str, layout: str = "") -> np.ndarray:
@@ -112,14 +128,15 @@ def checked(values: Any, name: str, axes: tuple[str, ...], larger: str = "reshap
 
 def class_numbers(labels: Any, name: str, samples: int) -> Int[np.ndarray, " samples"]:
     """Class numbers of so many samples, or UserError."""
-    if not samples and not len(labels):
+    numbers = as_array(labels, name, "[samples]")
+    if not samples and not numbers.size:
         return np.zeros(0, int)
-    numbers = checked(labels, name, ("samples",))
-    if (
-        len(numbers) != samples
-        or np.any(numbers != np.round(numbers))
-        or not (0 <= numbers.min() <= numbers.max() <= MOST_CLASSES)
-    ):
+    if numbers.ndim == 1 and len(numbers) != samples:
+        raise UserError(
+            f"{name} must be whole numbers from 0, one for each of {samples} samples: got {len(numbers)}; add some"
+        )
+    numbers = checked(numbers, name, ("samples",))
+    if np.any(numbers != np.round(numbers)) or not (0 <= numbers.min() <= numbers.max() <= MOST_CLASSES):
         raise UserError(
             f"{name} must be whole numbers in [0, {MOST_CLASSES}], one for each of {samples} samples: "
             f"got {len(numbers)} from {numbers.min():g} to {numbers.max():g}; number the classes from 0"
@@ -140,7 +157,7 @@ def trainable(values: Any, name: str, train: Any) -> Float[np.ndarray, "rows d_i
                 f"samples must lie in [-{LARGEST_SAMPLE:g}, {LARGEST_SAMPLE:g}] once they are normalised: got a value "
                 f"of size {max(-float(low), float(high)):.3g}; use normalize unit with output linear, or rescale them"
             )
-    if rows.shape[1] != train.shape[1]:
+    if train is not values and rows.shape[1] != train.shape[1]:
         raise UserError(
             f"{name} must have as many features as train, {train.shape[1]}: got {rows.shape[1]}; take both of one set"
         )

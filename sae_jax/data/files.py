@@ -14,8 +14,9 @@ import numpy as np
 from sae_jax.data.checks import check_fits, checked
 from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.patches import from_images
+from sae_jax.data.room import SINGLE_BYTES, check_room
 from sae_jax.data.rows import Rows
-from sae_jax.data.samples import SINGLE_BYTES, array_rows
+from sae_jax.data.samples import array_rows
 from sae_jax.settings import UserError, nearest
 
 SAMPLES, LABELS = "samples", "labels"
@@ -48,6 +49,7 @@ def read_array(path: str, config: DataConfig) -> Rows:
     `config.targets` may be a file of targets, [samples, outputs].
     """
     samples, labels = read(path, config.dataset)
+    check_room(samples, config)
     if not config.targets:
         return array_rows(samples, shown(path), labels)._replace(digest=digest(path))
     targets = read(config.targets, f"array:{config.targets}")[0]

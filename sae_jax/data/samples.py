@@ -15,12 +15,11 @@ from sae_jax.data.config import DataConfig
 from sae_jax.data.feed import Feed, resident
 from sae_jax.data.normalise import Normalisation
 from sae_jax.data.pairs import beside, fitted
+from sae_jax.data.room import SINGLE_BYTES, check_room, held_out
 from sae_jax.data.rows import Rows
 from sae_jax.data.truth import Truth, check_truth
 from sae_jax.settings import UserError, check_type
 from sae_jax.storage.arrays import aligned, pieces
-
-SINGLE_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +130,8 @@ def as_data(
     """
     check_type("config", config, DataConfig, "a DataConfig", "use DataConfig(dataset='array')")
     check_type("name", name, str, "text", "leave it out for array")
+    samples = as_array(samples, "samples", "[samples, features]")
+    check_room(samples, config)
     return prepare(array_rows(samples, name, labels, "samples", targets), config, normalisation)
 
 
@@ -271,7 +272,7 @@ def _split(rows: Rows, config: DataConfig) -> tuple[Split, Split]:
             f"{rows.name} must hold at least 2 samples, to train on one and hold one out: got {number}; add some"
         )
     order = np.random.default_rng(config.data_seed).permutation(number)
-    held = max(1, round(config.heldout * number))
+    held = held_out(number, config)
     train, heldout = (Split(rows.samples, places, rows.labels, rows.names) for places in (order[held:], order[:held]))
     return train, heldout
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from sae_jax.data.checks import check_fits
 from sae_jax.data.config import DataConfig, shown
+from sae_jax.data.room import SINGLE_BYTES
 from sae_jax.data.rows import Rows
-from sae_jax.data.samples import SINGLE_BYTES
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import check_regular, read_file
 

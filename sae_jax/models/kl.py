@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sae_jax.models.base import Codes, Scalar, UnitMeans
-from sae_jax.settings import UserError, check_numbers, received
+from sae_jax.settings import MOST, UserError, holds_reals, received
 
 # Mean activations nearer to 0 or 1 than this are beyond float32: there the KL divergence continues along its tangent.
 EPSILON = 1e-6
@@ -33,7 +34,7 @@ def kl_divergence(rho: Scalar, mean_activation: UnitMeans) -> Float[Array, " d_h
 
     Source: Ng, CS294A notes, section 3.
     """
-    check_numbers("mean_activation", mean_activation)
+    _check_numbers("mean_activation", mean_activation)
     _check_rho(rho)
     inside = jnp.clip(mean_activation, EPSILON, 1 - EPSILON)
     value = rho * jnp.log(rho / inside) + (1 - rho) * jnp.log((1 - rho) / (1 - inside))
@@ -82,8 +83,10 @@ def kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: S
     Source: Ng, CS294A notes, section 3; UFLDL, "Autoencoders and Sparsity".
     """
     for name, value in (("activity", activity), ("mean_activation", mean_activation), ("beta", beta)):
-        check_numbers(name, value)
+        _check_numbers(name, value)
     _check_rho(rho)
+    if not _holds(beta, lambda known: 0 <= known < np.inf):
+        raise UserError(f"beta must be >= 0 and finite: got {received(beta)}; 3 is a usual one")
     if np.ndim(activity) != 2:
         raise UserError(f"activity must be an array [m, d_hidden]: got {received(activity)}; use codes of a batch")
     if np.shape(activity)[1:] != np.shape(mean_activation):
@@ -97,10 +100,26 @@ def kl_penalty(activity: Codes, mean_activation: UnitMeans, rho: Scalar, beta: S
 
 def _check_rho(rho: Any) -> None:
     """Refuse a target that is no number in (0, 1), where it is known before the program runs."""
-    check_numbers("rho", rho)
-    known = np.zeros(0) if isinstance(rho, jax.core.Tracer) else np.asarray(rho)
-    if not np.all((known > 0) & (known < 1)) or not np.size(rho):
+    _check_numbers("rho", rho)
+    if not _holds(rho, lambda known: 0 < known < 1):
         raise UserError(f"rho must be in (0, 1): got {received(rho)}; 0.05 is a usual one")
+
+
+def _holds(value: Any, rule: Callable[[Any], Any]) -> bool:
+    """Whether something is one number, of which a rule holds where it is known before the program runs."""
+    return np.shape(value) == () and (isinstance(value, jax.core.Tracer) or bool(rule(value)))
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Refuse what is neither a real number nor an array of them, which may be traced."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    array = isinstance(value, (np.ndarray, np.generic, jax.Array)) and not isinstance(value, np.ma.MaskedArray)
+    # JAX has no floats of more than 8 bytes, and would take what lies under a mask.
+    held = array and holds_reals(value.dtype) and value.dtype.itemsize <= 8
+    if not plain and not held:
+        raise UserError(f"{name} must be a real number or an array of them: got {received(value)}; use numpy.asarray")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise UserError(f"{name} must be in [-{MOST}, {MOST}] as a whole number: got {received(value)}; use a float")
 
 
 @jax.custom_vjp

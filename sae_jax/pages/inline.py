@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import os
 from pathlib import Path
 
 import xarray as xr
@@ -12,7 +11,7 @@ import xarray as xr
 from sae_jax.data import Data
 from sae_jax.pages.page import Shown, page
 from sae_jax.settings import check_type
-from sae_jax.storage.atomic import write_file, writing
+from sae_jax.storage.atomic import as_path, write_file, writing
 from sae_jax.storage.version import version
 from sae_jax.sweeps.reading import check_results
 
@@ -35,10 +34,10 @@ class Page:
         Raises:
             UserError: it cannot be written.
         """
-        check_type("path", path, (str, os.PathLike), "the path of a file", "use report.html")
-        with writing(Path(path), "path", "choose another path"):
-            write_file(Path(path), self.html.encode())
-        return Path(path)
+        path = as_path("path", path, "the path of a file", "use report.html")
+        with writing(path, "path", "choose another path"):
+            write_file(path, self.html.encode())
+        return path
 
     def _repr_html_(self) -> str:
         # Not as an address of the kind data:, which Chromium takes up to 2 MB of.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sae_jax.settings import UserError
+from sae_jax.settings import UserError, check_type, received
 
 RUN_FOLDER, OTHER_RUN_FOLDER = "the run's folder", "choose another --name or --runs"
 # The names of `temporary_path`.
@@ -31,6 +31,19 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def as_path(name: str, value: Any, rule: str, fix: str) -> Path:
+    """A path that somebody passed, as text or as an object that stands for one.
+
+    Raises:
+        UserError: it is none, or no file can have that name.
+    """
+    check_type(name, value, (str, os.PathLike), rule, fix)
+    path = os.fspath(value)
+    if isinstance(path, bytes) or "\0" in path:
+        raise UserError(f"{name} must be {rule}, in text without NUL: got {received(path)}; {fix}")
+    return Path(path)
 
 
 def check_regular(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from sae_jax.settings import UserError, check_type, nearest
-from sae_jax.storage.atomic import reason_of, unwritable, write_file, writing
+from sae_jax.storage.atomic import as_path, reason_of, unwritable, write_file, writing
 from sae_jax.storage.description import (
     FORMAT,
     PARAMETERS_OF,
@@ -96,8 +96,7 @@ def _check_own(dataset: Any) -> None:
 
 
 def _path(folder: str | Path) -> Path:
-    check_type("folder", folder, (str, os.PathLike), "the path of a run's folder", "use runs/NAME")
-    return Path(folder)
+    return as_path("folder", folder, "the path of a run's folder", "use runs/NAME")
 
 
 def load(folder: str | Path) -> xr.Dataset:

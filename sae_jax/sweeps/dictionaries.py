@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import safe_open
 
-from sae_jax.settings import UserError, check_type, received
-from sae_jax.storage.atomic import check_regular, reason_of
+from sae_jax.settings import UserError, received
+from sae_jax.storage.atomic import as_path, check_regular, reason_of
 from sae_jax.training.config import LaneSettings, lane_settings
 
 Arrays = dict[str, np.ndarray]
@@ -95,8 +95,7 @@ def read(path: str | Path) -> Dictionary:
     Raises:
         UserError: the folder is none, is of a model that is none of ours, or asks for what no lane does.
     """
-    check_type("path", path, (str, Path), "a folder", "use one that SAELens wrote")
-    folder = Path(path)
+    folder = as_path("path", path, "the path of a folder", "use one that SAELens wrote")
     try:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             check_regular(folder / name)

@@ -16,6 +16,7 @@ from sae_jax.data.normalise import Normalisation
 from sae_jax.models import Model
 from sae_jax.settings import UserError, check_type, flag
 from sae_jax.storage import results
+from sae_jax.storage.atomic import as_path
 from sae_jax.storage.states import load_states
 from sae_jax.sweeps.dictionaries import Dictionary, is_dictionary, read
 from sae_jax.sweeps.grid import Grid, make_grid
@@ -56,9 +57,10 @@ def origin_at(run: xr.Dataset | str | Path) -> Earlier:
     if isinstance(run, xr.Dataset):
         check_results(run)
         return origin_of(run, "the sweep")
-    if is_dictionary(Path(run)):
-        return _of_dictionary(read(Path(run)), os.path.abspath(run))
-    return origin_of(results.load(run), str(run), states=load_states(Path(run)))
+    folder = as_path("start_from", run, known, "use a path")
+    if is_dictionary(folder):
+        return _of_dictionary(read(folder), os.path.abspath(folder))
+    return origin_of(results.load(folder), str(run), states=load_states(folder))
 
 
 def _of_dictionary(dictionary: Dictionary, name: str) -> Earlier:

@@ -13,7 +13,7 @@ import numpy as np
 from sae_jax import data as sources
 from sae_jax.data import Data, DataConfig, Normalisation, as_data, as_stream
 from sae_jax.data.batch_sources import holds_batches
-from sae_jax.data.checks import checked, holds_array
+from sae_jax.data.checks import as_array, checked, holds_array
 from sae_jax.data.statistics import offset
 from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, received, settings_of
@@ -149,7 +149,8 @@ def _source(data: Any, settings: dict[str, Any]) -> tuple[DataConfig, Load, dict
     _refuse(of_data, "of no array", f"those of an array are {', '.join(OF_ARRAYS)}, and targets")
     others = {name: value for name, value in settings.items() if name not in {*read, "targets"}}
     if targets is not None and "outputs" not in others:
-        others["outputs"] = int(checked(targets, "targets", ("samples", "outputs")).shape[1])
+        rows = as_array(targets, "targets", "[samples, outputs]")
+        others["outputs"] = int(checked(rows[:1] if rows.ndim else rows, "targets", ("samples", "outputs")).shape[1])
     return DataConfig(dataset="array", **read), functools.partial(_array_data, data, targets), others
 
 

@@ -16,6 +16,7 @@ from sae_jax.settings import (
     AT_LEAST_ONE,
     CLOSED_UNIT,
     HALF_OPEN_UNIT,
+    MOST,
     NON_NEGATIVE,
     POSITIVE,
     Range,
@@ -25,6 +26,7 @@ from sae_jax.settings import (
     check_type,
     is_swept,
     one_of,
+    received,
     settings_of,
     static,
     swept,
@@ -246,9 +248,14 @@ def check_lane(settings: Any) -> None:
         for name, field in settings_of(owner).items():
             value = getattr(owner, name)
             off = value is None and field.metadata.get("off") is not None
-            if not off and not isinstance(value, jax.core.Tracer):
-                for one in np.ravel(value).tolist() if np.ndim(value) else (value,):
-                    check(field, one)
+            if off or isinstance(value, jax.core.Tracer):
+                continue
+            result = check(field, value)
+            # What lane_settings reads, such as a number in text, is taken by no program as it stands.
+            kinds = (int, float, np.ndarray, jax.Array) if is_swept(field) else (type(result),)
+            check_type(name, value, (np.generic, *kinds), "a plain value", make)
+            if is_swept(field) and isinstance(value, int) and value > MOST:
+                raise UserError(f"{name} must be at most {MOST} as a whole number: got {received(value)}; use a float")
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from sae_jax.data.checks import check_key, checked
+from sae_jax.data.checks import as_array, check_fits, check_key, checked
 from sae_jax.data.feed import draw_whole, resident
 from sae_jax.data.statistics import statistics_of
 from sae_jax.models.base import Batch, Key, Params, Scalar
@@ -164,6 +164,16 @@ def final_params(lane: LaneState, settings: LaneSettings) -> Params:
     return settings.architecture.finish(params, lane.train.memory, settings.model)
 
 
+def _placed(rows: Any, name: str) -> Array:
+    """Samples on the device, checked where they are known before the program runs."""
+    if isinstance(rows, jax.core.Tracer):
+        return rows
+    rows = as_array(rows, name, "[samples, d_in]")
+    check_fits(len(rows) if rows.ndim else 0, 4 * rows.size)
+    rows = checked(rows, name, ("samples", "d_in"))
+    return jnp.asarray(rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32))
+
+
 def fit(
     settings: LaneSettings,
     train: Float[Array | np.ndarray, "samples d_in"],
@@ -183,10 +193,7 @@ def fit(
     check_lane(settings)
     check_steps([settings.training.steps])
     check_key(key)
-    train, heldout = (
-        rows if isinstance(rows, jax.core.Tracer) else jnp.asarray(checked(rows, name, ("samples", "d_in")))
-        for name, rows in (("train", train), ("heldout", heldout))
-    )
+    train, heldout = (_placed(rows, name) for name, rows in (("train", train), ("heldout", heldout)))
     if train.shape[1:] != heldout.shape[1:]:
         raise UserError(
             f"heldout must have as many inputs as train: got shape {list(heldout.shape)} beside {list(train.shape)}; "

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from sae_jax.data.checks import as_array
 from sae_jax.models.base import Batch
-from sae_jax.settings import UserError, received
+from sae_jax.settings import UserError, holds_reals, received
 from sae_jax.training.config import LaneSettings, check_lane
 
 
@@ -76,9 +77,10 @@ def _checked(values: Any, what: str, dims: tuple[str, ...], params: Mapping[str,
         names = ", ".join(f"{name} {list(value.shape)}" for name, value in params.items() if "weight" in name)
         fix = "for one sample use x[None]" if tuple(shape) == (width,) else "these parameters take no others"
         raise UserError(f"{what} must be an array [samples, {columns}] for {names}: got shape {list(shape)}; {fix}")
-    if dtype.kind not in "fiub" and dtype.name != "bfloat16":
+    if not holds_reals(dtype, "fiub"):
         raise UserError(f"{what} must be real numbers: got dtype {dtype}; convert them to float32")
-    return values
+    # JAX has no floats of more than 8 bytes.
+    return values if dtype.itemsize <= 8 else values.astype(np.float32)
 
 
 def _check_params(params: Any, settings: LaneSettings) -> None:

@@ -136,6 +136,8 @@ def train_step(
     """
     check_type("state", state, TrainState, "a TrainState", "use init_state")
     batch = check_rows(batch, state.params, settings)
+    if not jnp.issubdtype(batch.dtype, jnp.floating):
+        batch = jnp.asarray(batch, jnp.float32)  # Noise is of the kind of what it is added to.
     if noise_key is not None:
         check_key(noise_key, "noise_key")
     model, training = settings.architecture, settings.training

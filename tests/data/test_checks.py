@@ -2,16 +2,20 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax.data import Data, DataConfig, Rows, as_data, load
+from sae_jax.data import Data, DataConfig, Rows, as_data, as_stream, load
 from sae_jax.data import samples as of_samples
-from sae_jax.data.checks import as_array
+from sae_jax.data.checks import as_array, check_key, check_step, trainable
 from sae_jax.data.samples import array_rows, prepare
 from sae_jax.settings import UserError
+from sae_jax.training.config import lane_settings
+from sae_jax.training.lane import fit
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.uniform(size=(20, 6))
@@ -140,6 +144,73 @@ def test_memory_is_asked_for_all_that_loading_takes(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.zeros((30, 4)) + np.arange(30)[:, None])
     assert asked(monkeypatch, DataConfig(dataset=f"array:{tmp_path / 'a.npz'}")) == (8 + 4) * 120
     assert asked(monkeypatch, DataConfig(dataset=f"array:{tmp_path / 'a.npy'}")) == 4 * 120
+
+
+VIEW = np.broadcast_to(TABLE[0], (10**12, 6))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: as_data(VIEW),
+        lambda path: as_data(VIEW, DataConfig(dataset="array", samples=10)),
+        lambda path: as_stream(lambda step: TABLE, heldout=VIEW),
+        lambda path: fit(lane_settings(steps=1), VIEW, TABLE, jax.random.key(0)),
+        lambda path: load(DataConfig(dataset=f"array:{path}")),
+    ],
+    ids=["array", "its held-out part", "held-out samples", "fit", "file"],
+)
+def test_what_does_not_fit_is_refused_before_it_is_looked_through(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", TABLE)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10))
+    monkeypatch.setattr("sae_jax.data.checks.pieces", lambda values: pytest.fail("looked through"))
+    monkeypatch.setattr("sae_jax.data.batch_sources._reader", lambda *_: lambda first: iter([TABLE] * 1000))
+    with pytest.raises(UserError, match=r"^samples must fit in memory: got \d+, which take .* MiB; use fewer$"):
+        call(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"targets": VIEW}, "^targets must have a row for each of the 20 samples"),
+        (
+            {"labels": VIEW[:, 0]},
+            "^labels of samples must be whole numbers .* for each of 20 samples: got 1000000000000;",
+        ),
+    ],
+    ids=["targets", "labels"],
+)
+def test_what_is_of_another_number_of_rows_is_refused_before_it_is_looked_through(given, words, monkeypatch):
+    monkeypatch.setattr("sae_jax.data.checks.pieces", lambda values: iter([(..., values)] if len(values) == 20 else 1))
+    with pytest.raises(UserError, match=words):
+        as_data(TABLE, **given)
+
+
+def test_samples_to_train_on_may_be_nested_lists():
+    nested = TABLE.tolist()
+    np.testing.assert_array_equal(trainable(nested, "train", nested), TABLE.astype(np.float32))
+
+
+def test_an_old_key_must_be_of_the_kind_that_is_drawn_with():
+    check_key(np.zeros(2, np.uint32))
+    for shape in [(), (4,), (3, 2)]:
+        with pytest.raises(UserError, match=r"^key must be a key"):
+            check_key(np.zeros(shape, np.uint32))
+    with jax.default_prng_impl("rbg"):
+        check_key(np.zeros(4, np.uint32))
+
+
+@pytest.mark.parametrize("step", [-1, 2.5, 2**31, 10**20, True, "1", None, [1], np.arange(3), np.float32(1)])
+def test_a_step_is_one_whole_number(step):
+    with pytest.raises(UserError, match=r"^step must be a whole number in \[0, 2147483647\]: got "):
+        check_step(step)
+
+
+def test_of_a_traced_step_its_kind_is_looked_at():
+    jax.make_jaxpr(check_step)(jnp.int32(3))
+    for step in (jnp.float32(1), jnp.arange(3)):
+        with pytest.raises(UserError, match=r"^step must be one whole number"):
+            jax.make_jaxpr(check_step)(step)
 
 
 def test_images_of_a_file_are_read_one_at_a_time(tmp_path, monkeypatch):

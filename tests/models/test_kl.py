@@ -7,6 +7,7 @@ import pytest
 
 from sae_jax.models import memory
 from sae_jax.models.kl import EPSILON, kl_divergence, kl_penalty, kl_slope
+from sae_jax.settings import UserError
 from tests import references
 
 
@@ -150,6 +151,16 @@ def test_rho_and_beta_get_their_true_derivatives(codes, mean):
 def test_no_gradient_reaches_the_mean_activation(codes):
     gradient = jax.grad(kl_penalty, argnums=1)(codes, jnp.full(5, 0.3), 0.05, 3.0)
     np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("beta", [-1, float("nan"), float("inf")])
+def test_a_weight_out_of_range_is_refused_in_a_line(codes, beta):
+    with pytest.raises(UserError, match=f"^beta must be >= 0 and finite: got {beta}; 3 is a usual one$"):
+        kl_penalty(codes, codes[0], 0.1, beta)
+
+
+def test_of_traced_arguments_the_kind_alone_is_looked_at(codes):
+    assert np.isnan(jax.jit(kl_penalty)(codes, codes[0], 2.0, 1.0))
 
 
 def test_strict_dtype_promotion(codes):

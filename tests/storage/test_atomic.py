@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from sae_jax import UserError
-from sae_jax.storage.atomic import read_file, reason_of, remove_tree, temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import (
+    as_path,
+    read_file,
+    reason_of,
+    remove_tree,
+    temporary_path,
+    unwritable,
+    write_file,
+    writing,
+)
 
 
 @pytest.mark.parametrize("content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "a writer"])
@@ -154,6 +163,14 @@ def test_the_line_names_a_flag_and_its_own_fix():
         raise IsADirectoryError(errno.EISDIR, "x")
     with pytest.raises(ValueError, match="another error"), writing("a"):
         raise ValueError("another error")
+
+
+@pytest.mark.parametrize("path", ["a\0b", Path("a\0b"), b"a", None, 7, ["a"]])
+def test_what_no_file_can_be_called_is_refused_in_a_line(path):
+    with pytest.raises(UserError, match=r"^folder must be a path.*: got .*; use runs/NAME$") as caught:
+        as_path("folder", path, "a path", "use runs/NAME")
+    assert str(caught.value).isprintable()
+    assert as_path("folder", "a/b", "a path", "") == Path("a/b")
 
 
 def test_an_error_without_words_is_called_by_its_name():

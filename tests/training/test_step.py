@@ -1,6 +1,8 @@
 """The training step against the reference; freezing; corruption."""
 
 import dataclasses
+import re
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +75,11 @@ def test_a_models_gradient_and_constraint_enclose_the_optimizer(samples):
     np.testing.assert_allclose(jnp.sum(before * (longer - before), axis=1), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("rho", [0, 2, np.nan, None, "often"])
+@pytest.mark.parametrize("rho", [0, 2, np.nan, None, "often", [0.1], [[0.1], [0.1, 0.2]], {"rho": 0.1}])
 def test_settings_made_by_hand_are_checked_before_the_first_step(samples, rho):
     wrong = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, rho=rho))
     state = init_state(jax.random.key(0), SETTINGS, 16)
-    with pytest.raises(UserError, match=f"^rho must be .*: got {rho!r}; the default is 0.02$"):
+    with pytest.raises(UserError, match=f"^rho must be .*: got {re.escape(repr(rho))}; the default is 0.02$"):
         train_step(wrong, state, samples[:32])
 
 
@@ -110,6 +112,38 @@ def test_corruption_is_drawn_afresh_each_step_and_the_target_stays_clean(samples
     assert losses[0] == pytest.approx(float(terms["reconstruction"]), rel=1e-6)
     with pytest.raises(UserError, match="corruption masking needs a noise_key"):
         STEP(settings, state, batch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"rho": "0.05"}, "rho must be a plain value: got '0.05'; make them with lane_settings"),
+        ({"rho": Fraction(1, 20)}, "rho must be a plain value: got a Fraction; make them with lane_settings"),
+        ({"d_hidden": 7.0}, "d_hidden must be a plain value: got 7.0; make them with lane_settings"),
+        ({"beta": 2**31}, "beta must be at most 2147483647 as a whole number: got 2147483648; use a float"),
+    ],
+)
+def test_settings_made_by_hand_are_of_the_kinds_that_programs_take(samples, wrong, words):
+    settings = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, **wrong))
+    with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+        train_step(settings, init_state(jax.random.key(0), SETTINGS, 16), samples[:32])
+
+
+def test_an_array_of_settings_is_none_of_a_lane(samples):
+    wrong = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, rho=np.full(1, 0.1)))
+    with pytest.raises(UserError, match=r"^rho must be a finite number: got an array of shape \[1\] and dtype float64"):
+        train_step(wrong, init_state(jax.random.key(0), SETTINGS, 16), samples[:32])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int32, np.longdouble])
+def test_samples_of_another_kind_are_trained_on_as_single_floats(dtype):
+    settings = lane_settings(**VALUES | {"corruption": "masking", "noise": 0.5})
+    state, batch = init_state(jax.random.key(0), settings, 16), np.eye(32, 16)
+    losses = [
+        train_step(settings, state, batch.astype(kind), noise_key=jax.random.key(1))[1]["loss"]
+        for kind in (np.float32, dtype)
+    ]
+    assert float(losses[0]) == float(losses[1])
 
 
 def test_a_full_batch_optimizer_refuses_a_named_axis(samples):

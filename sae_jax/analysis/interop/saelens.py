@@ -27,7 +27,7 @@ from sae_jax.analysis.interop.folding import (
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import identity
 from sae_jax.settings import UserError, check_type
-from sae_jax.storage.atomic import write_file, writing
+from sae_jax.storage.atomic import as_path, write_file, writing
 from sae_jax.sweeps import dictionaries
 from sae_jax.sweeps.dictionaries import CONFIG_FILE, GATED_TENSORS, TENSORS, WEIGHTS_FILE, without_norms
 
@@ -102,8 +102,8 @@ def save(
         UserError: the library has no such form, the normalisation is not affine, or the folder cannot be written.
     """
     check_type("lane", lane, TrainedLane, "a trained lane", "use sae_jax.open(RUN).best()")
+    folder = as_path("path", path, "the path of a folder", "use one of your own")
     config, tensors = contents(lane, hook_name, model_name, notes)
-    folder = Path(path)
     files = [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
     with writing(folder, "the folder", "choose another"):
         folder.mkdir(parents=True, exist_ok=True)

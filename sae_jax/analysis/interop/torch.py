@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors
 from sae_jax.analysis.interop.folding import architecture_of, units_encoded
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import arrays_of, split_arrays
-from sae_jax.storage.atomic import write_file, writing
+from sae_jax.storage.atomic import as_path, write_file, writing
 
 CENTRED = "(x - p['decoder_bias']) @ p['encoder_weight'].T"
 # Where the decoder's bias lies among other activations.
@@ -40,15 +40,16 @@ def save(lane: TrainedLane, path: str | Path) -> str:
     Raises:
         UserError: the model is a record of one's own, or the file cannot be written.
     """
-    lines = loader(lane, Path(path).name)
+    path = as_path("path", path, "the path of a file", "use lane.safetensors")
+    lines = loader(lane, path.name)
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
     if not lane.normalisation.is_identity:
         widths = {"input": lane.d_in, "target": lane.d_out}
         split = split_arrays([lane.normalisation], [widths]) if lane.transcodes else None
         stored = split or arrays_of([lane.normalisation], lane.d_in)
         arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
-    with writing(Path(path), "the file", "choose another"):
-        write_file(Path(path), safetensors.save(arrays))
+    with writing(path, "the file", "choose another"):
+        write_file(path, safetensors.save(arrays))
     return lines
 
 
