@@ -170,19 +170,20 @@ def settings_of(owner: Any) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(owner) if "range" in field.metadata}
 
 
-# By a setting and its value, the names of those that have no effect beside it.
-Unread = Mapping[tuple[str, Any], tuple[str, ...]]
+# By a setting and its value, or several one after another, the names of those that have no effect beside all of these.
+Unread = Mapping[tuple[Any, ...], tuple[str, ...]]
 
 
 def unread(rules: Unread, values: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that have no effect beside the others, each with the setting whose value says so.
+    """The settings that have no effect beside the others, each with the first setting whose value says so.
 
     Args:
         rules: as `UNREAD` of a class of settings declares them.
         values: the value of every setting; of NAME:ARGUMENT the name alone counts.
     """
     plain = {name: one.partition(":")[0] if isinstance(one, str) else one for name, one in values.items()}
-    return {name: other for (other, value), names in rules.items() if plain.get(other) == value for name in names}
+    met = {rule: all(plain.get(rule[i]) == rule[i + 1] for i in range(0, len(rule), 2)) for rule in rules}
+    return {name: rule[0] for rule, names in rules.items() if met[rule] for name in names}
 
 
 def flag(name: str) -> str:

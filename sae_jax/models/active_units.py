@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +11,13 @@ from jaxtyping import Array, Float
 
 from sae_jax.models import dictionary, rows
 from sae_jax.models.base import Codes, Params, Scalar, Step
-from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, Unread, UserError, static, swept
+from sae_jax.settings import CLOSED_UNIT, NON_NEGATIVE, POSITIVE, TRUE_OR_FALSE, UserError, static, swept
 
 
 @struct.dataclass
 class Settings(dictionary.Settings):
     """Settings of dictionaries that keep k codes."""
 
-    UNREAD: ClassVar[Unread] = {**dictionary.Settings.UNREAD, ("k_warmup", 0): ("k_start",)}
     k: Any = swept(8.0, POSITIVE, "active units per sample", "unit")
     k_start: Any = swept(0, NON_NEGATIVE, "units at the start, from where k falls linearly; 0 is all", "unit")
     k_warmup: Any = swept(0.1, CLOSED_UNIT, "fraction of the steps over which k falls")

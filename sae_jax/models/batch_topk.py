@@ -8,7 +8,7 @@ Source: Bussmann, Leask and Nanda 2024, "BatchTopK sparse autoencoders".
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,13 @@ from sae_jax.models.dictionary_memory import Memory, Seen
 from sae_jax.models.selection import largest_of_batch
 from sae_jax.models.sparse_loss import Selection, by_list
 from sae_jax.models.topk import TOPK, compared
-from sae_jax.settings import HALF_OPEN_UNIT, Unread, one_of, static, swept
+from sae_jax.settings import HALF_OPEN_UNIT, one_of, static, swept
 
 
 @struct.dataclass
 class Settings(active_units.Settings, firing.Settings):
     """Settings of BatchTopK dictionaries."""
 
-    UNREAD: ClassVar[Unread] = {**active_units.Settings.UNREAD, **firing.Settings.UNREAD}
     threshold_decay: Any = swept(0.99, HALF_OPEN_UNIT, "decay per step of the running threshold")
     threshold_bias: str = static(
         "corrected", one_of(("corrected", "kept")), "the running threshold's bias to its start at 0; SAELens keeps it"

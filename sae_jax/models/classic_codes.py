@@ -5,8 +5,11 @@ Inside a step they lie by unit, each with its whole batch.
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Params, Scalar, Step
@@ -70,9 +73,13 @@ def _among_largest(by_unit: Array, pre_activations: Array, k: Scalar | Array) ->
     return jnp.where(largest(pre_activations.T, k).T, by_unit, 0)
 
 
-def chooses(s: Settings) -> bool:
-    """Whether some codes are left out, and are 0."""
-    return s.k is not None or s.lifetime is not None
+def left_out(codes: Codes, s: Settings) -> Bool[Array, "batch d_hidden"] | None:
+    """Which codes a choice of the largest left out; None where no lane of the program chooses.
+
+    Of a lane that keeps all, beside others that choose, it is none: its zeros are codes.
+    """
+    choices = [value > 0 for value in (s.k, s.lifetime) if value is not None]
+    return dropped(codes) & functools.reduce(operator.or_, choices) if choices else None
 
 
 def decode(params: Params, codes: Codes, s: Settings) -> Float[Array, "batch d_in"]:
@@ -91,14 +98,14 @@ def activity(codes: Codes, s: Settings) -> Codes:
 
     0 where only the largest are kept and this is none of them, which is not what 0 stands for on every scale.
     """
-    values = ACTIVATIONS[s.activation].activity(codes)
-    return jnp.where(dropped(codes), 0, values) if chooses(s) else values
+    values, left = ACTIVATIONS[s.activation].activity(codes), left_out(codes, s)
+    return values if left is None else jnp.where(left, 0, values)
 
 
 def active(codes: Codes, s: Settings) -> Array:
     """Which codes count as active, by `active_rule`; none that a choice of the largest left out."""
-    exceeds = ACTIVATIONS[s.activation].is_active(codes)
-    return exceeds & ~dropped(codes) if chooses(s) else exceeds
+    exceeds, left = ACTIVATIONS[s.activation].is_active(codes), left_out(codes, s)
+    return exceeds if left is None else exceeds & ~left
 
 
 def active_rule(s: Settings) -> str:

@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from sae_jax.models import memory, spine
 from sae_jax.models.base import Params, Step, Term
-from sae_jax.models.classic_codes import activity, chooses, logits, trained_by_unit
+from sae_jax.models.classic_codes import activity, left_out, logits, trained_by_unit
 from sae_jax.models.classic_settings import Settings
 from sae_jax.models.kl import kl_penalty
 from sae_jax.models.memory import SparsityState
@@ -62,7 +62,7 @@ def loss(params: Params, state: SparsityState | None, step: Step, s: Settings) -
     if s.l1 is not None:
         values["l1"] = s.l1 * l1_penalty(codes)
     if s.contractive is not None:
-        values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, chooses(s))
+        values["contractive"] = s.contractive * contractive_penalty(params, codes, s.activation, left_out(codes, s))
     if s.partial_sparsity is not None:
         values["partial_sparsity"] = s.partial_sparsity * spine.partial_sparsity(scaled)
     if s.average_sparsity is not None:

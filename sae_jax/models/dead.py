@@ -113,7 +113,7 @@ def auxiliary_error_in_full(
     """
     residual = jax.lax.stop_gradient(residual)
     error = _unexplained(params, pre_activations, dead, residual, strength, factors)
-    share = jnp.minimum(1.0, jnp.sum(dead) / (residual.shape[1] // 2))
+    share = jnp.minimum(1.0, jnp.sum(dead) / max(residual.shape[1] // 2, 1))
     return jnp.where(jnp.any(dead), share * error, 0)
 
 

@@ -31,7 +31,9 @@ class Settings(firing.Settings):
     UNREAD: ClassVar[Unread] = {
         **firing.Settings.UNREAD,
         ("target_l0", 0): ("target_weight", "threshold_rate"),
-        ("penalty", "tanh"): ("target_l0", "target_weight", "threshold_rate"),
+        ("penalty", "tanh"): ("target_weight", "threshold_rate"),
+        # The penalty on firing rates has its rate from a target, too.
+        ("penalty", "tanh", "target_rate", 0): ("target_l0",),
         ("penalty", "quadratic"): ("target_weight", "threshold_rate"),
     }
     penalty: str = static("step", one_of(PENALTIES), "what holds L0 down: its mode")

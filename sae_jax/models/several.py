@@ -8,11 +8,12 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from flax import struct
 
 from sae_jax.models import base
 from sae_jax.models.base import Evaluated, Loss, Measure, Model, Params, Step, codes_of_step
-from sae_jax.settings import UserError, is_swept, one_of, settings_of, static
+from sae_jax.settings import UserError, check, is_swept, one_of, settings_of, static
 
 JOINED = "+"
 # What a record has of functions whose last argument is the settings.
@@ -54,6 +55,7 @@ def several(models: tuple[Model, ...]) -> Model:
 
     def check_settings(s: Any) -> None:
         model, own = chosen(models, s)
+        _check_ranges(model, own)
         model.check(own)
 
     def check_data(s: Any, low: float, high: float) -> None:
@@ -90,18 +92,36 @@ def several(models: tuple[Model, ...]) -> Model:
 def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
     """The model that settings choose, and its own settings.
 
+    What is off in that model is None, whatever it is in the others.
+
     Raises:
         UserError: a value is a fraction where that model counts.
     """
     model = next(one for one in models if one.name == s.model)
-    own = {}
+    own, shared = {}, settings_of(type(s))
     for name, field in settings_of(model.Settings).items():
         value = getattr(s, name)
         kind: Any = type(field.default)
+        off = field.metadata.get("off")
+        if value is None and off is None:  # What leaves a term of another model out is a number of this one.
+            value = shared[name].metadata["off"]
+        if off is not None and not is_swept(shared[name]) and value == off:
+            value = None
         if kind is int and not is_swept(field) and value != int(value):
             raise UserError(f"{name} of {model.name} must be a whole number: got {value:g}; use {round(value)}")
         own[name] = value if is_swept(field) else kind(value)
     return model, model.Settings(**own)
+
+
+def _check_ranges(model: Model, own: Any) -> None:
+    """Refuse what others of several models take and this one does not."""
+    for name, field in settings_of(model.Settings).items():
+        value = getattr(own, name)
+        for one in () if value is None else np.unique(value).tolist():
+            try:
+                check(field, one)
+            except UserError as error:
+                raise UserError(f"model {model.name}: {error}") from None
 
 
 def defaults_of(model: Model, training: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Params
-from sae_jax.models.selection import dropped
 
 # Reconstruction losses by name, with the units of their values.
 RECONSTRUCTION_LOSSES = {
@@ -51,7 +50,9 @@ def l1_penalty(codes: Codes) -> Float[Array, ""]:
     return jnp.mean(jnp.sum(jnp.abs(codes), axis=1))
 
 
-def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bool = False) -> Float[Array, ""]:
+def contractive_penalty(
+    params: Params, codes: Codes, activation: str, left_out: Bool[Array, "batch d_hidden"] | None = None
+) -> Float[Array, ""]:
     """Mean over the batch of the squared Frobenius norm of the encoder's Jacobian, in closed form.
 
         mean_i ||dh_i / dx||_F^2 = sum_j (mean_i sigma'(z_ij)^2) (sum_k We_jk^2)
@@ -60,13 +61,13 @@ def contractive_penalty(params: Params, codes: Codes, activation: str, top_k: bo
         params: encoder_weight is read.
         codes: codes of the batch, [batch, d_hidden]; sigma' is a function of them.
         activation: name of the codes' activation.
-        top_k: whether only the k largest codes of a sample were kept.
+        left_out: codes that are 0 whatever the sample, since a choice of the largest left them out; None is none.
 
     Source: Rifai et al. 2011, "Contractive auto-encoders", section 3.
     """
     slopes = ACTIVATIONS[activation].slope(codes)
-    if top_k:
-        slopes = jnp.where(dropped(codes), 0, slopes)
+    if left_out is not None:
+        slopes = jnp.where(left_out, 0, slopes)
     slopes = jnp.mean(jnp.square(slopes), axis=0)
     return jnp.sum(slopes * jnp.sum(jnp.square(params["encoder_weight"]), axis=1))
 

@@ -96,7 +96,7 @@ def prepare(
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
     points = _loaded(grid, load, observer, origin, numbers)
-    first, equal = first_alike(grid)
+    first, equal = first_alike(grid, numbers)
     known = known_lanes(grid, earlier, first, [point.data.summary for point in points])
     if earlier and processes.leads():
         warn_of_measures(earlier.dataset, grid, earlier.name)

@@ -49,9 +49,16 @@ def to_train(grid: Grid, equal: Mapping[int, int], known: np.ndarray) -> list[Gr
     return groups
 
 
-def first_alike(grid: Grid) -> tuple[dict[Key, int], dict[int, int]]:
-    """The first cell of every kind, and the cells that equal an earlier one: {cell: the one that it equals}."""
+def first_alike(grid: Grid, start: np.ndarray | None = None) -> tuple[dict[Key, int], dict[int, int]]:
+    """The first cell of every kind, and the cells that equal an earlier one: {cell: the one that it equals}.
+
+    Args:
+        grid: whose cells they are.
+        start: what their lanes start from, [cells, seeds], as `lanes_of` finds it; None is at random.
+    """
     keys = [_key(grid, values) for _, values in grid.cells()]
+    if start is not None:  # Lanes of other starts are others, whatever they read from there on.
+        keys = [(*key, *lanes) for key, lanes in zip(keys, start.tolist(), strict=True)]
     first: dict[Key, int] = {}
     for cell, key in enumerate(keys):
         first.setdefault(key, cell)

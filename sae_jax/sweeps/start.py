@@ -146,7 +146,10 @@ def put_states(
     for path, value in values.items():
         if path.startswith(".") and value.size:
             name = state_name(program, path)
+            new = name not in states
             states[name] = opened(name, (*sizes, *value.shape[1:]), value.dtype)
+            if new and path == STEP:  # By which lanes that were trained are known.
+                states[name][...] = 0
             states[name][places] = value
 
 
@@ -185,14 +188,20 @@ def _parameter(origin: Earlier, path: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def _state_rows(origin: Earlier, numbers: np.ndarray) -> list[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
-    """Where the states of lanes lie: of every program (which of them, its number, positions, seeds)."""
+    """Where the states of lanes lie: of every program (which of them, its number, positions, seeds).
+
+    Those of lanes that were not trained lie where those lie that they equal.
+    """
     _, equal = first_alike(origin.grid)
     points = points_of(origin.grid)
     positions = np.empty(len(points), int)
     for point in np.unique(points):
         positions[points == point] = np.arange(np.count_nonzero(points == point))
     cells, seeds = np.divmod(numbers, len(origin.grid.seeds))
-    cells = np.vectorize(lambda cell: equal.get(cell, cell), otypes=[int])(cells)
+    steps = {cell: origin.states.get(state_name(int(points[cell]), STEP)) for cell in equal}
+    # Lanes that started from others may have been trained though they read the same.
+    trained = {cell for cell, taken in steps.items() if taken is not None and taken[positions[cell]].any()}
+    cells = np.vectorize(lambda cell: cell if cell in trained else equal.get(cell, cell), otypes=[int])(cells)
     return [
         (chosen, int(point), positions[cells[chosen]], seeds[chosen])
         for point in np.unique(points[cells])

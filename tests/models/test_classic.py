@@ -11,6 +11,7 @@ import pytest
 
 from sae_jax.models.base import Step
 from sae_jax.models.classic import CLASSIC, decode, encode, init
+from sae_jax.models.classic_codes import activity
 from sae_jax.models.memory import SparsityState
 from sae_jax.models.selection import units_at
 from sae_jax.models.terms import contractive_penalty, l1_penalty, reconstruction_loss
@@ -28,6 +29,18 @@ def objective(params, x, s, memory=None, target=None):
     """(the loss with every schedule at its end, (its terms, the batch's mean activity))."""
     terms, batch_mean = CLASSIC.loss(params, memory, Step(x, x if target is None else target), s)
     return functools.reduce(operator.add, terms.values()), (terms, batch_mean)
+
+
+@pytest.mark.parametrize("name", ["k", "lifetime"])
+def test_zeros_of_a_lane_that_keeps_all_are_codes_beside_lanes_that_choose(name):
+    alone, zeros = settings(activation="tanh", contractive=1.0, beta=0.0, weight_decay=0.0), jnp.zeros((3, 7))
+    # In a program whose other lanes choose it is 0, and not None.
+    beside, chooses = (dataclasses.replace(alone, **{name: value}) for value in (0.0, 0.5))
+    params = init(jax.random.key(0), 4, alone)
+    found = [objective(params, jnp.zeros((3, 4)), s)[1][0]["contractive"] for s in (alone, beside, chooses)]
+    assert found[0] == found[1] > 0 == found[2]
+    assert [float(jnp.mean(CLASSIC.active(zeros, s))) for s in (alone, beside, chooses)] == [1, 1, 0]
+    assert [float(jnp.mean(activity(zeros, s))) for s in (alone, beside, chooses)] == [0.5, 0.5, 0]
 
 
 def test_initial_weights_are_uniform_within_the_ufldl_limit_and_biases_are_zero():

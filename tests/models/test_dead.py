@@ -71,6 +71,14 @@ def test_nothing_left_to_rebuild_gives_no_error_and_no_slope():
     assert float(value) == 0 and not np.any(slope["decoder_weight"])
 
 
+@pytest.mark.parametrize("error", [dead.auxiliary_error, dead.auxiliary_error_in_full])
+def test_a_single_output_and_no_dead_unit_give_no_error_and_no_slope(error):
+    params, z, _, residual, across, _ = arguments(MASKS[-1])
+    params = {"decoder_weight": params["decoder_weight"][:, :1]}
+    value, slope = jax.value_and_grad(lambda p: error(p, z, jnp.zeros(UNITS, bool), residual[:, :1], across))(params)
+    assert float(value) == 0 and not np.any(slope["decoder_weight"])
+
+
 def test_only_dead_units_learn_from_auxk_and_the_residual_does_not():
     params, z, mask, residual, across, _ = arguments(MASKS[2])
     to_params, to_z, to_residual = jax.grad(

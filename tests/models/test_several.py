@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import sae_jax
+from sae_jax.data import DataConfig
 from sae_jax.models import MODELS, model_of
 from sae_jax.models.several import chosen
 from sae_jax.settings import UserError, settings_of
-from sae_jax.sweeps.grid import along_models
+from sae_jax.sweeps.grid import along_models, make_grid
 from sae_jax.sweeps.reading import grid_of
 from tests.watching import Watcher
 
@@ -65,6 +66,32 @@ def test_a_record_of_several_has_every_setting_of_each():
     assert along_models(both)["k"] == (0, MODELS["topk"].Settings().k)
     model, own = chosen(both.choices, both.Settings(model="topk", k=3.0, k_warmup=0.2))
     assert model is MODELS["topk"] and own == MODELS["topk"].Settings(k=3.0, k_warmup=0.2)
+
+
+@pytest.mark.parametrize("names", [["classic", "relu"], ["relu", "classic"]])
+def test_what_leaves_a_term_of_one_model_out_is_a_number_of_another(names):
+    of_each = own_settings(names, l1=0.0)
+    assert of_each["classic"].l1 is None and np.all(of_each["relu"].l1 == 0)
+    # Where a target is the rounds of another model, a number of it stands in every program.
+    assert own_settings(["matching_pursuit", "relu"], target_l0=0)["relu"].target_l0 is None
+
+
+def own_settings(names, **settings):
+    """Of several models, each one's own settings."""
+    programs = make_grid(names, DataConfig(), 1, settings).programs()
+    return {point["model"]: chosen(model_of(names).choices, lanes.model)[1] for point, lanes, _ in programs}
+
+
+@pytest.mark.parametrize(
+    ("names", "k", "reason"),
+    [
+        (["classic", "batch_topk"], [0, 2], "model batch_topk: k must be > 0: got 0.0; the default is 8"),
+        (["topk", "classic"], 2.5, "model classic: k must be a whole number: got 2.5; the default is 0"),
+    ],
+)
+def test_values_that_one_of_the_models_does_not_take_are_refused(names, k, reason, samples):
+    with pytest.raises(UserError, match=f"^{reason}$"):
+        sae_jax.sweep(samples, names, k=k, **SMALL)
 
 
 def test_a_setting_that_models_describe_in_different_ways_is_described_by_what_they_share():

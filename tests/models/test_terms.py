@@ -7,6 +7,7 @@ import pytest
 
 from sae_jax.models.activations import ACTIVATIONS
 from sae_jax.models.classic import encode, init
+from sae_jax.models.classic_codes import left_out
 from sae_jax.models.terms import contractive_penalty, l1_penalty, reconstruction_loss, weight_decay
 from sae_jax.training.config import lane_settings
 from tests import references
@@ -64,6 +65,8 @@ def test_the_contractive_penalty_is_the_jacobians_squared_norm(activation, k):
     x = jax.random.normal(jax.random.key(1), (11, 7))
     jacobians = jax.jit(jax.vmap(jax.jacrev(lambda one: encode(params, one[None], s)[0])))(x)
     expected = np.mean(np.sum(np.square(jacobians), axis=(1, 2)))
-    penalty = jax.jit(lambda x: contractive_penalty(params, encode(params, x, s), activation, s.k is not None))
+    penalty = jax.jit(
+        lambda x: contractive_penalty(params, encode(params, x, s), activation, left_out(encode(params, x, s), s))
+    )
     found = penalty(x)
     assert float(found) == pytest.approx(expected, rel=1e-5)

@@ -11,21 +11,25 @@ from sae_jax.training.config import lane_settings
 from sae_jax.training.step import init_state
 from tests.transforms import STEP, assert_close
 
+
+def values_of(rule):
+    """The settings of a rule, each with its value."""
+    return dict(zip(rule[::2], rule[1::2], strict=True))
+
+
 # Rules that every dictionary has are tried on one of them.
 CASES = [
-    (model.name, other, value, name)
+    (model.name, rule, name)
     for model in MODELS.values()
     if model is not CLASSIC
-    for (other, value), names in model.Settings.UNREAD.items()
+    for rule, names in model.Settings.UNREAD.items()
     for name in names
-    if other in settings_of(model.Settings) and name in settings_of(model.Settings)
-    if model.name == "relu" or Shared.UNREAD.get((other, value)) != names
-    if value in settings_of(model.Settings)[other].metadata["range"]
+    if {name, *rule[::2]} <= settings_of(model.Settings).keys()
+    if model.name == "relu" or Shared.UNREAD.get(rule) != names
+    if all(value in settings_of(model.Settings)[other].metadata["range"] for other, value in values_of(rule).items())
 ]
 # What makes more of a step depend on it.
-ACTIVE = {"dead_after": 1, "pre_activation": 0.1, "aux": 0.5}
-# What a value asks for beside it.
-NEEDED = {("penalty", "quadratic"): {"target_l0": 2.0}}
+ACTIVE = {"dead_after": 1, "pre_activation": 0.1, "aux": 0.5, "target_l0": 2, "target_rate": 0.1, "rate_bandwidth": 2.0}
 
 
 def other_value(field):
@@ -46,13 +50,12 @@ def after_steps(model, samples, **values):
     return state, curves
 
 
-@pytest.mark.parametrize(("model", "other", "value", "name"), CASES)
-def test_what_is_declared_as_not_read_changes_no_step(model, other, value, name, samples):
+@pytest.mark.parametrize(("model", "rule", "name"), CASES)
+def test_what_is_declared_as_not_read_changes_no_step(model, rule, name, samples):
     fields = settings_of(MODELS[model].Settings)
     beside = {one: setting for one, setting in ACTIVE.items() if one in fields and one != name}
-    beside |= NEEDED.get((other, value), {})
     first, second = (
-        after_steps(model, samples, **beside | {other: value, name: given})
+        after_steps(model, samples, **beside | values_of(rule) | {name: given})
         for given in (fields[name].default, other_value(fields[name]))
     )
     assert_close(second, first, rtol=1e-6, atol=1e-7)

@@ -111,13 +111,17 @@ def test_what_one_model_does_not_read_others_do():
     assert relu["target_l0"] == "frozen" and "l1" not in relu
     assert [one.get("target_l0") for one in others] == [None, None, "penalty"]
     assert [one["l1"] for one in others] == ["model"] * 3 and others[0] == others[1]
+    # Whose sum is rounded otherwise after another start.
+    assert "k_start" not in unread_of("batch_topk", k_warmup=0.0, k=1.3)
+    # A target is read by the penalty on firing rates, whatever penalty is on L0.
+    assert "target_l0" not in unread_of("jumprelu", penalty="tanh", target_rate=0.1)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_of_several_reads_what_it_reads_alone(model):
     settings = {name: field.default for name, field in settings_of(MODELS[model].Settings).items()}
-    for name, value in MODELS[model].Settings.UNREAD:
-        given = {**settings, name: value}
+    for rule in MODELS[model].Settings.UNREAD:
+        given = {**settings, **dict(zip(rule[::2], rule[1::2], strict=True))}
         alone, among = unread_of(model, **given), unread_of(tuple(MODELS), model=model, **given)
         assert alone == {one: other for one, other in among.items() if one in settings or one in alone}
 

@@ -111,6 +111,21 @@ def test_every_lane_starts_from_the_one_of_its_values_and_seed(how, before, data
         np.testing.assert_allclose(made["encoder_weight"].sel(beta=beta), there, atol=1e-7)
 
 
+def test_lanes_that_read_the_same_from_other_starts_on_are_trained_each(data):
+    rates = {"d_hidden": 4, "batch_size": 20, "steps": 5, "learning_rate": [0.001, 0.1]}
+    first, states, _ = trained(data, rates)
+    unread = rates | {"optimizer": "lbfgs", "estimator": "batch", "steps": 2}
+    del unread["batch_size"]
+    second, states, watching = trained(data, unread, origin_of(first, "the run", states=states))
+    assert len(watching.lanes) == 4
+    alone, *_ = trained(data, unread | {"learning_rate": 0.1}, origin_of(first, "the run"))
+    same_lanes(second.isel(learning_rate=1), alone)
+    # And once more, from the states of each.
+    third, *_ = trained(data, unread, origin_of(second, "the second run", states=states))
+    assert np.all(third["loss"].isel(step=0) < second["loss"].isel(step=0))
+    assert np.all(third["loss"].isel(learning_rate=0) != third["loss"].isel(learning_rate=1))
+
+
 def test_lanes_of_fewer_units_start_from_what_they_have(data):
     before = sweep(data, **SETTINGS | {"d_hidden": [3, 5], "tied": False})
     made = sweep(data, start_from=before, **STILL)
