@@ -31,7 +31,7 @@ SIDE = 28
 def run(options: Options) -> Report:
     """Train, train softmax layers on codes and on pixels, draw the filters."""
     data = load(dataclasses.replace(options.mnist, samples=300 if options.quick else 10_000))
-    trained, encoder = train(data, 196, 20 if options.quick else 400)
+    trained, encoder = train(data, *((49, 20) if options.quick else (196, 400)))
     cost = float(trained["loss"][-1])
     figure, panels = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     panels[0].imshow(tile(trained["decoder_weight"].values, (SIDE, SIDE)), cmap="gray", vmin=-1, vmax=1)

@@ -17,7 +17,8 @@ from sae_jax.sweeps.prepare import prepare
 
 RNG = np.random.default_rng(0)
 DATA = DataConfig(dataset="superposition", samples=1000)
-SETTINGS = {"model": ["relu", "batch_topk"], "steps": [40, 60], "batch_size": 32, "k": 3.0, "learning_rate": 0.01}
+SETTINGS = {"d_hidden": [8, 12], "model": ["relu", "batch_topk"], "steps": [40, 60]}
+SETTINGS |= {"batch_size": 32, "k": 3.0, "learning_rate": 0.01}
 
 
 def cosines(first, second):
@@ -50,9 +51,9 @@ def test_a_seed_is_compared_with_every_other_that_is_there():
 @pytest.fixture(scope="module")
 def runs():
     """Wide ones without snapshots, a sweep with them, and wide ones whose seeds are trained in chunks of their own."""
-    every = [{"d_hidden": [12]}, {"d_hidden": [8, 12], "snapshots": 4}]
-    every.append({"d_hidden": [12], "snapshots": 4, "lanes_per_chunk": 2})
-    return [sae_jax.sweep(DATA, seeds=3, devices=2, **one | SETTINGS) for one in every]
+    wide = {"d_hidden": [12], "steps": [60]}
+    every = [wide, {"snapshots": 4}, wide | {"snapshots": 4, "lanes_per_chunk": 2}]
+    return [sae_jax.sweep(DATA, seeds=3, devices=2, **SETTINGS | one) for one in every]
 
 
 def test_it_is_that_of_the_decoders_as_they_start_and_as_they_end(runs):
@@ -70,14 +71,15 @@ def test_it_is_that_of_the_decoders_as_they_start_and_as_they_end(runs):
         # Both architectures start from the same rows.
         start = run["seed_consistency"].sel(steps=steps, d_hidden=width, snapshot=0)
         np.testing.assert_allclose(start.sel(model="relu"), start.sel(model="batch_topk"), rtol=1e-5)
-    np.testing.assert_array_equal(in_chunks["seed_consistency"], run["seed_consistency"].sel(d_hidden=[12]))
+    wide = run["seed_consistency"].sel(d_hidden=[12], steps=[60], snapshot=in_chunks["snapshot"])
+    np.testing.assert_array_equal(in_chunks["seed_consistency"], wide)
 
 
 def test_the_training_is_the_same_with_snapshots_and_without(runs):
     without, run, _ = runs
     assert set(run.data_vars) == {*without.data_vars, "seed_consistency"}
     for name, values in without.data_vars.items():
-        np.testing.assert_array_equal(run[name].sel(d_hidden=[12]), values, err_msg=name)
+        np.testing.assert_array_equal(run[name].sel(d_hidden=[12], steps=[60]), values, err_msg=name)
 
 
 def test_a_figure_shows_it(runs):
