@@ -167,8 +167,10 @@ def check_file(path: Path, flag: str) -> None:
         temporary.unlink(missing_ok=True)
         temporary.touch()
         temporary.unlink()
-    except OSError:
-        raise UserError(f"{flag} must name a file that can be written: got {path}; choose another") from None
+    except FileNotFoundError:
+        raise unwritable(path, f"there is no folder {path.parent}", flag, "make it first, or choose another") from None
+    except OSError as error:
+        raise unwritable(path, error, flag, "choose another") from None
 
 
 def write_whole(path: Path, content: bytes, flag: str) -> None:
