@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import check_expanded, check_regular, temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import (
+    check_expanded,
+    check_regular,
+    temporary_path,
+    unwritable,
+    user_cache,
+    write_file,
+    writing,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,6 +54,8 @@ def set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         if COMPILE_TIME.upper() not in os.environ:
             jax.config.update(COMPILE_TIME, 0.1)
+    # Also for who has warnings raised: what is told in a line ends no command.
+    warnings.filterwarnings("always", CACHE_TROUBLE.pattern)
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
 
 
@@ -88,9 +98,7 @@ def draw_usual(dataset: xr.Dataset, folder: Path) -> list[Path]:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled programs of this kind of machine are kept: in $XDG_CACHE_HOME, or else ~/.cache.
-
-    None for a user without a home folder, as in a container of an unknown user.
+    """Where compiled programs of this kind of machine are kept for the user; None for one without a home folder.
 
     A home folder may be shared by machines of different processors; a program compiled for one may not run on another.
     """
@@ -100,7 +108,7 @@ def cache_folder() -> Path | None:
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / kind
+        return user_cache() / kind
     except RuntimeError:
         return None
 

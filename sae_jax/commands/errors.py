@@ -39,7 +39,8 @@ def one_line_errors(printing: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         end(error, INTERRUPTED, "interrupted")
     except BaseException as error:
-        if line := _missing_platform(error) or _missing_folder(error) or plugin_failure(error) or _refusal(error):
+        reasons = (_missing_platform, _missing_folder, _debugging, plugin_failure, _refusal)
+        if line := next(filter(None, (reason(error) for reason in reasons)), ""):
             end(error, BAD_INPUT, f"error: {line}")
         end(error, FAILED)
 
@@ -63,6 +64,14 @@ def _missing_folder(error: BaseException) -> str:
             os.getcwd()
         except FileNotFoundError:
             return "the working folder must exist: got one that was removed; change to another and repeat the command"
+    return ""
+
+
+def _debugging(error: BaseException) -> str:
+    """The line about a variable that has JAX raise at values which lanes may have; "" of any other error."""
+    given = [name for name in ("jax_debug_nans", "jax_debug_infs") if jax.config.values[name]]
+    if given and isinstance(error, FloatingPointError):
+        return f"{given[0].upper()} must be off, since lanes may hold such values: got {reason_of(error)}; unset it"
     return ""
 
 

@@ -174,6 +174,16 @@ def _number(reason: Exception | str) -> int:
     return (isinstance(reason, OSError) and reason.errno) or 0
 
 
+def user_cache() -> Path:
+    """The folder of what is kept for a user and can be made again: $XDG_CACHE_HOME, if it is a whole path, or ~/.cache.
+
+    Raises:
+        RuntimeError: the user has no home folder, as in a container of an unknown user.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "sae_jax"
+
+
 def reason_of(error: Exception | str) -> str:
     """Why something failed, in one line: the system's own words where it gave an error number."""
     if isinstance(error, OSError) and error.errno:
