@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FEWEST_FILES = 64
+# What is imported and compiled takes 2 GiB of addresses at least, as measured with 2 devices; each more 12 MiB.
+FEWEST_ADDRESSES = 5 * 2**29
 COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 CACHE_TROUBLE = re.compile(
     r"Error (?P<action>reading|writing) persistent compilation cache entry for '(?P<program>.*)': "
@@ -47,9 +49,9 @@ def set_up() -> None:
     A cache that cannot be used costs time alone: a line says so, and what was cut short there is compiled again.
 
     Raises:
-        UserError: the process may open too few files to train.
+        UserError: the process may open too few files to train, or has too few addresses.
     """
-    _check_open_files()
+    _check_limits()
     if jax.config.values["jax_compilation_cache_dir"] is None and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         if COMPILE_TIME.upper() not in os.environ:
@@ -59,11 +61,15 @@ def set_up() -> None:
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
 
 
-def _check_open_files() -> None:
-    # Without a file to open, libraries end in ways of their own, after the training.
+def _check_limits() -> None:
+    # Without a file to open, libraries end in ways of their own, after the training; without an address, the compiler.
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= allowed < FEWEST_FILES:
         raise UserError(f"the limit of open files must be at least {FEWEST_FILES}: got {allowed}; raise ulimit -n")
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= allowed < FEWEST_ADDRESSES:
+        fewest = f"the limit of addresses must be at least {FEWEST_ADDRESSES // 2**10:,} kB"
+        raise UserError(f"{fewest}: got {allowed // 2**10:,} kB; raise ulimit -v")
 
 
 def _show_warning(show: Callable[..., None], told: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:

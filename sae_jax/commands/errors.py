@@ -76,7 +76,9 @@ def _debugging(error: BaseException) -> str:
 
 
 def _refusal(error: BaseException) -> str:
-    """The line about a file that the system keeps from this process, and no damage or mistake does; "" of others."""
+    """The line about a file, or memory, that the system keeps from this process, and no damage does; "" of others."""
+    if isinstance(error, MemoryError):
+        return f"a command must find the memory that it needs: got {reason_of(error)}; free some, or raise ulimit -v"
     if isinstance(error, OSError) and (fix := mend_unread(error, "")):
         named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return f"a command must reach the files that it needs: got {named}{reason_of(error)}; {fix}"

@@ -1,6 +1,8 @@
 """Compiled programs are kept between processes."""
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -110,6 +112,14 @@ def test_who_has_warnings_raised_is_told_of_the_cache_all_the_same(capsys):
     text = "Error writing persistent compilation cache entry for 'jit_f': FileExistsError: [Errno 17] File exists: 'a'"
     warnings.warn(text, stacklevel=1)  # An error, as all warnings are here.
     assert capsys.readouterr().err.count("compiled programs cannot be kept") == 1
+
+
+@pytest.mark.parametrize("allowed", [2**31, resource.RLIM_INFINITY])
+def test_a_process_that_has_few_addresses_is_refused_before_it_compiles(allowed, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (allowed if kind == resource.RLIMIT_AS else 1024, -1))
+    line = r"^the limit of addresses must be at least 2,621,440 kB: got 2,097,152 kB; raise ulimit -v$"
+    with pytest.raises(UserError, match=line) if allowed > 0 else contextlib.nullcontext():
+        set_up()
 
 
 @pytest.mark.parametrize("kind", [FloatingPointError, ValueError])

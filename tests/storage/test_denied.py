@@ -119,6 +119,10 @@ def test_what_the_system_refuses_anywhere_is_told_in_a_line(number, capsys):
         raise OSError(number, "x", "some/file")
     line = f"error: a command must reach the files that it needs: got some/file: {os.strerror(number)}; "
     assert capsys.readouterr().err.startswith(line)
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        raise MemoryError
+    line = "error: a command must find the memory that it needs: got MemoryError; free some, or raise ulimit -v\n"
+    assert capsys.readouterr().err == line
     with pytest.raises(FileNotFoundError), one_line_errors():
         raise FileNotFoundError(errno.ENOENT, "x", "some/file")
 
