@@ -276,7 +276,7 @@ DAMAGES = {
     "figures elsewhere": (
         lambda run: (run / "figures").symlink_to(".."),
         "it is a link to another place",
-        "choose another",
+        "rename what is there",
     ),
-    "figures a file": (written("figures", b""), "the run's folder must be writable: got run/figures", "choose another"),
+    "figures a file": (written("figures", b""), "the folder of figures must be writable: got run/figures", "rename"),
 }

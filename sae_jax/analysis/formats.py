@@ -9,6 +9,7 @@ import pandas as pd
 
 from sae_jax.analysis.cells import short
 from sae_jax.analysis.summary import CellTable, digits_of, entry
+from sae_jax.settings import printable
 
 LATEX = str.maketrans(
     {letter: "\\" + letter for letter in "&%$#_{}"}
@@ -73,7 +74,7 @@ def text_rows(table: CellTable, sign: str) -> list[list[str]]:
         columns.append([heading_of(name), *cells])
     if (table.most_counted != table.seeds).any():
         columns.append(["n", *(str(count) for count in table.most_counted)])
-    return [list(row) for row in zip(*columns, strict=True)]
+    return [[printable(cell) for cell in row] for row in zip(*columns, strict=True)]
 
 
 def heading_of(name: str) -> str:

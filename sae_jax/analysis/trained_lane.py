@@ -193,7 +193,7 @@ class TrainedLane:
         }
         arrays = {name: np.asarray(values, order="C") for name, values in (self.params | stored).items()}
         content = safetensors.save(arrays, metadata={METADATA: json.dumps(about)})
-        with writing(path.parent):
+        with writing(path, "the file", "choose another"):
             write_file(path, content)
 
     def _warn_of_divergence(self) -> None:

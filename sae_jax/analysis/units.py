@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 import xarray as xr
 
 from sae_jax.analysis.cosines import nearest_rows
@@ -44,6 +43,7 @@ from sae_jax.analysis.unit_variables import (
 from sae_jax.data.normalise import identity
 from sae_jax.models import Model
 from sae_jax.settings import UserError, check_type, check_whole, printable, received
+from sae_jax.storage.memory import available_memory
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, described, grid_of
 from sae_jax.training.shapes import check_samples
@@ -259,7 +259,7 @@ def _check_fits(units: int, seeds: int, options: UnitsConfig, lanes: int) -> Non
     """Refuse to keep more than there is memory for."""
     kept = options.top * 3 + len(options.quantiles) * options.each * 2 + options.nearest * 2 + seeds * 2 + 4
     needed = 4 * units * (lanes * kept + 3 * (options.top + DRAWN) * 2)
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if needed > available:
         raise UserError(
             f"what is kept of units must fit in memory: got {lanes} lanes of {units} units, which take "

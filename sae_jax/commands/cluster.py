@@ -22,6 +22,7 @@ from sae_jax.settings import NON_NEGATIVE, TEXT, Range, UserError, check, flag, 
 from sae_jax.storage.atomic import reason_of
 from sae_jax.sweeps import processes as distributed
 from sae_jax.sweeps.devices import reserve_cpu_devices
+from sae_jax.sweeps.processes import KUBERNETES
 from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.sweeps.streams import unfailing
 
@@ -112,12 +113,27 @@ def launch(argv: Sequence[str], cpu_devices: int = 0) -> None:
     if requested.distributed:
         _filter_runtime_messages()
         _end_without_core()
+        _check_host(requested)
         _check_port(requested)
         with _meeting(requested) as met:
             distributed.start(requested.coordinator, requested.processes, requested.process_id, met)
     elif len(values) > ("distributed" in values):
         others = ", ".join(flag(name) for name in values if name != "distributed")
         raise UserError(f"{others} must stand beside --distributed: got no such flag, or False; add it")
+
+
+def _check_host(requested: Launch) -> None:
+    """Refuse the name of a machine that nobody knows: the runtime would look for it until it gives up the others."""
+    if requested.coordinator and KUBERNETES not in os.environ:  # There, a name is known once its pod is there.
+        host, _, port = requested.coordinator.rpartition(":")
+        try:
+            socket.getaddrinfo(host.strip("[]"), int(port))
+        except (socket.gaierror, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else "it is no name"
+            raise UserError(
+                f"coordinator must name a machine that is found here: got {requested.coordinator}: {reason}; correct "
+                "the name, or give an address"
+            ) from None
 
 
 def _check_port(requested: Launch) -> None:

@@ -19,12 +19,22 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import check_expanded, check_regular, temporary_path, unwritable, write_file, writing
+from sae_jax.storage.atomic import (
+    check_expanded,
+    check_regular,
+    temporary_path,
+    unwritable,
+    user_cache,
+    write_file,
+    writing,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
 FEWEST_FILES = 64
+# What is imported and compiled takes 2 GiB of addresses at least, as measured with 2 devices; each more 12 MiB.
+FEWEST_ADDRESSES = 5 * 2**29
 COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 CACHE_TROUBLE = re.compile(
     r"Error (?P<action>reading|writing) persistent compilation cache entry for '(?P<program>.*)': "
@@ -39,21 +49,27 @@ def set_up() -> None:
     A cache that cannot be used costs time alone: a line says so, and what was cut short there is compiled again.
 
     Raises:
-        UserError: the process may open too few files to train.
+        UserError: the process may open too few files to train, or has too few addresses.
     """
-    _check_open_files()
+    _check_limits()
     if jax.config.values["jax_compilation_cache_dir"] is None and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         if COMPILE_TIME.upper() not in os.environ:
             jax.config.update(COMPILE_TIME, 0.1)
+    # Also for who has warnings raised: what is told in a line ends no command.
+    warnings.filterwarnings("always", CACHE_TROUBLE.pattern)
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
 
 
-def _check_open_files() -> None:
-    # Without a file to open, libraries end in ways of their own, after the training.
+def _check_limits() -> None:
+    # Without a file to open, libraries end in ways of their own, after the training; without an address, the compiler.
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= allowed < FEWEST_FILES:
         raise UserError(f"the limit of open files must be at least {FEWEST_FILES}: got {allowed}; raise ulimit -n")
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= allowed < FEWEST_ADDRESSES:
+        fewest = f"the limit of addresses must be at least {FEWEST_ADDRESSES // 2**10:,} kB"
+        raise UserError(f"{fewest}: got {allowed // 2**10:,} kB; raise ulimit -v")
 
 
 def _show_warning(show: Callable[..., None], told: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
@@ -88,9 +104,7 @@ def draw_usual(dataset: xr.Dataset, folder: Path) -> list[Path]:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled programs of this kind of machine are kept: in $XDG_CACHE_HOME, or else ~/.cache.
-
-    None for a user without a home folder, as in a container of an unknown user.
+    """Where compiled programs of this kind of machine are kept for the user; None for one without a home folder.
 
     A home folder may be shared by machines of different processors; a program compiled for one may not run on another.
     """
@@ -100,7 +114,7 @@ def cache_folder() -> Path | None:
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / kind
+        return user_cache() / kind
     except RuntimeError:
         return None
 
@@ -167,8 +181,10 @@ def check_file(path: Path, flag: str) -> None:
         temporary.unlink(missing_ok=True)
         temporary.touch()
         temporary.unlink()
-    except OSError:
-        raise UserError(f"{flag} must name a file that can be written: got {path}; choose another") from None
+    except FileNotFoundError:
+        raise unwritable(path, f"there is no folder {path.parent}", flag, "make it first, or choose another") from None
+    except OSError as error:
+        raise unwritable(path, error, flag, "choose another") from None
 
 
 def write_whole(path: Path, content: bytes, flag: str) -> None:

@@ -13,7 +13,7 @@ import jax
 from sae_jax.commands.cluster import end
 from sae_jax.commands.plugin_flags import plugin_failure
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import unwritable
+from sae_jax.storage.atomic import mend_unread, reason_of, unwritable
 from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.sweeps.streams import lost_output, open_streams
 
@@ -39,7 +39,8 @@ def one_line_errors(printing: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         end(error, INTERRUPTED, "interrupted")
     except BaseException as error:
-        if line := _missing_platform(error) or _missing_folder(error) or plugin_failure(error):
+        reasons = (_missing_platform, _missing_folder, _debugging, plugin_failure, _refusal)
+        if line := next(filter(None, (reason(error) for reason in reasons)), ""):
             end(error, BAD_INPUT, f"error: {line}")
         end(error, FAILED)
 
@@ -63,4 +64,22 @@ def _missing_folder(error: BaseException) -> str:
             os.getcwd()
         except FileNotFoundError:
             return "the working folder must exist: got one that was removed; change to another and repeat the command"
+    return ""
+
+
+def _debugging(error: BaseException) -> str:
+    """The line about a variable that has JAX raise at values which lanes may have; "" of any other error."""
+    given = [name for name in ("jax_debug_nans", "jax_debug_infs") if jax.config.values[name]]
+    if given and isinstance(error, FloatingPointError):
+        return f"{given[0].upper()} must be off, since lanes may hold such values: got {reason_of(error)}; unset it"
+    return ""
+
+
+def _refusal(error: BaseException) -> str:
+    """The line about a file, or memory, that the system keeps from this process, and no damage does; "" of others."""
+    if isinstance(error, MemoryError):
+        return f"a command must find the memory that it needs: got {reason_of(error)}; free some, or raise ulimit -v"
+    if isinstance(error, OSError) and (fix := mend_unread(error, "")):
+        named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"a command must reach the files that it needs: got {named}{reason_of(error)}; {fix}"
     return ""

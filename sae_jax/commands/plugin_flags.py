@@ -158,6 +158,7 @@ def _clash(plugin: Plugin) -> str:
 def _show_in_a_line() -> None:
     """Show what a sweep's results should be read with in one line, as everything that commands say."""
     if getattr(warnings.showwarning, "func", None) is not _show:
+        warnings.simplefilter("always", SweepWarning)  # Also for who has warnings raised.
         warnings.showwarning = functools.partial(_show, warnings.showwarning, set())
 
 

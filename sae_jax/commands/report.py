@@ -21,7 +21,7 @@ from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.commands.plugin_flags import load_plugins
 from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import OTHER_RUN_FOLDER, RUN_FOLDER, check_regular, unwritable
+from sae_jax.storage.atomic import RUN_FOLDER, check_regular, unwritable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,5 +104,5 @@ def write_own_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -
 
     data = samples[0] if all(one is samples[0] for one in samples) else None
     path = folder / PAGE_FILE
-    write_page([Shown(folder.name, dataset, folder, data)], path, sae_jax.__version__, RUN_FOLDER, OTHER_RUN_FOLDER)
+    write_page([Shown(folder.name, dataset, folder, data)], path, sae_jax.__version__, RUN_FOLDER, "")
     return path

@@ -16,6 +16,7 @@ from sae_jax.settings import settings_of
 from sae_jax.storage import plugin_list
 from sae_jax.storage import record as records
 from sae_jax.storage import run_folder as runs
+from sae_jax.storage.atomic import check_reachable
 
 # Flags that a command that resumes a run may change. What a run names is not loaded unless this command names it too.
 OF_THE_PROCESS = ("resume", "name", "runs", PLUGIN, *settings_of(Launch))
@@ -38,7 +39,9 @@ def begun_words(command: str, run: RunConfig) -> tuple[list[str], dict[str, Any]
     Raises:
         UserError: there is no such run.
     """
-    record = runs.unfinished_record(resumed_folder(run))
+    folder = resumed_folder(run)
+    check_reachable(folder / records.CONFIG_FILE, "a run to resume")
+    record = runs.unfinished_record(folder)
     return records.arguments_of(record, call(command)), record
 
 
@@ -52,7 +55,7 @@ def resumed_folder(run: RunConfig) -> Path:
     path, named = Path(run.resume), Path(run.runs) / run.resume
     # What else has that name here is not meant where a run has it.
     held = (one for holds in (runs.is_unfinished, runs.is_finished) for one in (path, named) if holds(one))
-    folder = next(held, path)
+    folder = next(held, path if os.path.exists(path) or not os.path.isdir(named) else named)
     return folder.resolve() if os.path.islink(folder) else folder  # A link at the name of a new run is refused.
 
 

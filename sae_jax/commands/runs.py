@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
         which, name = checked_settings(Which, words), " ".join(words["run"])
         # Help need not wait for all that reads runs.
         from sae_jax.commands.run_report import print_list, print_run
+        from sae_jax.storage.atomic import check_reachable
+        from sae_jax.storage.record import CONFIG_FILE
         from sae_jax.storage.run_list import run_at, runs_in
 
         if which.clear:
@@ -49,6 +51,8 @@ def main(argv: list[str]) -> None:
             folders = [Path(which.runs) / name, Path(name)]
             chosen = next((found for found in map(run_at, folders) if found), None)
             if not chosen:
+                for folder in folders:
+                    check_reachable(folder / CONFIG_FILE, "a run")
                 others = [each.folder for each in runs_in(Path(which.runs))]
                 raise UserError(f"a run's folder must hold a run: got {name}; {nearest(folders[0], others)}")
             print_run(chosen, call)

@@ -140,9 +140,10 @@ def _read_command(command: str, argv: Sequence[str], parse: Parse) -> tuple[Sequ
     """
     parsed = parse(argv)
     run = parsed[0]
+    for name, kind in (("resume", "an unfinished run"), ("extend", "a finished run"), ("start_from", "a finished run")):
+        if name in named_flags(argv) and not getattr(run, name):
+            raise UserError(f"{name} must name {kind}: got ''; leave it out to begin a new one, or see --runs")
     if not run.resume:
-        if "resume" in named_flags(argv):
-            raise UserError("resume must name an unfinished run: got ''; leave it out to begin one, or see --runs")
         return argv, parsed
     if run.extend:
         raise UserError(f"extend must be left out beside resume: got {run.extend} and {run.resume}; use one of them")

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to, by Ctrl-C or by a machine that is taken away."""
+"""Ending a run when it is asked to, by Ctrl-C or by a machine or a terminal that is taken away."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Those who end processes give them ten seconds at least.
 PATIENCE_SECONDS = 8.0
 CLOSED = 0
@@ -91,7 +91,7 @@ class Interrupts:
     def listen(self, pipe: int) -> None:
         """Read the numbers of signals from a pipe until it says CLOSED; end the process if it has not ended in time.
 
-        A second signal ends it at once.
+        A second signal ends it at once, but for SIGHUP, which both the system and a shell send as a terminal closes.
         """
         deadline: float | None = None
         while True:
@@ -106,9 +106,10 @@ class Interrupts:
             if number == CLOSED:
                 return
             if number in SIGNALS:
-                if self.number:
+                if not self.number:
+                    self.number, deadline = number, time.monotonic() + self.patience
+                elif number != signal.SIGHUP:
                     self._leave()
-                self.number, deadline = number, time.monotonic() + self.patience
 
     def _leave(self) -> None:
         _leave(self.number, self.last_words)
@@ -116,7 +117,7 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interrupts_of(last_words: str) -> Iterator[Interrupts]:
-    """Receive SIGINT and SIGTERM instead of being ended by them.
+    """Receive SIGINT, SIGTERM and SIGHUP instead of being ended by them; a SIGHUP that nohup has ignored stays so.
 
     Args:
         last_words: how to resume; printed where the process has to end before it has ended by itself.
@@ -125,7 +126,8 @@ def interrupts_of(last_words: str) -> Iterator[Interrupts]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     # Python's own handlers wait for the main thread; the number of a signal is written to the pipe at once.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    wanted = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda *_: None) for number in wanted}
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     listener = threading.Thread(target=interrupts.listen, args=(reading,), daemon=True)
     listener.start()

@@ -25,7 +25,10 @@ def settle_variables() -> None:
         os.environ.pop(name, None)
     _settle_drawing()
     _import_jax()
-    if (flags := os.environ.get("XLA_FLAGS")) and not _xla_reads_flags():
+    flags = os.environ.get("XLA_FLAGS")
+    # What begins with no - is the name of a file, and a pipe would be waited for.
+    pipe = flags and os.path.exists(flags) and not os.path.isfile(flags)
+    if flags and (pipe or not _xla_reads_flags()):
         _refuse(f"XLA_FLAGS must be flags that this version of XLA knows: got {flags}; unset it")
 
 

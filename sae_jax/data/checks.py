@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from jaxtyping import Float, Int
 
 from sae_jax.settings import UserError, check_whole, received
 from sae_jax.storage.arrays import pieces
+from sae_jax.storage.memory import available_memory
 
 MOST_CLASSES = 1_000_000
 # Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
@@ -29,7 +29,7 @@ def check_fits(samples: int, needed: int) -> None:
     Raises:
         UserError: they would not.
     """
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if needed > available:
         raise UserError(
             f"samples must fit in memory: got {samples}, which take {needed / 2**20:,.0f} MiB "

@@ -18,6 +18,7 @@ from sae_jax.data.room import SINGLE_BYTES, check_room
 from sae_jax.data.rows import Rows
 from sae_jax.data.samples import array_rows
 from sae_jax.settings import UserError, nearest
+from sae_jax.storage.atomic import mend_unread, reason_of
 
 SAMPLES, LABELS = "samples", "labels"
 MOST_NAMES = 5
@@ -93,11 +94,8 @@ def read(path: str, dataset: str) -> tuple[np.ndarray, np.ndarray | None]:
     except UserError:
         raise
     except Exception as error:  # A file that is not what its name says fails in as many ways as there are formats.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{path} must be a .npy or .npz file of plain numbers: got {reason}; "
-            "write it with numpy.save or numpy.savez"
-        ) from None
+        fix = mend_unread(error, "write it with numpy.save or numpy.savez")
+        raise UserError(f"{path} must be a .npy or .npz file of plain numbers: got {reason_of(error)}; {fix}") from None
 
 
 def _of_archive(stream: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sae_jax.data.packages import imported
-from sae_jax.storage.atomic import move, write_file, writing
+from sae_jax.storage.atomic import move, user_cache, write_file, writing
 
 ROWS_AT_ONCE = 1024
 # Decoded files that no run has read for so many days make room for the next one.
@@ -21,7 +21,7 @@ DAYS = 30
 
 
 def as_npy(path: Path) -> Path:
-    """A .npy file of a Parquet file's rows, in $XDG_CACHE_HOME or else ~/.cache; made where it is not there.
+    """A .npy file of a Parquet file's rows, in the user's cache; made where it is not there.
 
     The rows are its only column of lists of numbers. A file that was changed since is decoded again; what no run has
     read for 30 days is removed when another file is decoded.
@@ -35,7 +35,7 @@ def as_npy(path: Path) -> Path:
     status = path.stat()
     known = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_jax" / "shards"
+        folder = user_cache() / "shards"
     except RuntimeError:
         raise ValueError("no home folder to decode it in (set XDG_CACHE_HOME)") from None
     target = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.npy"

@@ -22,7 +22,7 @@ from sae_jax.data.config import shown
 from sae_jax.data.files import HEADERS, LONGEST_HEADER, MissingFile
 from sae_jax.data.parquet import as_npy
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import check_regular, reason_of
+from sae_jax.storage.atomic import check_regular, mend_unread, reason_of
 
 # By the names of safetensors.
 DTYPES: dict[str, Any] = {"F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype("<f4")}
@@ -100,9 +100,9 @@ def open_shards(folder: Path) -> Shards:
     except FileNotFoundError:
         raise MissingFile("activations", shown(folder), "use activations:DIR", "folder") from None
     except OSError as error:
+        fix = mend_unread(error, "use activations:DIR")
         raise UserError(
-            f"activations must be a folder of shards that can be read: got {shown(folder)}: {reason_of(error)}; use "
-            "activations:DIR"
+            f"activations must be a folder of shards that can be read: got {shown(folder)}: {reason_of(error)}; {fix}"
         ) from None
     if not paths:
         raise UserError(
@@ -143,7 +143,8 @@ def names_at(folder: Path, rows: int, wanted: Sequence[int] | np.ndarray) -> tup
                 number += 1
     except (OSError, UnicodeDecodeError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "other bytes"
-        raise UserError(f"{shown(path)} must be a file of UTF-8 text: got {reason}; write it anew") from None
+        fix = mend_unread(error, "write it anew")
+        raise UserError(f"{shown(path)} must be a file of UTF-8 text: got {reason}; {fix}") from None
     if number != rows:
         raise UserError(f"{shown(path)} must have a line for each of {rows} rows: got {number}; write it anew")
     return tuple(lines[int(place)] for place in wanted)
@@ -168,9 +169,8 @@ def _read(shard: Shard, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "ro
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise UserError(
-            f"shard {shown(shard.path)} must stay readable: got {reason_of(error)}; put it back as it was"
-        ) from None
+        fix = mend_unread(error, "put it back as it was")
+        raise UserError(f"shard {shown(shard.path)} must stay readable: got {reason_of(error)}; {fix}") from None
     values = np.frombuffer(memory, shard.dtype).reshape(len(rows), shard.width).astype(np.float32)
     if not np.max(np.abs(values)) <= LARGEST_SAMPLE:
         bad = ~np.all(np.abs(values) <= LARGEST_SAMPLE, axis=1)
@@ -188,11 +188,8 @@ def _opened(path: Path) -> Shard:
         shard = FORMATS[path.suffix](path)
         size = shard.numbers.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = reason_of(error)
-        raise UserError(
-            f"shard {shown(path)} must be a whole file of rows: got {reason}; write it anew, or take it out of the "
-            "folder"
-        ) from None
+        fix = mend_unread(error, "write it anew, or take it out of the folder")
+        raise UserError(f"shard {shown(path)} must be a whole file of rows: got {reason_of(error)}; {fix}") from None
     needed = shard.offset + shard.rows * shard.width * shard.dtype.itemsize
     if size < needed:
         raise UserError(

@@ -13,11 +13,22 @@ from typing import Any
 
 from sae_jax.settings import UserError, check_type, received
 
-RUN_FOLDER, OTHER_RUN_FOLDER = "the run's folder", "choose another --name or --runs"
+RUN_FOLDER = "the run's folder"
 # The names of `temporary_path`.
 PARTIAL = ".*.partial"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+MAKE_ROOM, MORE_FILES = "make room and repeat the command", "raise ulimit -n and repeat the command"
+# What helps whatever was read or written.
+FIXES = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EMFILE: MORE_FILES, errno.ENFILE: MORE_FILES}
+# What helps where no flag names another place.
+PERMISSIONS, IN_THE_WAY = "change its permissions and repeat the command", "rename what is there"
+DENIED = (errno.EACCES, errno.EPERM)
+FIXES_IN_PLACE = {
+    **dict.fromkeys(DENIED, PERMISSIONS),
+    errno.EROFS: "mount its disk writable and repeat the command",
+    errno.ENOENT: "leave it in its place and repeat the command",
+    errno.ENAMETOOLONG: "shorten its name",
+    errno.EIO: "check its disk and repeat the command",
+}
 
 
 def sync(path: Path) -> None:
@@ -131,20 +142,59 @@ def remove_tree(path: Path, strict: bool = False) -> None:
             path.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> UserError:
+def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix: str = "") -> UserError:
     """The error for a file or a folder that cannot be written to.
 
     Args:
         path: the file or the folder.
         reason: what the file system raised, or why in words.
         name: what the user calls the path: a flag, or the run's folder.
-        fix: what to do instead; a full disk and too many open files have fixes of their own.
+        fix: what to do instead, such as to give another value to the flag; "" is what mends the place itself. A full
+            disk and too many open files have fixes of their own.
     """
-    if isinstance(reason, OSError) and reason.errno in FULL_DISK:
-        fix = "make room and repeat the command"
-    if isinstance(reason, OSError) and reason.errno in TOO_MANY_FILES:
-        fix = "raise ulimit -n and repeat the command"
+    number = _number(reason)
+    fix = FIXES.get(number) or fix or FIXES_IN_PLACE.get(number, IN_THE_WAY)
     return UserError(f"{name} must be writable: got {path}: {reason_of(reason)}; {fix}")
+
+
+def mend_unread(error: Exception, damaged: str) -> str:
+    """What to do about a file that cannot be read.
+
+    Args:
+        error: what reading it raised.
+        damaged: what to do where its content is at fault, and not this process or its rights.
+    """
+    number = _number(error)
+    return PERMISSIONS if number in DENIED else FIXES.get(number, damaged)
+
+
+def check_reachable(path: Path, name: str) -> None:
+    """Refuse a path that this user may not look at: it would be taken for one that is absent.
+
+    Raises:
+        UserError: a folder on the way is closed to the user; `name` is what the user calls the path.
+    """
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise UserError(f"{name} must be readable: got {path.parent}: {reason_of(error)}; {PERMISSIONS}") from None
+    except OSError:  # It is absent.
+        return
+
+
+def _number(reason: Exception | str) -> int:
+    """The system's number of an error; 0 of what has none."""
+    return (isinstance(reason, OSError) and reason.errno) or 0
+
+
+def user_cache() -> Path:
+    """The folder of what is kept for a user and can be made again: $XDG_CACHE_HOME, if it is a whole path, or ~/.cache.
+
+    Raises:
+        RuntimeError: the user has no home folder, as in a container of an unknown user.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "sae_jax"
 
 
 def reason_of(error: Exception | str) -> str:
@@ -168,7 +218,7 @@ def check_expanded(path: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, name: str = RUN_FOLDER, fix: str = OTHER_RUN_FOLDER) -> Iterator[None]:
+def writing(path: Path, name: str = RUN_FOLDER, fix: str = "") -> Iterator[None]:
     """Turn the OSError that a body raises into the line for the user; arguments are those of `unwritable`.
 
     Raises:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, read_file, reason_of, remove_tree, unwritable, write_file
+from sae_jax.storage.atomic import mend_unread, move, read_file, reason_of, remove_tree, unwritable, write_file
 
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
@@ -171,9 +171,9 @@ def read_arrays(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arr
         _check_shapes(stored, expected)
         return dict(checkpointer.restore(place))
     except Exception as error:  # What a hostile file brings about in the library is refused, whatever it is.
+        fix = mend_unread(_system_error(error), "remove it to train them again")
         raise UserError(
-            f"cannot resume: a checkpoint must hold the lanes of this run: got {path}: {reason_of(error)}; "
-            "remove it to train them again"
+            f"cannot resume: a checkpoint must hold the lanes of this run: got {path}: {reason_of(error)}; {fix}"
         ) from None
 
 

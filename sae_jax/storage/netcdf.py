@@ -10,10 +10,10 @@ from typing import Any
 import h5netcdf
 import h5py
 import numpy as np
-import psutil
 import xarray as xr
 
 from sae_jax.storage.arrays import PIECE_BYTES, pieces
+from sae_jax.storage.memory import available_memory
 
 # More than HDF5 writes about one variable.
 HEADER_BYTES = 2**16
@@ -76,7 +76,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
         _check_sums(file)
         stored = {name: _plain_variable(file, name) for name in file}
         needed = sum(variable.nbytes for variable in stored.values())
-        available = psutil.virtual_memory().available
+        available = available_memory()
         if needed > available:
             raise ValueError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
         variables = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from sae_jax.settings import UserError, check_type, nearest
-from sae_jax.storage.atomic import as_path, reason_of, unwritable, write_file, writing
+from sae_jax.storage.atomic import as_path, check_reachable, mend_unread, reason_of, unwritable, write_file, writing
 from sae_jax.storage.description import (
     FORMAT,
     PARAMETERS_OF,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS_FILE, PARAMS_FILE = "results.nc", "params.safetensors"
+FIGURES_FOLDER = "the folder of figures"
 
 
 def save(dataset: xr.Dataset, folder: str | Path) -> None:
@@ -79,9 +80,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     drawn = io.BytesIO()  # What writes images itself says of a full disk that it failed, and not why.
     figure.savefig(drawn, format=kind, metadata=dates)
-    with writing(path.parent):
+    with writing(path.parent, FIGURES_FOLDER):
         if path.parent.is_symlink():
-            raise unwritable(path.parent, "it is a link to another place")
+            raise unwritable(path.parent, "it is a link to another place", FIGURES_FOLDER)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, drawn.getvalue())
 
@@ -103,10 +104,12 @@ def load(folder: str | Path) -> xr.Dataset:
     """Read a run's folder back into the Dataset that `sae_jax.sweep` returned; one of format 1 in today's.
 
     Raises:
-        UserError: the folder holds no finished run, or one whose files are damaged or of a newer version.
+        UserError: the folder holds no finished run, or one whose files are damaged, of a newer version or closed to
+            this user.
     """
     folder = _path(folder)
     for name in (RESULTS_FILE, PARAMS_FILE):
+        check_reachable(folder / name, "a finished run")
         if not os.path.isfile(folder / name):
             runs = [path.parent for path in folder.parent.glob(f"*/{PARAMS_FILE}") if path.parent != folder]
             raise UserError(f"a finished run's folder must hold {name}: got {folder}; {nearest(folder, runs)}")
@@ -126,9 +129,8 @@ def load(folder: str | Path) -> xr.Dataset:
     except UserError:
         raise
     except Exception as error:  # HDF5, netCDF and safetensors fail in as many ways as there are damaged files.
-        raise UserError(
-            f"a finished run's files must be readable: {folder}: got {reason_of(error)}; train it again"
-        ) from None
+        fix = mend_unread(error, "train it again")
+        raise UserError(f"a finished run's files must be readable: {folder}: got {reason_of(error)}; {fix}") from None
     return dataset
 
 

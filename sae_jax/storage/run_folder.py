@@ -15,13 +15,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import PARTIAL, move, remove_tree, unwritable, write_file, writing
+from sae_jax.storage.atomic import PARTIAL, PERMISSIONS, move, remove_tree, unwritable, write_file, writing
 from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, TENSORBOARD, WANDB
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
 from sae_jax.storage.states import STATE_FILE
 
 LOCK_FILE, UNFINISHED, REMOVED, CHECKPOINTS = ".lock", "unfinished", ".removed", "checkpoints"
+OTHER_RUN_FOLDER = "choose another --name or --runs"
 # What a run is known by comes last: without it, what is left would not be found again.
 RECORD_FILES = (PARAMS_FILE, STATE_FILE, LOG_FILE, PROVENANCE_FILE, CONFIG_FILE)
 OWN_FILES = (RESULTS_FILE, *RECORD_FILES)
@@ -80,7 +81,7 @@ def check_claimable(folder: Path) -> None:
     Raises:
         UserError: it does, it is no folder, or the folder that would hold it cannot be written to.
     """
-    with writing(folder):
+    with writing(folder, fix=_instead_of(folder)):
         occupied = folder.is_symlink() or (
             folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir()))
         )
@@ -97,17 +98,23 @@ def check_claimable(folder: Path) -> None:
     _check_makeable(folder)
 
 
+def _instead_of(folder: Path) -> str:
+    """What to do where a new run's folder cannot be made; "" for a run that is resumed, which can have no other."""
+    return "" if is_unfinished(folder) else OTHER_RUN_FOLDER
+
+
 def _check_makeable(folder: Path) -> None:
-    with writing(folder):
+    fix = _instead_of(folder)
+    with writing(folder, fix=fix):
         parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:  # The library of the checkpoints takes no other.
-        raise unwritable(Path(ascii(str(folder.absolute()))), "its path is no text in UTF-8") from None
+        raise unwritable(Path(ascii(str(folder.absolute()))), "its path is no text in UTF-8", fix=fix) from None
     if not parent.is_dir():
-        raise unwritable(folder, f"{parent} is a file")
+        raise unwritable(folder, f"{parent} is a file", fix=fix)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise unwritable(folder, f"{parent} is read-only")
+        raise unwritable(folder, f"{parent} is read-only", fix=fix or PERMISSIONS)
 
 
 def find_unfinished(
@@ -139,7 +146,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         UserError: it cannot be made.
     """
     _check_makeable(path)
-    with writing(path):
+    with writing(path, fix=OTHER_RUN_FOLDER):
         path.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -187,7 +194,7 @@ def claim(
             "wait for its end or choose another --name"
         ) from None
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(folder, error, fix=_instead_of(folder)) from None
     new_run = False
     try:
         check_claimable(folder)  # The process that held the lock a moment ago may have finished the run.
@@ -207,7 +214,7 @@ def claim(
             move(folder / UNFINISHED, folder / REMOVED)
         except OSError as error:
             if (folder / UNFINISHED).exists():  # Else somebody has removed it, or it is moved, if not yet on the disk.
-                raise unwritable(folder, error, fix="change its permissions and repeat the command") from None
+                raise unwritable(folder, error) from None
         remove_tree(folder / REMOVED)
     except BaseException:
         if new_run and not _has_results(folder):
@@ -234,7 +241,7 @@ def held(folder: Path) -> Iterator[None]:
         UserError: the run is not finished, or its folder cannot be written to.
     """
     lock = lock_of(folder)
-    with writing(folder, fix="change its permissions"):
+    with writing(folder):
         lock.acquire(timeout=-1)
     try:
         check_finished(folder)

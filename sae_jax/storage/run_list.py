@@ -58,7 +58,7 @@ def folder_of(run: str | Path, runs: str | Path = "runs") -> Path:
     """
     folder, named = Path(run), Path(runs) / run
     # A folder of samples may have the name of a run that was trained on them.
-    if not holds_run(folder) and holds_run(named):
+    if not holds_run(folder) and (holds_run(named) or (not os.path.exists(folder) and os.path.isdir(named))):
         folder = named
     if is_unfinished(folder) and not (folder / RESULTS_FILE).is_file():
         raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")

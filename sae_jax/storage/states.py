@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import reason_of, write_file, writing
+from sae_jax.storage.atomic import mend_unread, reason_of, write_file, writing
 from sae_jax.storage.tensors import map_tensors, save_tensors
 
 STATE_FILE = "state.safetensors"
@@ -37,7 +37,5 @@ def load_states(folder: Path) -> dict[str, np.ndarray]:
     try:
         return map_tensors(path)[0]
     except Exception as error:  # The library fails in as many ways as there are damaged files.
-        raise UserError(
-            f"a run's training states must be readable: {path}: got {reason_of(error)}; train the run again, or remove "
-            "the file to start from its parameters alone"
-        ) from None
+        fix = mend_unread(error, "train the run again, or remove the file to start from its parameters alone")
+        raise UserError(f"a run's training states must be readable: {path}: got {reason_of(error)}; {fix}") from None

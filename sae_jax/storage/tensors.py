@@ -66,9 +66,9 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         SafetensorError, OSError: the file is not what its name says, or cannot be read.
         ValueError: an array is of a kind that is never written.
     """
-    with safe_open(path, framework="numpy") as file:
-        metadata = dict(file.metadata() or {})  # The library has checked the header: every array lies inside the file.
-    with path.open("rb") as stream:
+    with path.open("rb") as stream:  # Of whatever keeps it from a file, the library says that there is none.
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})  # It has checked the header: every array lies inside the file.
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
     tensors: dict[str, np.ndarray] = {}

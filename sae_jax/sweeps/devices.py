@@ -23,6 +23,8 @@ from sae_jax.sweeps import processes
 LANES, BATCH, UNITS = "lanes", "batch", "units"
 # What processes send each other of the results at a time.
 GATHERED_BYTES = 2**26
+# JAX makes as many CPU devices in half a second, 4 times as many in 2 seconds, and 20 times as many in minutes.
+MOST_DEVICES = 1024
 # Linux: the mappings of this process, a line each, and how many it may have. A compiled program takes many of them.
 MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
@@ -34,7 +36,7 @@ def choose_devices(number: int = 0) -> list[jax.Device]:
     number of CPU devices is fixed by the first JAX computation of the process; after that, what exists is used.
 
     Raises:
-        UserError: fewer devices exist.
+        UserError: fewer devices exist, or more are asked for than JAX makes in a sensible time.
     """
     if number < 0:
         raise UserError(f"devices must be >= 0: got {number}; 0 is all")
@@ -50,7 +52,13 @@ def choose_devices(number: int = 0) -> list[jax.Device]:
 
 
 def reserve_cpu_devices(number: int = 0) -> None:
-    """Have JAX make at least so many CPU devices, or one per core, unless it has made them already."""
+    """Have JAX make at least so many CPU devices, or one per core, unless it has made them already.
+
+    Raises:
+        UserError: more are asked for than JAX makes in a sensible time.
+    """
+    if number > (most := max(MOST_DEVICES, cpu_cores())):
+        raise UserError(f"devices must be at most {most}: got {number}; 0 is all, on a CPU one per core")
     with contextlib.suppress(RuntimeError):  # JAX has computed something already.
         configured = max(jax.config.values["jax_num_cpu_devices"], 0)
         jax.config.update("jax_num_cpu_devices", max(number or 1, configured or cpu_cores()))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import psutil
 
 from sae_jax.settings import AT_LEAST_ONE, NON_NEGATIVE, UserError, check_all, one_of, setting
+from sae_jax.storage.memory import available_memory
 
 # The fixed cost of a block's step in units of one lane's step: what makes wide blocks worth some padding.
 BLOCK_OVERHEAD = 0.5
@@ -126,7 +126,7 @@ def count(number: int, noun: str) -> str:
 def memory_budget(devices: list[jax.Device], shared_bytes: int) -> int:
     """Bytes that lanes may use on each of the devices, `shared_bytes` for all of its lanes set aside."""
     if devices[0].platform == "cpu":
-        available = CPU_MEMORY_SHARE * psutil.virtual_memory().available / len(devices)
+        available = CPU_MEMORY_SHARE * available_memory() / len(devices)
     else:
         stats = devices[0].memory_stats() or {}
         available = ACCELERATOR_MEMORY_SHARE * (stats.get("bytes_limit", 2**33) - stats.get("bytes_in_use", 0))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +27,8 @@ MEETING_SECONDS = 300
 HEARTBEAT_SECONDS = 20
 # The first process may read data or write results for long while the others wait.
 WAIT_SECONDS = 7 * 24 * 3600
+# Set inside a pod; JAX asks Kubernetes by a package that is not there by itself, and warns in six lines where it lacks.
+KUBERNETES = "KUBERNETES_SERVICE_HOST"
 # What most messages fit in, their length included.
 BLOCK_BYTES = 512
 
@@ -53,22 +57,27 @@ def start(
     # Otherwise a process would no longer end when it is told to.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            coordinator or None,
-            processes or None,
-            process_id if process_id >= 0 else None,
-            # Where everything is said, JAX need not warn that it cannot ask Kubernetes.
-            cluster_detection_method="deactivate" if coordinator and processes and process_id >= 0 else None,
-            # Whoever watches the time ends the process before the runtime does.
-            initialization_timeout=2 * MEETING_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=WAIT_SECONDS,
-        )
-    except (ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "\\s*Kubernetes environment detected")
+            jax.distributed.initialize(
+                coordinator or None,
+                processes or None,
+                process_id if process_id >= 0 else None,
+                # Where everything is said, nothing need be looked for.
+                cluster_detection_method="deactivate" if coordinator and processes and process_id >= 0 else None,
+                # Whoever watches the time ends the process before the runtime does.
+                initialization_timeout=2 * MEETING_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=WAIT_SECONDS,
+            )
+    except Exception as error:  # Each kind of cluster is asked by a library of its own.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        fix = "start under SLURM, Kubernetes, Open MPI or on a TPU pod"
+        if KUBERNETES in os.environ and importlib.util.find_spec("kubernetes") is None:
+            fix = "install jax[k8s], which asks Kubernetes for them"
         raise UserError(
-            f"the other processes must be known: {reason}; start under SLURM, Kubernetes, Open MPI or on a TPU pod, "
-            "or give --coordinator HOST:PORT, --processes and --process-id"
+            f"the other processes must be known: {reason}; {fix}, or give --coordinator HOST:PORT, --processes and "
+            "--process-id"
         ) from None
     met()
     _make_devices()

@@ -186,3 +186,11 @@ def test_a_selection_that_the_run_does_not_have_is_refused(dataset, words, messa
     with pytest.raises(UserError) as refused:
         selected(dataset, words)
     assert str(refused.value).startswith(message)
+
+
+def test_a_value_of_several_lines_stays_in_its_row(dataset):
+    named = dataset.assign_coords(activation=["a|b", "c\nd,e"])
+    table = cell_table(named, measures=["eval_l0"])
+    lines = as_markdown(table).splitlines()
+    assert r"| a\|b |" in lines[2] and r"| c\nd,e |" in lines[3] and lines[-2] == ""
+    assert pd.read_csv(io.StringIO(as_csv(table)))["activation"].tolist()[:2] == ["a|b", "c\nd,e"]

@@ -208,7 +208,7 @@ def test_runs_are_merged_with_what_was_kept(words):
 
 
 def test_what_is_kept_must_fit_in_memory(digits, monkeypatch):
-    monkeypatch.setattr(units.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})())
+    monkeypatch.setattr(units, "available_memory", lambda: 2**20)
     with pytest.raises(UserError, match=r"must fit in memory: got 6 lanes of 12 units, which take .*; keep fewer"):
         measure(digits, UnitsConfig(top=2000))
 

@@ -1,5 +1,8 @@
 """What a process of several prints of its runtime's lines."""
 
+import importlib.util
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -45,6 +48,38 @@ def test_a_port_that_no_machine_has_is_refused(port):
 
 def test_a_port_may_be_written_with_zeros_before_it():
     Launch(coordinator="host:00007777")
+
+
+@pytest.mark.parametrize(("host", "reason"), [("nowhere", "Name or service not known"), ("a" * 70, "it is no name")])
+def test_a_machine_that_nobody_knows_is_refused_by_every_process_at_once(host, reason, monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    def unknown(*_):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    if host == "nowhere":
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    words = ["--distributed", "--coordinator", f"{host}:7777", "--processes", "2", "--process-id", "1"]
+    for name in ("_filter_runtime_messages", "_end_without_core"):
+        monkeypatch.setattr(cluster, name, lambda: None)
+    with pytest.raises(UserError, match=f"is found here: got {host}:7777: {reason}; correct the name"):
+        cluster.launch(words)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    cluster._check_host(Launch(coordinator=f"{host}:7777"))
+
+
+@pytest.mark.parametrize("place", ["localhost:7777", "127.0.0.1:7777", "[::1]:7777"])
+def test_a_machine_may_be_an_address(place):
+    cluster._check_host(Launch(coordinator=place))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kubernetes") is not None, reason="Kubernetes would be asked")
+def test_a_pod_without_the_package_of_its_cluster_is_told_so_in_a_line():
+    code = "from sae_jax.sweeps import processes\ntry: processes.start()\nexcept ValueError as error: print(error)"
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    rule = r"the other processes must be known: \S.*; install jax\[k8s\], which asks Kubernetes for them, or give .*\n"
+    assert re.fullmatch(rule, done.stdout) and done.stderr == ""
 
 
 def test_a_port_that_another_program_has_is_refused_by_the_process_that_would_listen_there():

@@ -62,7 +62,7 @@ def test_new_samples_by_the_best_lane_that_is_sparse_enough(folder, tmp_path):
         (["--dataset", "array:narrow.npy"], "got shape [5, 7]; these parameters take no others"),
         (["--dataset", "array:narrow.npy"], "samples must be an array [samples, 64]"),
         (["--dataset", "array:nothing.npy"], "needs a file that exists"),
-        (["--out", "no/such/folder.npz"], "--out must name a file that can be written"),
+        (["--out", "no/such/folder.npz"], "--out must be writable"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(folder, tmp_path, monkeypatch, capsys, words, message):

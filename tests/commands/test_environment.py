@@ -1,6 +1,8 @@
 """Compiled programs are kept between processes."""
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -10,9 +12,11 @@ import jax
 import pytest
 
 from sae_jax.commands.environment import cache_folder, set_up
+from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.variables import OF_DRAWING
 from sae_jax.settings import UserError
 from sae_jax.storage import results
+from sae_jax.storage.atomic import user_cache
 
 WORDS = [
     "--dataset",
@@ -101,6 +105,38 @@ def test_a_full_cache_is_told_once(monkeypatch, capsys):
         text = f"Error writing persistent compilation cache entry for '{name}': OSError: [Errno 28] No space left"
         warnings.showwarning(UserWarning(text), UserWarning, "file", 1)
     assert capsys.readouterr().err.count("No space left; make room there") == 1
+
+
+def test_who_has_warnings_raised_is_told_of_the_cache_all_the_same(capsys):
+    set_up()
+    text = "Error writing persistent compilation cache entry for 'jit_f': FileExistsError: [Errno 17] File exists: 'a'"
+    warnings.warn(text, stacklevel=1)  # An error, as all warnings are here.
+    assert capsys.readouterr().err.count("compiled programs cannot be kept") == 1
+
+
+@pytest.mark.parametrize("allowed", [2**31, resource.RLIM_INFINITY])
+def test_a_process_that_has_few_addresses_is_refused_before_it_compiles(allowed, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (allowed if kind == resource.RLIMIT_AS else 1024, -1))
+    line = r"^the limit of addresses must be at least 2,621,440 kB: got 2,097,152 kB; raise ulimit -v$"
+    with pytest.raises(UserError, match=line) if allowed > 0 else contextlib.nullcontext():
+        set_up()
+
+
+@pytest.mark.parametrize("kind", [FloatingPointError, ValueError])
+def test_a_variable_that_has_jax_raise_at_what_lanes_may_hold_is_named_in_a_line(kind, capsys):
+    ended = pytest.raises(SystemExit, match="2") if kind is FloatingPointError else pytest.raises(kind)
+    with jax.debug_infs(True), ended, one_line_errors():
+        raise kind("Invalid value (inf) encountered in sharded computation.\nand more")
+    line = "JAX_DEBUG_INFS must be off, since lanes may hold such values: got Invalid value (inf) encountered"
+    assert capsys.readouterr().err.startswith(f"error: {line}") == (kind is FloatingPointError)
+    with pytest.raises(FloatingPointError), one_line_errors():
+        raise FloatingPointError
+
+
+def test_a_cache_that_is_no_whole_path_is_that_of_the_home(monkeypatch):
+    for given in ("~nobody-of-this-name", "", "some/folder"):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert user_cache() == Path.home() / ".cache" / "sae_jax"
 
 
 def test_a_process_that_may_open_few_files_is_refused_before_it_trains(monkeypatch):
@@ -231,6 +267,12 @@ def test_results_are_in_files_of_the_usual_kind(tmp_path, name, value):
 def test_flags_that_xla_cannot_read_are_named_in_a_line(tmp_path, flags):
     line = f"error: XLA_FLAGS must be flags that this version of XLA knows: got {flags}; unset it\n"
     assert settled("import jax; jax.local_devices()", tmp_path, XLA_FLAGS=flags) == (2, "", line)
+
+
+def test_a_pipe_of_flags_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    line = "error: XLA_FLAGS must be flags that this version of XLA knows: got pipe; unset it\n"
+    assert settled("", tmp_path, XLA_FLAGS="pipe") == (2, "", line)
 
 
 def test_flags_that_xla_reads_are_kept(tmp_path):

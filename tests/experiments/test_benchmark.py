@@ -103,8 +103,8 @@ def test_training_on_shards_is_measured_beside_the_other_numbers(saved, tmp_path
     [
         (["--table", "nowhere.json", "--only", "lbfgs"], "--table measures nothing: got it beside --only; leave one"),
         (["--table", "nowhere.json"], "--table must name a file written by --json: got nowhere.json"),
-        (["--json", "no/such/folder.json"], "--json must name a file that can be written: got no/such/folder.json"),
-        (["--json", "."], "--json must name a file that can be written: got .; choose another"),
+        (["--json", "no/such/folder.json"], "--json must be writable: got no/such/folder.json"),
+        (["--json", "."], "--json must be writable: got .: Is a directory; choose another"),
         (["--jsn", "a"], "unknown flag --jsn: did you mean --json?"),
     ],
 )

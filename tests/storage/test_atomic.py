@@ -135,18 +135,20 @@ def test_a_tree_that_cannot_be_removed_is_an_error_where_it_is_asked_for(tmp_pat
 @pytest.mark.parametrize(
     ("reason", "line"),
     [
-        (
-            OSError(errno.EACCES, "x"),
-            "the run's folder must be writable: got a: Permission denied; choose another --name",
-        ),
+        (OSError(errno.EACCES, "x"), "the run's folder must be writable: got a: Permission denied; change its"),
+        (OSError(errno.EROFS, "x"), "got a: Read-only file system; mount its disk writable"),
+        (OSError(errno.EIO, "x"), "got a: Input/output error; check its disk"),
+        (OSError(errno.ENAMETOOLONG, "x"), "got a: File name too long; shorten its name"),
+        (OSError(errno.ENOENT, "x"), "got a: No such file or directory; leave it in its place"),
+        (OSError(errno.EISDIR, "x"), "got a: Is a directory; rename what is there"),
         (
             OSError(errno.ENOSPC, "HDF5 says\nmuch more"),
             "got a: No space left on device; make room and repeat the command",
         ),
         (OSError(errno.EDQUOT, "x"), "got a: Disk quota exceeded; make room and repeat the command"),
         (OSError(errno.EMFILE, "x"), "got a: Too many open files; raise ulimit -n and repeat the command"),
-        (OSError("without a number\nand more"), "got a: without a number; choose another"),
-        ("it is a link", "got a: it is a link; choose another"),
+        (OSError("without a number\nand more"), "got a: without a number; rename"),
+        ("it is a link", "got a: it is a link; rename"),
     ],
 )
 def test_the_line_says_the_systems_reason_and_what_to_do(reason, line, tmp_path):
@@ -171,6 +173,13 @@ def test_what_no_file_can_be_called_is_refused_in_a_line(path):
         as_path("folder", path, "a path", "use runs/NAME")
     assert str(caught.value).isprintable()
     assert as_path("folder", "a/b", "a path", "") == Path("a/b")
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE])
+def test_what_helps_wherever_something_is_written_comes_before_another_place(error):
+    refused = pytest.raises(UserError, match=r"(make room|raise ulimit -n) and repeat the command$")
+    with refused, writing("a", "--out", "choose another"):
+        raise OSError(error, "x")
 
 
 def test_an_error_without_words_is_called_by_its_name():

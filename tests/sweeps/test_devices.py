@@ -11,7 +11,7 @@ import pytest
 
 from sae_jax.settings import UserError
 from sae_jax.sweeps import devices
-from sae_jax.sweeps.devices import choose_devices, lane_mesh, place, place_keys, release_programs
+from sae_jax.sweeps.devices import choose_devices, lane_mesh, place, place_keys, release_programs, reserve_cpu_devices
 from sae_jax.sweeps.mapping import map_lanes, over_lanes
 
 
@@ -27,6 +27,14 @@ def test_more_devices_than_there_are_is_refused():
         choose_devices(99)
     assert len(choose_devices(1)) == 1
     assert len(choose_devices(3)) == 3
+
+
+def test_more_devices_than_jax_makes_in_a_sensible_time_are_refused_before_it_makes_any():
+    before = jax.config.values["jax_num_cpu_devices"]
+    for make in (choose_devices, reserve_cpu_devices):
+        with pytest.raises(UserError, match=r"^devices must be at most \d+: got 20000; 0 is all, on a CPU one per "):
+            make(20000)
+    assert jax.config.values["jax_num_cpu_devices"] == before
 
 
 @pytest.mark.parametrize("most", [10, 10**9])

@@ -1,0 +1,145 @@
+"""Runs and samples that a user may not read, or has too few files for: neither absent nor damaged."""
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sae_jax import DataConfig, UserError
+from sae_jax.commands import encode, runs, sweep, table
+from sae_jax.commands.errors import one_line_errors
+from sae_jax.data.files import read_array
+from sae_jax.storage import results
+from sae_jax.storage.atomic import check_reachable
+from sae_jax.storage.run_folder import check_claimable
+from sae_jax.storage.states import load_states
+from sae_jax.storage.tensors import save_tensors
+
+NOBODY = 65534
+MENDED = "Permission denied; change its permissions and repeat the command"
+
+
+@pytest.fixture
+def place():
+    """A folder that other users reach, which those of pytest are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def run(place):
+    """A finished run among others, loaded before, so that all is imported that reads it."""
+    shutil.copytree(Path(__file__).parent / "runs" / "format1", place / "runs" / "format1")
+    results.load(place / "runs" / "format1")
+    return place / "runs" / "format1"
+
+
+@contextlib.contextmanager
+def closed(path):
+    """Close a path to a user, which root has to become."""
+    path.chmod(0)
+    if os.getuid() == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+        path.chmod(0o755)
+
+
+def test_a_closed_folder_is_not_taken_for_an_absent_one(run):
+    for path in (run, run.parent):
+        with closed(path), pytest.raises(UserError, match=f"a finished run must be readable: got {run}: {MENDED}$"):
+            results.load(run)
+    check_reachable(run / "absent", "it")
+    check_reachable(run / "results.nc" / "behind a file", "it")
+
+
+@pytest.mark.parametrize("name", ["results.nc", "params.safetensors"])
+def test_a_closed_file_is_not_taken_for_a_damaged_one(name, run):
+    with closed(run / name), pytest.raises(UserError, match=f"files must be readable: {run}: got {MENDED}$"):
+        results.load(run)
+
+
+def test_closed_states_are_not_taken_for_damaged_ones(place):
+    save_tensors(place / "state.safetensors", {"a": np.zeros(2, np.float32)}, {})
+    assert load_states(place)
+    refused = pytest.raises(UserError, match=f"states must be readable: .*: got {MENDED}$")
+    with closed(place / "state.safetensors"), refused:
+        load_states(place)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "name"),
+    [
+        (table.main, ["format1"], "a finished run"),
+        (sweep.main, ["--resume", "format1"], "a run to resume"),
+        (runs.main, ["format1"], "a run"),
+    ],
+    ids=["table", "sweep", "runs"],
+)
+def test_a_command_names_what_is_closed_to_it(main, words, name, run, capsys, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    with closed(run), pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert capsys.readouterr().err == f"error: {name} must be readable: got runs/format1: {MENDED}\n"
+
+
+def test_samples_that_are_closed_need_not_be_written_anew(place):
+    np.save(place / "x.npy", np.zeros((4, 2)))
+    config = DataConfig(dataset=f"array:{place}/x.npy")
+    assert len(read_array(f"{place}/x.npy", config).samples) == 4
+    with closed(place / "x.npy"), pytest.raises(UserError, match=f"must be a .npy .*: got {MENDED}$"):
+        read_array(f"{place}/x.npy", config)
+
+
+def test_too_few_files_are_no_damage(run):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        with pytest.raises(UserError, match=r"got Too many open files; raise ulimit -n and repeat the command$"):
+            results.load(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ENOSPC])
+def test_what_the_system_refuses_anywhere_is_told_in_a_line(number, capsys):
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        raise OSError(number, "x", "some/file")
+    line = f"error: a command must reach the files that it needs: got some/file: {os.strerror(number)}; "
+    assert capsys.readouterr().err.startswith(line)
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        raise MemoryError
+    line = "error: a command must find the memory that it needs: got MemoryError; free some, or raise ulimit -v\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(FileNotFoundError), one_line_errors():
+        raise FileNotFoundError(errno.ENOENT, "x", "some/file")
+
+
+def test_a_missing_folder_of_a_file_is_named(run, capsys, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    with pytest.raises(SystemExit, match="2"):
+        encode.main(["format1", "--out", "no/x.npz"])
+    line = "--out must be writable: got no/x.npz: there is no folder no; make it first, or choose another"
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_a_run_that_is_resumed_can_have_no_other_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=r"is read-only; choose another --name or --runs$"):
+        check_claimable(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    with pytest.raises(UserError, match=r"is read-only; change its permissions and repeat the command$"):
+        check_claimable(tmp_path / "run")
