@@ -30,7 +30,7 @@ def run(options: Options) -> Report:
     """Train on 5 to 9, then train softmax layers for 0 to 4."""
     unlabelled = load(dataclasses.replace(options.mnist, classes="5-9"))
     labelled = load(dataclasses.replace(options.mnist, classes="0-4"))
-    trained, encoder = train(unlabelled, *((100, 40) if options.quick else (200, 400)))
+    trained, encoder = train(unlabelled, 200, 30 if options.quick else 400)
     scores = {
         "codes": cross_validated(encoder(labelled.train), labelled, folds=2),
         "pixels": cross_validated(labelled.train, labelled, folds=2),
