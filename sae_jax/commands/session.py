@@ -166,9 +166,8 @@ def _load_data(command: str, parsed: Parsed, words: Sequence[str], observer: Obs
     _, settings, seeds = completed(parsed, words, before.grid) if before else parsed
     if command == "train":
         check_single(settings, seeds)
-    study = prepare(
-        DataConfig(), seeds=seeds, engine=run, observer=observer, earlier=earlier, origin=origin, **settings
-    )
+    lanes: dict[str, Any] = {"earlier": earlier, "origin": origin, "keep_state": run.keep_state}
+    study = prepare(DataConfig(), seeds=seeds, engine=run, observer=observer, **lanes, **settings)
     if run.keep_state:
         check_states_end(study)
     return study

@@ -67,6 +67,7 @@ def prepare(
     observer: Observer,
     earlier: Earlier | None = None,
     origin: Earlier | None = None,
+    keep_state: bool = False,
     **settings: Any,
 ) -> Study:
     """Check everything that `sweep` was given, load the data and plan the lanes.
@@ -77,6 +78,7 @@ def prepare(
         observer: receives lines about the data and the lanes.
         earlier: a sweep whose lanes are not trained again.
         origin: a sweep whose lanes they start from.
+        keep_state: whether what lanes carry is kept, which may differ where all that is measured is the same.
 
     Raises:
         UserError: as in `sweep`; or the earlier sweep is none of a part of this one.
@@ -97,6 +99,8 @@ def prepare(
     check_split(grid, engine, len(available))
     points = _loaded(grid, load, observer, origin, numbers)
     first, equal = first_alike(grid, numbers)
+    if keep_state:
+        equal = {}
     known = known_lanes(grid, earlier, first, [point.data.summary for point in points])
     if earlier and processes.leads():
         warn_of_measures(earlier.dataset, grid, earlier.name)

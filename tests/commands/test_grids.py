@@ -9,6 +9,7 @@ import pytest
 from sae_jax.analysis.tasks import TaskConfig, apply
 from sae_jax.commands import merge, sweep, train
 from sae_jax.storage import results
+from sae_jax.storage.states import load_states
 from tests.commands.pages import typed_commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "grids.md"
@@ -94,6 +95,16 @@ def test_a_run_on_other_samples_is_evaluated_by_the_statistics_of_the_first_one(
     np.testing.assert_array_equal(one["input_scale"], two["input_scale"])
     measured, _ = apply("denoising", two, TaskConfig(noise=(0.1,)))
     assert np.isfinite(measured["denoising_psnr"]).all()
+
+
+def test_lanes_that_differ_in_their_states_alone_are_trained_each_where_states_are_kept(tmp_path):
+    words = ["--dataset", "digits", "--beta", "0", "--rho", ".05", "--seeds", "1", "--steps", "3", "--d-hidden", "4"]
+    for name, decays in ("both", [".5", ".9"]), ("alone", [".9"]):
+        run = ["--runs", str(tmp_path), "--figures", "False", "--report", "False", "--name", name]
+        sweep.main([*words, "--ema-decay", *decays, "--keep-state", "True", *run])
+    both, alone = (load_states(tmp_path / name)["0.memory.average"] for name in ("both", "alone"))
+    np.testing.assert_allclose(both[1], alone[0], rtol=1e-5)
+    assert np.all(both[0] > 2 * both[1])
 
 
 def test_one_lane_is_trained_on_alone(typed, capsys):
