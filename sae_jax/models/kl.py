@@ -107,7 +107,8 @@ def _check_rho(rho: Any) -> None:
 
 def _holds(value: Any, rule: Callable[[Any], Any]) -> bool:
     """Whether something is one number, of which a rule holds where it is known before the program runs."""
-    return np.shape(value) == () and (isinstance(value, jax.core.Tracer) or bool(rule(value)))
+    # Of an array of JAX, a rule that is looked at while a program is traced would become a part of it.
+    return np.shape(value) == () and (isinstance(value, jax.core.Tracer) or bool(rule(np.asarray(value))))
 
 
 def _check_numbers(name: str, value: Any) -> None:

@@ -128,6 +128,13 @@ def test_outside_the_unit_interval_value_and_slope_are_finite_and_point_home(cod
     assert float(value) == pytest.approx(beta * 5 * references.kl(rho, mean), rel=0.06)
 
 
+def test_numbers_that_are_known_where_a_program_is_traced_are_part_of_it(codes):
+    rho, beta = jnp.float32(0.05), jnp.float32(3.0)
+    traced = jax.jit(lambda h: kl_penalty(h, h.mean(0), rho, beta) + kl_divergence(rho, h.mean(0)).sum())(codes)
+    alone = kl_penalty(codes, codes.mean(0), rho, beta) + kl_divergence(rho, codes.mean(0)).sum()
+    np.testing.assert_allclose(traced, alone, rtol=1e-5)
+
+
 @pytest.mark.parametrize("end", [EPSILON, 1 - EPSILON])
 def test_value_and_slope_are_continuous_where_the_tangent_begins(end):
     with jax.enable_x64(True):
