@@ -42,7 +42,7 @@ from sae_jax.sweeps.plan import Engine
 from sae_jax.sweeps.prepare import prepare
 from sae_jax.sweeps.processes import agree, gather, leads, started, together
 from sae_jax.sweeps.recovery import Interrupted, Recovery, saving, summary, wait
-from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, unnamed
+from sae_jax.sweeps.study import Study, check_states_end, packed_as, packing, trained_lanes, unnamed
 from sae_jax.sweeps.sweep import train
 from sae_jax.sweeps.terminal import Terminal
 from sae_jax.sweeps.trackers import Tracker, check_tracker
@@ -99,7 +99,7 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
                     f"{resume_command}"
                 )
             recovery, opened = together(
-                "open the checkpoints", lambda: _open_checkpoints(folder, run, interrupts, observer, stack)
+                "open the checkpoints", lambda: _open_checkpoints(folder, run, study, interrupts, observer, stack)
             )
             if folder and run.track != "none":
                 observer.add(Tracker(run.track, folder, folder.name, _key(folder), observer.line))
@@ -231,12 +231,17 @@ def _content(command: str, words: Sequence[str], run: RunConfig, study: Study) -
 
 
 def _open_checkpoints(
-    folder: Path | None, run: RunConfig, interrupts: Interrupts, observer: Observer, stack: contextlib.ExitStack
+    folder: Path | None,
+    run: RunConfig,
+    study: Study,
+    interrupts: Interrupts,
+    observer: Observer,
+    stack: contextlib.ExitStack,
 ) -> tuple[Recovery, Opener]:
     """What the run can go on from, and where the arrays of all lanes are held, both until the stack is left."""
     if folder is None:
         return stack.enter_context(saving(None, asked_to_end=interrupts.asked)), no_storage
-    saved, known = folder / runs.UNFINISHED / runs.CHECKPOINTS, runs.identity(folder)
+    saved, known = folder / runs.UNFINISHED / runs.CHECKPOINTS, f"{runs.identity(folder)} {trained_lanes(study)}"
     recovery = stack.enter_context(saving(saved, known, run.checkpoint_every, interrupts.asked, observer.line))
     return recovery, stack.enter_context(in_folder(folder / runs.UNFINISHED / "arrays"))
 

@@ -24,7 +24,7 @@ from sae_jax.storage.atomic import mend_unread, move, read_file, reason_of, remo
 Arrays = dict[str, np.ndarray]
 NOTE, ARRAYS = "note.json", "arrays"
 # One more where the arrays of an earlier checkpoint, of the same names and shapes, mean something else.
-FORMAT = 5
+FORMAT = 6
 
 
 class BrokenCheckpoint(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +86,12 @@ def unnamed(study: Study) -> dict[str, Any]:
 def packing(study: Study) -> list[tuple[int, int]]:
     """How each program's lanes are packed: (cells_per_block, blocks_per_group); results depend on it in their bits."""
     return [(program.plan.cells_per_block, program.plan.blocks_per_group) for program in study.programs]
+
+
+def trained_lanes(study: Study) -> str:
+    """A digest of the lanes that each program trains, which a checkpoint numbers: other versions may train others."""
+    lanes = [(one.point, one.cells.tolist(), one.seeds.tolist()) for one in study.programs]
+    return hashlib.sha256(json.dumps(lanes).encode()).hexdigest()
 
 
 def packed_as(study: Study, sizes: Sequence[Sequence[int]]) -> Study:
