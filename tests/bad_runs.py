@@ -178,7 +178,7 @@ DAMAGES = {
     "a link within": (put("x", h5py.SoftLink("/rho")), "x points to another place", AGAIN),
     "a link to a file": (put("x", h5py.ExternalLink("/etc/passwd", "/")), "x points to another place", AGAIN),
     "numbers of a file": (made("x", (9,), "u1", external=[("/etc/passwd", 0, 9)]), "x is kept in another file", AGAIN),
-    "terabytes": (made("x", (10**12,), "f8", chunks=(1000,)), "MiB of memory are free", AGAIN),
+    "terabytes": (made("x", (10**12,), "f8", chunks=(1000,)), "MiB of memory are free", "free memory, or raise"),
     "opaque": (made("x", (3,), "V4"), "x is of |V4, neither numbers nor text", AGAIN),
     "ragged": (made("x", (3,), h5py.vlen_dtype(np.int32)), "x is of object, neither numbers nor text", AGAIN),
     "references": (made("x", (3,), h5py.ref_dtype), "x is of object, neither numbers nor text", AGAIN),

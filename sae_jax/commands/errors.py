@@ -13,7 +13,7 @@ import jax
 from sae_jax.commands.cluster import end
 from sae_jax.commands.plugin_flags import plugin_failure
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import mend_unread, reason_of, unwritable
+from sae_jax.storage.atomic import FIXES, mend_unread, reason_of, unwritable
 from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.sweeps.streams import lost_output, open_streams
 
@@ -79,7 +79,7 @@ def _refusal(error: BaseException) -> str:
     """The line about a file, or memory, that the system keeps from this process, and no damage does; "" of others."""
     if isinstance(error, MemoryError):
         return f"a command must find the memory that it needs: got {reason_of(error)}; free some, or raise ulimit -v"
-    if isinstance(error, OSError) and (fix := mend_unread(error, "")):
+    if isinstance(error, OSError) and (error.filename or error.errno in FIXES) and (fix := mend_unread(error, "")):
         named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return f"a command must reach the files that it needs: got {named}{reason_of(error)}; {fix}"
     return ""

@@ -17,18 +17,25 @@ RUN_FOLDER = "the run's folder"
 # The names of `temporary_path`.
 PARTIAL = ".*.partial"
 MAKE_ROOM, MORE_FILES = "make room and repeat the command", "raise ulimit -n and repeat the command"
+MORE_MEMORY = "free memory, or raise ulimit -v, and repeat the command"
 # What helps whatever was read or written.
-FIXES = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EMFILE: MORE_FILES, errno.ENFILE: MORE_FILES}
-# What helps where no flag names another place.
+FIXES = {
+    **{errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EMFILE: MORE_FILES, errno.ENFILE: MORE_FILES},
+    errno.ENOMEM: MORE_MEMORY,
+}
 PERMISSIONS, IN_THE_WAY = "change its permissions and repeat the command", "rename what is there"
-DENIED = (errno.EACCES, errno.EPERM)
+CHECK_DISK = "check its disk and repeat the command"
+DENIED = {errno.EACCES: PERMISSIONS, errno.EPERM: PERMISSIONS}
+# What helps where no flag names another place; of other errors, a look at the disk.
 FIXES_IN_PLACE = {
-    **dict.fromkeys(DENIED, PERMISSIONS),
+    **DENIED,
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, 0), IN_THE_WAY),
     errno.EROFS: "mount its disk writable and repeat the command",
     errno.ENOENT: "leave it in its place and repeat the command",
     errno.ENAMETOOLONG: "shorten its name",
-    errno.EIO: "check its disk and repeat the command",
+    errno.EFBIG: "raise ulimit -f and repeat the command",
 }
+FIXES_UNREAD = {**FIXES, **DENIED, errno.EIO: CHECK_DISK}
 
 
 def sync(path: Path) -> None:
@@ -153,7 +160,7 @@ def unwritable(path: Path, reason: Exception | str, name: str = RUN_FOLDER, fix:
             disk and too many open files have fixes of their own.
     """
     number = _number(reason)
-    fix = FIXES.get(number) or fix or FIXES_IN_PLACE.get(number, IN_THE_WAY)
+    fix = FIXES.get(number) or fix or FIXES_IN_PLACE.get(number, CHECK_DISK)
     return UserError(f"{name} must be writable: got {path}: {reason_of(reason)}; {fix}")
 
 
@@ -164,8 +171,7 @@ def mend_unread(error: Exception, damaged: str) -> str:
         error: what reading it raised.
         damaged: what to do where its content is at fault, and not this process or its rights.
     """
-    number = _number(error)
-    return PERMISSIONS if number in DENIED else FIXES.get(number, damaged)
+    return FIXES_UNREAD.get(_number(error), damaged)
 
 
 def check_reachable(path: Path, name: str) -> None:
@@ -184,6 +190,8 @@ def check_reachable(path: Path, name: str) -> None:
 
 def _number(reason: Exception | str) -> int:
     """The system's number of an error; 0 of what has none."""
+    if isinstance(reason, MemoryError):
+        return errno.ENOMEM
     return (isinstance(reason, OSError) and reason.errno) or 0
 
 

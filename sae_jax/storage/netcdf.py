@@ -78,7 +78,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
         needed = sum(variable.nbytes for variable in stored.values())
         available = available_memory()
         if needed > available:
-            raise ValueError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
+            raise MemoryError(f"{needed / 2**20:,.0f} MiB where {available / 2**20:,.0f} MiB of memory are free")
         variables = {
             name: _read(variable)
             for name, variable in stored.items()

@@ -18,7 +18,7 @@ import jax
 
 from sae_jax.settings import UserError
 from sae_jax.storage import plugin_list
-from sae_jax.storage.atomic import mend_unread, read_file, reason_of
+from sae_jax.storage.atomic import IN_THE_WAY, mend_unread, read_file, reason_of
 
 CONFIG_FILE = "config.json"
 # Whose parameters a run's files may hold: those of all lanes, of every cell's best seed, or none.
@@ -163,7 +163,7 @@ def read_record(path: Path) -> dict[str, Any]:
             if any(type(size) is not int or size < 1 for size in (cells_per_block, blocks_per_group)):
                 raise ValueError
     except OSError as error:
-        fix = mend_unread(error, "rename what is there")
+        fix = mend_unread(error, IN_THE_WAY)
         line = f"cannot resume: {CONFIG_FILE} must be readable: got {path}: {reason_of(error)}; {fix}"
         raise UserError(line) from None
     except (ValueError, KeyError, TypeError, RecursionError):
