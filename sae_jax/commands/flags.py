@@ -118,13 +118,20 @@ def _published(names: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) ->
     """
     every = [preset(name) for name in names]
     published = {setting for _, settings in every for setting in settings}
-    ignored = set.intersection(*(set(unread(MODELS[model].Settings.UNREAD, settings)) for model, settings in every))
+    ignored = set.intersection(*(_unread_by(model, settings) for model, settings in every))
     others = {name: values for name, values in defaults.items() if name not in published | ignored}
     if len(names) > 1:
         models = tuple(f"{OF_PRESETS}:{name}" if name in MODELS else name for name in names)
         return {**others, "model": models, names[0]: ()}
     [(model, settings)] = every
     return {**others, "model": (model,), **{name: (value,) for name, value in settings.items()}, names[0]: ()}
+
+
+def _unread_by(model: str, settings: Mapping[str, Any]) -> set[str]:
+    """What a model does not read beside these settings and the defaults of its others."""
+    owner = MODELS[model].Settings
+    defaults = {name: field.default for name, field in settings_of(owner).items()}
+    return set(unread(owner.UNREAD, {**defaults, **settings}))
 
 
 def _model_fields() -> dict[str, dataclasses.Field]:

@@ -46,10 +46,14 @@ def test_a_preset_gives_way_to_flags_beside_it():
 
 
 def test_an_axis_that_a_preset_does_not_read_is_no_default():
-    axes = {"rho": (0.1, 0.2), "steps": (1, 2)}
+    axes = {"rho": (0.1, 0.2), "target_l0": (2.0, 3.0), "steps": (1, 2)}
     for words, rho in (["makhzani"], None), (["makhzani", "--rho", ".3"], 0.3), (["makhzani", "--beta", "1"], None):
         _, settings, _ = parse(["--preset", *words], "sweep", "", axes, several=True)
         assert settings.get("rho") == rho and settings["steps"] == (1, 2)
+    _, settings, _ = parse(["--preset", "anthropic-january"], "frontier", "", axes, several=True)
+    assert "target_l0" not in settings
+    _, settings, _ = parse(["--preset", "anthropic-january", "gao"], "frontier", "", axes, several=True)
+    assert settings["target_l0"] == (2.0, 3.0)
 
 
 @pytest.mark.parametrize(
