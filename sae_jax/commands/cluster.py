@@ -27,6 +27,8 @@ from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.sweeps.streams import unfailing
 
 LAST_PORT = 65535
+# What says that there is no such name; some systems have the second one.
+UNKNOWN_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 # Processes that are started at once do not all come at once.
 SILENT_SECONDS = 10
 LOST = "error: the processes of this run have lost each other: one of them, or its machine, has ended; start them again"
@@ -129,6 +131,8 @@ def _check_host(requested: Launch) -> None:
         try:
             socket.getaddrinfo(host.strip("[]"), int(port))
         except (socket.gaierror, UnicodeError) as error:
+            if isinstance(error, socket.gaierror) and error.errno not in UNKNOWN_NAME:
+                return  # Whoever looks names up may do so later.
             reason = error.strerror if isinstance(error, socket.gaierror) else "it is no name"
             raise UserError(
                 f"coordinator must name a machine that is found here: got {requested.coordinator}: {reason}; correct "

@@ -73,7 +73,7 @@ def start(
     except Exception as error:  # Each kind of cluster is asked by a library of its own.
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         fix = "start under SLURM, Kubernetes, Open MPI or on a TPU pod"
-        if KUBERNETES in os.environ and importlib.util.find_spec("kubernetes") is None:
+        if not coordinator and KUBERNETES in os.environ and importlib.util.find_spec("kubernetes") is None:
             fix = "install jax[k8s], which asks Kubernetes for them"
         raise UserError(
             f"the other processes must be known: {reason}; {fix}, or give --coordinator HOST:PORT, --processes and "

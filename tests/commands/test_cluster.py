@@ -68,6 +68,14 @@ def test_a_machine_that_nobody_knows_is_refused_by_every_process_at_once(host, r
     cluster._check_host(Launch(coordinator=f"{host}:7777"))
 
 
+def test_a_name_that_cannot_be_looked_up_yet_is_left_to_the_runtime(monkeypatch):
+    def later(*_):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", later)
+    cluster._check_host(Launch(coordinator="a:7777"))
+
+
 @pytest.mark.parametrize("place", ["localhost:7777", "127.0.0.1:7777", "[::1]:7777"])
 def test_a_machine_may_be_an_address(place):
     cluster._check_host(Launch(coordinator=place))
