@@ -253,7 +253,8 @@ def check_lane(settings: Any) -> None:
             result = check(field, value)
             # What lane_settings reads, such as a number in text, is taken by no program as it stands.
             kinds = (int, float, np.ndarray, jax.Array) if is_swept(field) else (type(result),)
-            check_type(name, value, (np.generic, *kinds), "a plain value", make)
+            rule = "a number" if is_swept(field) else f"of type {type(result).__name__}"
+            check_type(name, value, (np.generic, *kinds), rule, make)
             if is_swept(field) and isinstance(value, int) and value > MOST:
                 raise UserError(f"{name} must be at most {MOST} as a whole number: got {received(value)}; use a float")
 

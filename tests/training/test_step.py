@@ -117,9 +117,9 @@ def test_corruption_is_drawn_afresh_each_step_and_the_target_stays_clean(samples
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"rho": "0.05"}, "rho must be a plain value: got '0.05'; make them with lane_settings"),
-        ({"rho": Fraction(1, 20)}, "rho must be a plain value: got a Fraction; make them with lane_settings"),
-        ({"d_hidden": 7.0}, "d_hidden must be a plain value: got 7.0; make them with lane_settings"),
+        ({"rho": "0.05"}, "rho must be a number: got '0.05'; make them with lane_settings"),
+        ({"rho": Fraction(1, 20)}, "rho must be a number: got a Fraction; make them with lane_settings"),
+        ({"d_hidden": 7.0}, "d_hidden must be of type int: got 7.0; make them with lane_settings"),
         ({"beta": 2**31}, "beta must be at most 2147483647 as a whole number: got 2147483648; use a float"),
     ],
 )
