@@ -133,7 +133,8 @@ def class_numbers(labels: Any, name: str, samples: int) -> Int[np.ndarray, " sam
         return np.zeros(0, int)
     if numbers.ndim == 1 and len(numbers) != samples:
         raise UserError(
-            f"{name} must be whole numbers from 0, one for each of {samples} samples: got {len(numbers)}; add some"
+            f"{name} must be whole numbers from 0, one for each of {samples} samples: got {len(numbers)}; give each "
+            "sample one"
         )
     numbers = checked(numbers, name, ("samples",))
     if np.any(numbers != np.round(numbers)) or not (0 <= numbers.min() <= numbers.max() <= MOST_CLASSES):

@@ -27,7 +27,7 @@ Tree = TypeVar("Tree")
 class Settings:
     """What every model has; each extends it in its own file. A declaration is a flag, a range, a help and an axis.
 
-    UNREAD says which settings have no effect beside which value of another: lanes that differ in nothing else are
+    UNREAD says which settings have no effect beside which values of others: lanes that differ in nothing else are
     equal, and trained once. PARTS names what plug-ins have added to the model, by kind.
     """
 
