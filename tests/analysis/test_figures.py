@@ -67,8 +67,8 @@ def test_a_large_grid_is_drawn_in_part_and_says_so(tmp_path, monkeypatch):
     grid = sweep(DIGITS, d_hidden=2, batch_size=32, steps=2, **settings)
     for path in save_all(grid, tmp_path):
         assert max(matplotlib.image.imread(path).shape) < 8000
-    assert len(panels(shown["curves"])[0].get_lines()) == 8 * 2
-    assert caption_of(shown["curves"]).endswith("shown in part: beta: 8 of 300 values")
+    assert len(panels(shown["curves"])[0].get_lines()) == 9 * 2
+    assert caption_of(shown["curves"]).endswith("shown in part: beta: 9 of 300 values")
     assert "25 of 1200 cells" in caption_of(shown["filters"])
     assert panels(shown["heatmaps"])[0].images[0].get_array().shape == (300, 2)
 

@@ -46,7 +46,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_results_as_they_were(digits_
     with pytest.raises(SystemExit) as stopped:
         evaluate.main([str(tmp_path), "--task", "inpainting"])
     assert stopped.value.code == 2 and tree(tmp_path) == before
-    assert "the run's folder must be writable" in capsys.readouterr().err
+    assert "the folder of figures must be writable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
