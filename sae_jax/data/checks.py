@@ -15,7 +15,8 @@ from sae_jax.storage.memory import available_memory
 MOST_CLASSES = 1_000_000
 # Gradients grow as the square of the samples, and Adam squares them: larger ones leave single precision.
 LARGEST_SAMPLE = 1e8
-# Shapes of the old kind of key, by what draws with it.
+# What draws with keys, and the shapes of its keys of the old kind.
+IMPLEMENTATION = "jax_default_prng_impl"
 OLD_KEYS = {"threefry2x32": (2,), "rbg": (4,), "unsafe_rbg": (4,)}
 
 
@@ -51,7 +52,7 @@ def check_key(key: Any, name: str = "key") -> None:
     """
     shape, dtype = (key.shape, key.dtype) if isinstance(key, (jax.Array, np.ndarray)) else ((), None)
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    words = OLD_KEYS.get(str(jax.config.jax_default_prng_impl), shape)  # type: ignore[attr-defined]
+    words = OLD_KEYS.get(str(getattr(jax.config, IMPLEMENTATION)), shape)
     if not typed and not (dtype == np.uint32 and shape == words != ()):
         raise UserError(f"{name} must be a key of jax.random: got {received(key)}; use jax.random.key(0)")
 
