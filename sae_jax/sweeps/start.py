@@ -11,7 +11,9 @@ import numpy as np
 
 from sae_jax.settings import UserError
 from sae_jax.storage.arrays import Opener
+from sae_jax.storage.states import STATE_FILE
 from sae_jax.sweeps.origin import places_of
+from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.program import Point, Program
 from sae_jax.sweeps.split import first_alike, points_of
 from sae_jax.sweeps.study import Earlier
@@ -191,6 +193,9 @@ def _state_rows(origin: Earlier, numbers: np.ndarray) -> list[tuple[np.ndarray, 
     """Where the states of lanes lie: of every program (which of them, its number, positions, seeds).
 
     Those of lanes that were not trained lie where those lie that they equal.
+
+    Raises:
+        UserError: lanes that took steps have none.
     """
     _, equal = first_alike(origin.grid)
     points = points_of(origin.grid)
@@ -202,11 +207,22 @@ def _state_rows(origin: Earlier, numbers: np.ndarray) -> list[tuple[np.ndarray, 
     # Lanes that started from others may have been trained though they read the same.
     trained = {cell for cell, taken in steps.items() if taken is not None and taken[positions[cell]].any()}
     cells = np.vectorize(lambda cell: cell if cell in trained else equal.get(cell, cell), otypes=[int])(cells)
-    return [
+    rows = [
         (chosen, int(point), positions[cells[chosen]], seeds[chosen])
         for point in np.unique(points[cells])
         for chosen in [points[cells] == point]
     ]
+    asked = np.asarray([values["steps"] for _, values in origin.grid.cells()])[cells]
+    whole = origin.dataset["diverged_at"].values[places_of(origin, numbers)] < 0
+    for chosen, point, places, seeds_there in rows:
+        taken = origin.states.get(state_name(point, STEP))
+        lost = 0 if taken is None else np.sum((taken[places, seeds_there] == 0) & (asked > 0)[chosen] & whole[chosen])
+        if lost:  # An earlier version took them for equal to others.
+            raise UserError(
+                f"cannot start from {origin.name}: its training states must be those of every lane: got none of "
+                f"{count(int(lost), 'lane')}; remove {STATE_FILE} there to start from parameters alone"
+            )
+    return rows
 
 
 def _state_leaf(origin: Earlier, path: str, numbers: np.ndarray) -> np.ndarray:

@@ -111,6 +111,19 @@ def test_every_lane_starts_from_the_one_of_its_values_and_seed(how, before, data
         np.testing.assert_allclose(made["encoder_weight"].sel(beta=beta), there, atol=1e-7)
 
 
+def test_lanes_whose_states_an_earlier_version_left_out_are_no_start(data):
+    rates = {"d_hidden": 4, "batch_size": 20, "steps": 5, "learning_rate": [0.001, 0.1]}
+    first, states, _ = trained(data, rates)
+    states = {name: values.copy() for name, values in states.items()}
+    for values in states.values():
+        values[1] = 0
+    with pytest.raises(UserError, match=r"those of every lane: got none of 2 lanes; remove state\.safetensors there"):
+        trained(data, rates, origin_of(first, "the run", states=states))
+    trained(data, rates | {"learning_rate": 0.001}, origin_of(first, "the run", states=states))
+    first["diverged_at"][1] = 0  # These took no step.
+    trained(data, rates, origin_of(first, "the run", states=states))
+
+
 def test_lanes_that_read_the_same_from_other_starts_on_are_trained_each(data):
     rates = {"d_hidden": 4, "batch_size": 20, "steps": 5, "learning_rate": [0.001, 0.1]}
     first, states, _ = trained(data, rates)
