@@ -38,12 +38,13 @@ _HANDLERS: list[Any] = []
 # JAX's runtime ends a process that has lost the others, with a page about its insides. A process of its own reads what
 # the runtime writes and prints one line; Python's output does not pass through it.
 MARK = b"the others are lost\n"
-# Gloo greets every peer, and its threads write into each other's lines, so that ends of lines stand alone.
+# Gloo greets every peer, and its threads write into each other's lines: a line may begin at any piece of a greeting,
+# and ends of lines stand alone.
 READER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 greeting = re.compile(
-    rb"((\\[Gloo\\]|Rank|[0-9]+|is connected to|(connected )?peer ranks[.]?|Expected number of|is :) ?)+\\s*"
+    rb"(?=.*\\S)(\\[Gloo\\]|Rank|[0-9]|is connected to|connected|peer ranks[.]?|Expected number of|is :| )+\\n?"
 )
 lost, mark = sys.argv[1:]
 silent = reported = greeted = False

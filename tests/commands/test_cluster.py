@@ -19,6 +19,8 @@ INTERLEAVED = (
     b"[Gloo] Rank [Gloo] Rank 2 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n"
     b"3 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n"
     b"\n"
+    b" peer ranks. Expected number of connected peer ranks is : 3\n"
+    b"connected peer ranks is : 3\n"
 )
 
 
@@ -28,9 +30,11 @@ INTERLEAVED = (
         (GREETING + INTERLEAVED, b""),
         (GREETING + b"plan: 3 lanes\n", b"plan: 3 lanes\n"),
         (b"warning: 3 peer ranks\n\n", b"warning: 3 peer ranks\n\n"),
+        (b"  \n", b"  \n"),
+        (b"1" * 100_000 + b"!\n", b"1" * 100_000 + b"!\n"),
         (b"F1128 18:00:00.1 coordination_service.cc:1] lost\nand its page\n" + MARK, LOST.encode()),
     ],
-    ids=["greetings", "greetings and our own", "our own alone", "the end"],
+    ids=["greetings", "greetings and our own", "our own alone", "spaces", "many digits", "the end"],
 )
 def test_greetings_of_the_runtime_are_not_printed_and_its_end_is_one_line(written, printed):
     reader = [sys.executable, "-c", READER, LOST, MARK.decode()]
