@@ -127,6 +127,7 @@ def read_position(path: Path, run: str) -> Position:
 
     Raises:
         BrokenCheckpoint: it is not what was saved; the message names the file.
+        UserError: whether it is cannot be seen, for want of rights, of files to open or of memory.
     """
     if path.is_symlink():
         raise BrokenCheckpoint("it is a link")
@@ -145,6 +146,9 @@ def read_position(path: Path, run: str) -> Position:
             raise BrokenCheckpoint("it belongs to another run")
         current = digests(path)
     except OSError as error:
+        # What stands on a disk that fails is lost; what this process may not read is not.
+        if error.errno != errno.EIO and (fix := mend_unread(error, "")):
+            raise _unreadable(path, error, fix) from None
         raise BrokenCheckpoint(f"{Path(error.filename or path).name}: {reason_of(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenCheckpoint(f"{NOTE} is no note of a checkpoint") from None
@@ -171,10 +175,13 @@ def read_arrays(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Arr
         _check_shapes(stored, expected)
         return dict(checkpointer.restore(place))
     except Exception as error:  # What a hostile file brings about in the library is refused, whatever it is.
-        fix = mend_unread(_system_error(error), "remove it to train them again")
-        raise UserError(
-            f"cannot resume: a checkpoint must hold the lanes of this run: got {path}: {reason_of(error)}; {fix}"
-        ) from None
+        raise _unreadable(path, error, mend_unread(_system_error(error), "remove it to train them again")) from None
+
+
+def _unreadable(path: Path, error: Exception, fix: str) -> UserError:
+    return UserError(
+        f"cannot resume: a checkpoint must hold the lanes of this run: got {path}: {reason_of(error)}; {fix}"
+    )
 
 
 def _check_shapes(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -204,7 +211,7 @@ def digests(path: Path) -> dict[str, str]:
         OSError: a file cannot be read.
     """
     sums = {}
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path, onerror=_refuse):
         for name in folders + files:
             item = Path(folder, name)
             if item.is_symlink() or not (item.is_file() or item.is_dir()):
@@ -215,6 +222,10 @@ def digests(path: Path) -> dict[str, str]:
                 with item.open("rb") as stream:
                     sums[item.relative_to(path).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
     return sums
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 @functools.lru_cache(maxsize=1)

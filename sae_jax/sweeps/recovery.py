@@ -268,8 +268,10 @@ def _make_folders(folder: Path) -> None:
     with writing(folder):
         for kind in ("states", "lanes"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob("*/*.partial"):
-            remove_tree(partial, strict=True)
+        for place in (folder / "states", folder / "lanes"):
+            for name in os.listdir(place):  # Path.glob passes over a folder that is closed to this user.
+                if name.endswith(".partial"):
+                    remove_tree(place / name, strict=True)
 
 
 def _states(folder: Path) -> list[Path]:

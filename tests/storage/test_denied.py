@@ -17,9 +17,11 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.data.files import read_array
 from sae_jax.storage import results
 from sae_jax.storage.atomic import check_reachable
+from sae_jax.storage.checkpoints import Position, read_position, write_checkpoint
 from sae_jax.storage.run_folder import check_claimable
 from sae_jax.storage.states import load_states
 from sae_jax.storage.tensors import save_tensors
+from sae_jax.sweeps.recovery import saving
 
 NOBODY = 65534
 MENDED = "Permission denied; change its permissions and repeat the command"
@@ -45,6 +47,7 @@ def run(place):
 @contextlib.contextmanager
 def closed(path):
     """Close a path to a user, which root has to become."""
+    mode = path.stat().st_mode
     path.chmod(0)
     if os.getuid() == 0:
         os.seteuid(NOBODY)
@@ -52,7 +55,7 @@ def closed(path):
         yield
     finally:
         os.seteuid(os.getuid())
-        path.chmod(0o755)
+        path.chmod(mode)
 
 
 def test_a_closed_folder_is_not_taken_for_an_absent_one(run):
@@ -75,6 +78,25 @@ def test_closed_states_are_not_taken_for_damaged_ones(place):
     refused = pytest.raises(UserError, match=f"states must be readable: .*: got {MENDED}$")
     with closed(place / "state.safetensors"), refused:
         load_states(place)
+
+
+@pytest.mark.parametrize("name", ["note.json", "arrays", "arrays/d"])
+def test_a_closed_checkpoint_is_not_taken_for_a_broken_one(name, place):
+    path = place / "000000001"
+    write_checkpoint(path, "run", Position(0, 0, 1, 1, 5, 1, False), {"a": np.zeros(2, np.float32)})
+    with closed(path / name), pytest.raises(UserError, match=f"^cannot resume: .*: got {path}: {MENDED}$"):
+        read_position(path, "run")
+    assert read_position(path, "run").step == 5
+
+
+def test_nothing_is_trained_again_whose_checkpoints_are_closed(place):
+    for kind in ("states", "lanes"):
+        with saving(place / "unfinished"):
+            pass
+        with closed(place / "unfinished" / kind):
+            refused = pytest.raises(UserError, match=f"must be writable: got {place}/unfinished: {MENDED}$")
+            with refused, saving(place / "unfinished"):
+                raise AssertionError
 
 
 @pytest.mark.parametrize(
