@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -38,7 +39,7 @@ FEWEST_ADDRESSES = 5 * 2**29
 COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 CACHE_TROUBLE = re.compile(
     r"Error (?P<action>reading|writing) persistent compilation cache entry for '(?P<program>.*)': "
-    r"\w+: (\[Errno \d+\] )?(?P<reason>.*?)(: '.*')?",
+    r"\w+: (\[Errno (?P<number>\d+)\] )?(?P<reason>.*?)(: '.*')?",
     re.DOTALL,
 )
 
@@ -88,7 +89,8 @@ def _show_warning(show: Callable[..., None], told: set[str], message: Warning | 
     if not told:
         told.add(trouble["reason"])
         line = f"warning: compiled programs cannot be kept: got {folder}: {trouble['reason']}"
-        print(f"{line}; make room there, or name another folder in JAX_COMPILATION_CACHE_DIR", file=sys.stderr)
+        fix = "make room there, or " * (int(trouble["number"] or 0) in (errno.ENOSPC, errno.EDQUOT))
+        print(f"{line}; {fix}name another folder in JAX_COMPILATION_CACHE_DIR", file=sys.stderr)
 
 
 def call(command: str) -> str:

@@ -24,10 +24,8 @@ FAULTS: dict[str, int | str] = {
     "kill": "kill",
 }
 OUTCOMES = ("carried on", "one line", "killed", "not made", "wrong")
-TRAINING = [
-    *("--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--batch-size", "32", "--rho", ".05", ".1"),
-    *("--devices", "2", "--seeds", "2", "--steps", "40", "--figures", "False", "--report", "False"),
-]
+LANE = ["--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--batch-size", "32", "--steps", "40"]
+TRAINING = [*LANE, "--rho", ".05", ".1", "--devices", "2", "--seeds", "2", "--figures", "False", "--report", "False"]
 # Two chunks, and a state of the one in training whenever one may be written.
 SWEEP = ["experiments.sweep", *TRAINING, "--lanes-per-chunk", "2", "--checkpoint-every", "0", "--name", "run"]
 OTHER = ["experiments.sweep", *TRAINING, "--beta", "1", "--name", "other"]
@@ -59,10 +57,14 @@ COMMANDS = (
     Command("sweep", [*SWEEP, "--keep-state"]),
     Command("sweep --resume", ["experiments.sweep", "--resume", "run"], [SWEEP], ("fsync", 60)),
     Command("sweep --extend", ["experiments.sweep", "--extend", "run", "--seeds", "3", "--name", "more"], [SWEEP]),
+    Command("train", ["experiments.train", *LANE, "--report", "False", "--name", "run"]),
     Command("evaluate", ["experiments.evaluate", "run", "--task", "denoising", "--noise", ".1"], [SWEEP]),
     Command("draw", ["experiments.draw", "run", "--figure", "curves", "filters", "--format", "svg"], [SWEEP]),
     Command("table", ["experiments.table", "run", "--out", "table.md"], [SWEEP]),
     Command("encode", ["experiments.encode", "run", "--out", "codes.npz"], [SWEEP]),
+    Command("export", ["experiments.export", "run", "--to", "torch", "--all", "--out", "exported"], [SWEEP]),
+    Command("units", ["experiments.units", "run", "--top", "4"], [SWEEP]),
+    Command("report", ["experiments.report", "run"], [SWEEP]),
     Command("merge", ["experiments.merge", "runs/run", "runs/other", "--name", "both"], [SWEEP, OTHER]),
 )
 
