@@ -1,8 +1,9 @@
 """What a saved report is of, and whether that is what would be run now.
 
-A report is of the same tree where three digests or values agree: that of every source file of sae_jax (among the
-versions), that of the files of experiments/ which the reproduction imports, directly or through others, and the
-versions of Python and of the packages. The commit, the machine and the time taken are said, and decide nothing.
+A report is of the same tree where three digests or values agree: that of the source files of sae_jax but for the rooms
+that compute nothing (among the versions), that of the files of experiments/ which the reproduction imports, directly or
+through others, and the versions of Python and of the packages. The commit, the machine and the time taken are said, and
+decide nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import sae_jax
 from sae_jax import UserError
 from sae_jax.storage.atomic import read_file
 from sae_jax.storage.provenance import now, processor, source
-from sae_jax.storage.record import package_versions
+from sae_jax.storage.record import package_versions, source_digest
 from sae_jax.sweeps.devices import machine_description
 
 ROOT = Path(__file__).parents[2]
+# Commands and pages, which no reproduction reads a number from, and files of users, which none loads.
+WITHOUT_NUMBERS = ("commands", "pages", "plugins")
 
 
 def identity_of(module: str, packages: Iterable[str] = ()) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def identity_of(module: str, packages: Iterable[str] = ()) -> dict[str, Any]:
     digest = hashlib.sha256()
     for path in sources_of(module):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
-    versions = package_versions() | {"scipy": version("scipy")}
+    versions = package_versions() | {"sae_jax": source_digest(WITHOUT_NUMBERS), "scipy": version("scipy")}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)

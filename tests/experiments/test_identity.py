@@ -11,7 +11,9 @@ from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import identity
 from experiments.reproduce.checks import own
 from experiments.reproduce.report import Report
+from sae_jax.storage import record
 from tests.processes import ended, start
+from tests.test_rooms import ROOMS, ROOT, rooms_imported
 
 AGAIN = "not run again"
 
@@ -81,7 +83,9 @@ def test_a_quick_run_replaces_no_whole_report(all_of, tmp_path, capsys):
 
 def test_other_sources_or_versions_are_run(all_of, monkeypatch):
     all_of()
-    monkeypatch.setattr(identity, "package_versions", lambda: {"sae_jax": "another"})
+    monkeypatch.setattr(identity, "package_versions", lambda: {"jax": "another"})
+    assert all_of() == ["kl-curve", "ufldl-patches"]
+    monkeypatch.setattr(identity, "source_digest", lambda without: "another")
     assert all_of() == ["kl-curve", "ufldl-patches"]
     monkeypatch.setattr(identity, "sources_of", lambda module: [identity.ROOT / "README.md"])
     assert all_of() == ["kl-curve", "ufldl-patches"]
@@ -121,6 +125,28 @@ def test_a_report_says_of_what_it_is(all_of, tmp_path):
 def test_sources_are_the_module_and_all_that_it_imports_here():
     names = {path.name for path in identity.sources_of("experiments.reproduce.ema_decay")}
     assert names >= {"ema_decay.py", "ema_bias.py", "checks.py", "report.py"} and "pca.py" not in names
+
+
+def test_the_rooms_without_numbers_are_imported_by_no_other_and_read_by_no_reproduction_for_one():
+    without = identity.WITHOUT_NUMBERS
+    assert set(ROOMS[-len(without) :]) == set(without), "imports go one way"
+    writing = {ROOT / "experiments" / "reproduce" / name for name in ("__main__.py", "report.py")}
+    for path in sorted((ROOT / "experiments" / "reproduce").glob("*.py")):
+        assert path in writing or not {room for room, _ in rooms_imported(path)} & set(without), path
+
+
+def test_a_change_of_what_computes_is_one_of_the_digest(monkeypatch, tmp_path):
+    for room in ("models", "commands"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "a.py").write_text("a = 1")
+    (tmp_path / "storage").mkdir()
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "storage" / "record.py"))
+    digests = {record.source_digest(), before := record.source_digest(identity.WITHOUT_NUMBERS)}
+    (tmp_path / "commands" / "a.py").write_text("a = 2")
+    assert record.source_digest(identity.WITHOUT_NUMBERS) == before
+    (tmp_path / "models" / "a.py").write_text("a = 2")
+    digests |= {record.source_digest(), record.source_digest(identity.WITHOUT_NUMBERS)}
+    assert len(digests) == 4
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
