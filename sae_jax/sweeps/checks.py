@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,20 +29,33 @@ def check_read(grid: Grid, given: Mapping[str, Any]) -> None:
     Raises:
         UserError: there is some.
     """
-    fields, ignored = fields_of(grid.model), [unread_in(grid, values) for _, values in grid.cells()]
-    for name, value in given.items():
-        of_samples = name in settings_of(DataConfig) or name == SKIP
-        if (
-            not of_samples
-            or not all(name in one for one in ignored)
-            or np.all(np.asarray(value) == fields[name].default)
-        ):
-            continue
+    for name, value, other, beside in _without_effect(grid, given):
         if name == SKIP:
             raise UserError(f"{SKIP} needs targets, to which it maps inputs: got {value} without; add targets")
-        other = ignored[0][name]
-        beside = grid.axes.get(other, (grid.constant.get(other),))[0]
-        raise UserError(f"{name} must have an effect: got {value} beside {other} {beside}; leave it out")
+        if name in settings_of(DataConfig):
+            raise UserError(f"{name} must have an effect: got {value} beside {other} {beside}; leave it out")
+
+
+def unread_lines(grid: Grid, given: Mapping[str, Any]) -> list[str]:
+    """What was given of the model or the training and no lane reads, in words; of axes `equal_lines` tells.
+
+    Args:
+        grid, given: as in `check_read`.
+    """
+    return [
+        f"{name} {value} has no effect: {other} {beside} does not read it"
+        for name, value, other, beside in _without_effect(grid, given)
+        if name not in grid.axes
+    ]
+
+
+def _without_effect(grid: Grid, given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]:
+    """What was given, is not its default and no lane reads: its name and value, and the setting that says so."""
+    fields, ignored = fields_of(grid.model), [unread_in(grid, values) for _, values in grid.cells()]
+    for name, value in given.items():
+        if all(name in one for one in ignored) and not np.all(np.asarray(value) == fields[name].default):
+            other = ignored[0][name]
+            yield name, value, other, grid.axes.get(other, (grid.constant.get(other),))[0]
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:

@@ -18,7 +18,7 @@ from sae_jax.data.statistics import offset
 from sae_jax.models import Model
 from sae_jax.settings import UserError, as_json, received, settings_of
 from sae_jax.sweeps import processes
-from sae_jax.sweeps.checks import check_data, check_read, check_snapshots, check_split
+from sae_jax.sweeps.checks import check_data, check_read, check_snapshots, check_split, unread_lines
 from sae_jax.sweeps.devices import choose_devices
 from sae_jax.sweeps.grid import Grid, make_grid
 from sae_jax.sweeps.observers import Observer
@@ -91,9 +91,10 @@ def prepare(
     if not origin:
         check_steps(grid.axes["steps"] if "steps" in grid.axes else (grid.fixed["steps"],))
     numbers = lanes_of(grid, origin) if origin else None
-    if not earlier and not origin:  # Of settings that were not given nothing is unread by mistake.
-        check_given(settings)
-        check_read(grid, settings)
+    # Of settings that were not given nothing is unread by mistake.
+    given = {} if earlier or origin else settings
+    check_given(given)
+    check_read(grid, given)
     processes.agree("load the data", "command line", [grid.as_json(), list(grid.dims), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))
@@ -106,7 +107,8 @@ def prepare(
         warn_of_measures(earlier.dataset, grid, earlier.name)
     groups = to_train(grid, equal, known)
     check_snapshots(grid, groups)
-    for line in [*equal_lines(grid, equal), *([known_line(earlier, known, groups)] if earlier else [])]:
+    unread = [*unread_lines(grid, given), *equal_lines(grid, equal)]
+    for line in [*unread, *([known_line(earlier, known, groups)] if earlier else [])]:
         observer.line(line)
     # A device without a lane of its own would train a filler.
     if not processes.started() and groups:

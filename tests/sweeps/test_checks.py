@@ -3,6 +3,7 @@
 import pytest
 
 from sae_jax import DataConfig, UserError, sweep
+from tests.watching import Watcher
 
 SMALL = {"d_hidden": 4, "steps": 2, "batch_size": 20, "samples": 60, "progress": False}
 
@@ -35,3 +36,25 @@ def test_what_no_lane_reads_is_refused(given, message):
 def test_what_a_lane_reads_or_what_is_as_by_default_is_not(given, programs):
     made = sweep(DataConfig(dataset="digits"), **SMALL, **given)
     assert made["eval_l0"].size == programs
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({"momentum": 0.5}, ["momentum 0.5 has no effect: optimizer adam does not read it"]),
+        (
+            {"optimizer": ["sgd", "adam"], "momentum": 0.5, "noise": 0.1},
+            ["noise 0.1 has no effect: corruption none does not read it"],
+        ),
+        (
+            {"momentum": [0.5, 0.6]},
+            ["1 of 2 lanes differ only in momentum, which optimizer adam does not read: trained once"],
+        ),
+        ({"momentum": 0.9, "optimizer": "sgd"}, []),
+    ],
+    ids=["one", "one of several", "an axis", "none"],
+)
+def test_what_was_given_of_training_and_no_lane_reads_is_said(samples, given, lines):
+    watcher = Watcher()
+    sweep(samples, d_hidden=4, steps=2, batch_size=20, observers=[watcher], **given)
+    assert [line for line in watcher.lines if "read it" in line or "differ only" in line] == lines
