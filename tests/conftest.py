@@ -1,5 +1,6 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -89,13 +90,21 @@ def no_figure_stays_open():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.fixture
-def optimised(monkeypatch):
+@contextlib.contextmanager
+def optimising():
     """Optimise programs, and those of processes: for trainings that take longer than that."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimised():
+    """Programs are optimised in a test."""
+    with optimising():
+        yield
 
 
 def as_for_a_user(environment):

@@ -15,6 +15,7 @@ from sae_jax.data import activations
 from sae_jax.data.shards import open_shards
 from sae_jax.storage import results
 from tests.commands.pages import typed_commands
+from tests.conftest import optimising
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.partition("\n## For model activations\n")[2].partition("\n## ")[0]
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
         rows = (sizes @ directions).astype(np.float16)
         save_file({"activations": rows}, folder / "shards" / f"{number:05d}.safetensors")
     (folder / "shards" / "names.txt").write_text("\n".join(names) + "\n")
-    with typed_commands(SECTION, folder):
+    with optimising(), typed_commands(SECTION, folder):
         yield folder
 
 
