@@ -191,7 +191,8 @@ class Model(NamedTuple):
             which of their values are new, so that the optimizer forgets what it knew of them).
         measures: settings -> {name: Measure} beside those that every model has.
         ramp: settings -> fraction of the steps over which the loss still changes by schedules.
-        exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for.
+        exact: settings -> {name: value} that the gradient of one fixed loss, which L-BFGS needs, asks for; what must be
+            off is None there, and a model whose gradient never is that of its loss returns None.
         check: settings -> None; raises UserError where values do not go together.
         check_data: (settings, least value, largest value) -> None; raises UserError where the model cannot reach them.
         outputs: settings -> how many numbers of a row of samples, its last, are made of the others, as a transcoder
@@ -229,7 +230,7 @@ class Model(NamedTuple):
     renew: Callable[[Params, Any, Any], tuple[Params, dict[str, Array]]] = lambda params, seen, settings: (params, {})
     measures: Callable[[Any], dict[str, Measure]] = lambda settings: {}
     ramp: Callable[[Any], Scalar] = lambda settings: 0.0
-    exact: Callable[[Any], dict[str, Any]] = lambda settings: {}
+    exact: Callable[[Any], dict[str, Any] | None] = lambda settings: {}
     check: Callable[[Any], None] = lambda settings: None
     check_data: Callable[[Any, float, float], None] = lambda settings, low, high: None
     outputs: Callable[[Any], int] = lambda settings: 0

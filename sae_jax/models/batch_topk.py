@@ -107,6 +107,7 @@ BATCH_TOPK = TOPK._replace(
     update=running_threshold.update_memory,
     recall=running_threshold.recall,
     finish=running_threshold.finish,
+    exact=lambda s: dictionary.EXACT | {"target_rate": None},
     check=active_units.check,
     missed=("", "more steps"),
 )

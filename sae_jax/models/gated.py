@@ -111,5 +111,6 @@ GATED = relu.RELU._replace(
     encode=encode,
     loss=loss,
     update=functools.partial(relu.update_memory, gain=GAIN),
+    exact=lambda s: dictionary.EXACT | {"target_l0": None, "auxiliary_decoder": True},
     gradient=gradient,
 )

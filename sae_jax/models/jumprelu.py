@@ -111,6 +111,7 @@ JUMPRELU = Model(
         "rates": jump_penalties.rates,
         "renew": lambda params, saw, s: dictionary.renew(params, saw, s, threshold=s.threshold_start),
         "ramp": lambda s: s.l0_warmup,
+        "exact": lambda s: None,
         "check": check,
         "missed": ("", "more steps, or penalty step where it is another"),
     }

@@ -87,6 +87,11 @@ def update_memory(state: Memory, seen: Seen, s: Any, gain: float = steering.GAIN
     return dataclasses.replace(shared, steering=moved)
 
 
+def ramp(s: Any) -> Scalar | Array:
+    """The warm-up of the penalty's weight; one that is steered moves until the end."""
+    return jnp.where(s.target_l0 > 0, 1.0, s.l1_warmup) if _steers(s) else s.l1_warmup
+
+
 def check(s: Any) -> None:
     """Refuse what `dictionary.check` does, and a target above the number of units."""
     dictionary.check(s)
@@ -105,7 +110,9 @@ RELU = Model(
         "loss": loss,
         "memory": start_memory,
         "update": update_memory,
-        "ramp": lambda s: s.l1_warmup,
+        "ramp": ramp,
+        # A weight that is steered makes another loss of every step.
+        "exact": lambda s: dictionary.EXACT | {"target_l0": None},
         "check": check,
         "missed": ("", "more steps, or batch_topk where the encoder is frozen"),
     }

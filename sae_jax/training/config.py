@@ -209,13 +209,16 @@ def check_settings(settings: LaneSettings) -> None:
     architecture.check(settings.model)
     check_levels(training.corruption, np.ravel(training.noise))
     if OPTIMIZERS[training.optimizer].full_batch:
-        exact = {**architecture.exact(settings.model), "corruption": "none"}
-        values = {name: getattr(settings.model, name, getattr(training, name, None)) for name in exact}
-        if values != exact:
+        needs = f"optimizer {training.optimizer} needs the exact gradient of one fixed loss"
+        of_model = architecture.exact(settings.model)
+        if of_model is None:
             raise UserError(
-                f"optimizer {training.optimizer} needs the exact gradient of one fixed loss: got {_listed(values)}; "
-                f"use {_listed(exact)}"
+                f"{needs}: got {getattr(settings.model, 'model', architecture.name)}, whose jumps have none; use adam or sgd"
             )
+        exact = {**of_model, "corruption": "none"}
+        values = {name: getattr(settings.model, name, getattr(training, name, None)) for name in exact}
+        if other := {name: value for name, value in values.items() if np.any(np.asarray(value) != exact[name])}:
+            raise UserError(f"{needs}: got {_listed(other)}; use {_listed({name: exact[name] for name in other})}")
 
 
 def check_steps(numbers: Iterable[int]) -> None:
@@ -260,7 +263,12 @@ def check_lane(settings: Any) -> None:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {_in_words(value)}" for name, value in values.items())
+
+
+def _in_words(value: Any) -> str:
+    """A value of a setting, those of several lanes in order; what is off in all of them is 0."""
+    return "0" if value is None else " ".join(map(str, np.unique(np.asarray(value)).tolist()))
 
 
 def lane_at(settings: LaneSettings, index: Any) -> LaneSettings:

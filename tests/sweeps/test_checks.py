@@ -38,6 +38,13 @@ def test_what_a_lane_reads_or_what_is_as_by_default_is_not(given, programs):
     assert made["eval_l0"].size == programs
 
 
+def test_lanes_without_one_fixed_loss_are_not_trained_by_lbfgs_and_are_named(samples):
+    with pytest.raises(UserError, match=r"got target_l0 0.0 2.0; use target_l0 0$"):
+        sweep(samples, "relu", target_l0=[0, 2], optimizer="lbfgs", d_hidden=4)
+    with pytest.raises(UserError, match="got jumprelu, whose jumps have none"):
+        sweep(samples, ["relu", "jumprelu"], optimizer="lbfgs", d_hidden=4)
+
+
 @pytest.mark.parametrize(
     ("given", "lines"),
     [

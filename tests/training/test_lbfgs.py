@@ -1,5 +1,7 @@
 """Full-batch L-BFGS."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +100,23 @@ def test_the_state_of_a_lane_holds_that_many_steps():
 def test_lbfgs_refuses_a_loss_that_does_not_stand_still(settings):
     with pytest.raises(UserError, match="optimizer lbfgs needs the exact gradient of one fixed loss"):
         lane_settings(optimizer="lbfgs", **settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "line"),
+    [
+        ("relu", {"target_l0": 2.0}, "got target_l0 2.0; use target_l0 0$"),
+        ("gated", {"rows": "free"}, "got auxiliary_decoder False; use auxiliary_decoder True$"),
+        ("batch_topk", {"target_rate": 0.1}, "got target_rate 0.1; use target_rate 0$"),
+        ("matryoshka", {"target_rate": 0.1}, "got target_rate 0.1; use target_rate 0$"),
+        ("jumprelu", {}, "got jumprelu, whose jumps have none; use adam or sgd$"),
+        ("relu", {}, None),
+        ("gated", {"rows": "free", "auxiliary_decoder": True}, None),
+        ("batch_topk", {}, None),
+        ("topk", {"target_l0": 2.0}, None),
+    ],
+)
+def test_of_dictionaries_it_trains_those_whose_gradient_is_that_of_one_loss(model, settings, line):
+    refused = pytest.raises(UserError, match=line) if line else contextlib.nullcontext()
+    with refused:
+        lane_settings(model, optimizer="lbfgs", **settings)
