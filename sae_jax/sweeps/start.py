@@ -84,10 +84,7 @@ def started(
     train: TrainState = jax.tree.unflatten(tree, [leaf(path, value) for path, value in paths])
     if not continued:
         train = dataclasses.replace(train, memory=_recalled(origin, numbers, train, settings))
-    stopping = lane.stopping
-    if stopping.best_params is not None:
-        stopping = dataclasses.replace(stopping, best_params=train.params)
-    return LaneState(train, stopping)
+    return LaneState(train, lane.stopping)
 
 
 def _recalled(origin: Earlier, numbers: np.ndarray, train: TrainState, settings: LaneSettings) -> Any:

@@ -71,7 +71,7 @@ def has_rows(settings: LaneSettings) -> bool:
 def init_lane(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[str, Any] | None = None) -> LaneState:
     """A lane before its first step; `key` is the seed's key, the other arguments those of `init_state`."""
     train = init_state(keys_of(key).init, settings, d_in, statistics)
-    return LaneState(train, stopping.start(train.params, settings))
+    return LaneState(train, stopping.start(train, settings))
 
 
 def curve_names(settings: LaneSettings) -> list[str]:
@@ -158,10 +158,12 @@ def end_window(
 
 
 def final_params(lane: LaneState, settings: LaneSettings) -> Params:
-    """What a finished lane holds: its best logged parameters under early stopping, else the last."""
-    best = lane.stopping.best_params
-    params = lane.train.params if best is None else best
-    return settings.architecture.finish(params, lane.train.memory, settings.model)
+    """What a finished lane holds: its best watched parameters under early stopping, else the last."""
+    last, best = stopping.finished(lane.train, settings), lane.stopping.best_params
+    if best is None:
+        return last
+    watched = jnp.isfinite(lane.stopping.best_loss)
+    return jax.tree.map(lambda there, here: jnp.where(watched, there, here), best, last)
 
 
 def _placed(rows: Any, name: str) -> Array:

@@ -22,9 +22,10 @@ class Stopping:
     """What early stopping carries.
 
     Attributes:
-        best_params: parameters of the best logged point; None where patience is 0.
-        best_loss: held-out loss there.
-        best_at: step of that point, int32; before there is one, the last step that was not watched.
+        best_params: parameters of the best watched point, finished, as what the model remembers belongs to them;
+            None where patience is 0.
+        best_loss: held-out loss there; infinite before there is one.
+        best_at: step of that point, int32; until the schedules have ended, the last step before that.
         stopped_at: step at which patience ran out, int32; -1 where it did not.
     """
 
@@ -39,10 +40,15 @@ class Stopping:
         return self.stopped_at < 0
 
 
-def start(params: Params, settings: LaneSettings) -> Stopping:
+def start(state: TrainState, settings: LaneSettings) -> Stopping:
     """Before the first step."""
-    best = params if settings.training.patience else None
+    best = finished(state, settings) if settings.training.patience else None
     return Stopping(best, jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(-1))
+
+
+def finished(state: TrainState, settings: LaneSettings) -> Params:
+    """The parameters that a lane holds if it ends here."""
+    return settings.architecture.finish(state.params, state.memory, settings.model)
 
 
 def heldout_loss(params: Params, x: Batch, settings: LaneSettings) -> Float[Array, ""]:
@@ -55,7 +61,8 @@ def heldout_loss(params: Params, x: Batch, settings: LaneSettings) -> Float[Arra
 def schedules_ended(step: Scalar | Array, settings: LaneSettings) -> Bool[Array, ""]:
     """Whether the warm-ups of the learning rate and of the model have ended.
 
-    Before that, the loss rises with beta and falls with the learning rate, whatever the lane does.
+    Before that, the loss rises with beta and falls with the learning rate, whatever the lane does. A weight that is
+    steered to a target L0 makes another loss until the end.
     """
     training = settings.training
     if OPTIMIZERS[training.optimizer].full_batch:
@@ -66,13 +73,12 @@ def schedules_ended(step: Scalar | Array, settings: LaneSettings) -> Bool[Array,
 def watch(stopping: Stopping, state: TrainState, heldout: Batch, settings: LaneSettings) -> Stopping:
     """Judge a logged point on held-out data; patience above 0."""
     loss = heldout_loss(state.params, heldout, settings)
-    watched = stopping.running & schedules_ended(state.step, settings) & (state.diverged_at < 0)
+    ended = schedules_ended(state.step, settings)
+    watched = stopping.running & ended & (state.diverged_at < 0)
     better = watched & (loss < stopping.best_loss)
-    best_at = jnp.where(better | ~watched, state.step, stopping.best_at)
+    best_at = jnp.where(better | ~ended, state.step, stopping.best_at)
     out_of_patience = watched & (state.step - best_at >= settings.training.patience)
-    # Until something is watched, and where nothing was, a lane stands for its last parameters.
-    newest = better | jnp.isinf(stopping.best_loss)
-    best = jax.tree.map(lambda new, old: jnp.where(newest, new, old), state.params, stopping.best_params)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), finished(state, settings), stopping.best_params)
     return Stopping(
         best_params=best,
         best_loss=jnp.where(better, loss, stopping.best_loss),

@@ -7,7 +7,7 @@ import pytest
 from sae_jax.data.feed import resident
 from sae_jax.training.config import lane_settings
 from sae_jax.training.lane import final_params, init_lane, no_curves, windows
-from sae_jax.training.stopping import heldout_loss, schedules_ended
+from sae_jax.training.stopping import finished, heldout_loss, schedules_ended
 from tests.training.test_lane import ADVANCE, FIT
 from tests.training.test_step import SETTINGS, VALUES
 from tests.transforms import assert_close
@@ -66,6 +66,31 @@ def test_the_longest_warmup_ends_the_schedules():
     assert first_step(warmup=0.25) == 25
     assert first_step(k=3) == 50
     assert first_step(k=3, optimizer="lbfgs", estimator="batch") == 0
+
+
+@pytest.mark.parametrize("name", ["relu", "gated"])
+def test_a_weight_that_is_steered_has_a_schedule_until_the_end(name):
+    def ended(step, **values):
+        return bool(schedules_ended(step, lane_settings(name, steps=100, warmup=0.1, l1_warmup=0.2, **values)))
+
+    assert not ended(99, target_l0=2.0) and ended(100, target_l0=2.0)
+    assert not ended(19) and ended(20)
+
+
+def test_the_best_parameters_have_the_threshold_of_their_step(samples):
+    values = {"d_hidden": 40, "batch_size": 20, "steps": 600, "k": 4.0, "learning_rate": 0.03, "k_warmup": 0.0}
+    values |= {"final_learning_rate": 1.0, "warmup": 0.0}
+    settings, endless = (lane_settings("batch_topk", **values, patience=patience) for patience in (60, 0))
+    train, key = samples[:30], jax.random.key(0)
+    lane, _ = FIT(settings, train, samples[300:], key)
+    stopping = lane.stopping
+    assert 0 < int(stopping.best_at) <= int(stopping.stopped_at) - 60
+    draw, solo = resident(train).draw, init_lane(key, endless, 16)
+    solo, _ = ADVANCE(endless, draw, solo, no_curves(endless), train, key, 0, int(stopping.best_at))
+    best, expected, last = final_params(lane, settings), final_params(solo, endless), finished(lane.train, settings)
+    np.testing.assert_allclose(best["threshold"], expected["threshold"], rtol=1e-5)
+    assert abs(best["threshold"][0] / last["threshold"][0] - 1) > 1e-3
+    assert_close(best, expected, atol=1e-4)
 
 
 def test_patience_changes_nothing_before_it_runs_out(samples):
