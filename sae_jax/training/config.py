@@ -212,9 +212,8 @@ def check_settings(settings: LaneSettings) -> None:
         needs = f"optimizer {training.optimizer} needs the exact gradient of one fixed loss"
         of_model = architecture.exact(settings.model)
         if of_model is None:
-            raise UserError(
-                f"{needs}: got {getattr(settings.model, 'model', architecture.name)}, whose jumps have none; use adam or sgd"
-            )
+            name = getattr(settings.model, "model", architecture.name)
+            raise UserError(f"{needs}: got {name}, whose jumps have none; use adam or sgd")
         exact = {**of_model, "corruption": "none"}
         values = {name: getattr(settings.model, name, getattr(training, name, None)) for name in exact}
         if other := {name: value for name, value in values.items() if np.any(np.asarray(value) != exact[name])}:
