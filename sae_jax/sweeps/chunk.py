@@ -35,9 +35,6 @@ from sae_jax.training.optimizers import OPTIMIZERS
 # Decoder rows at some of the steps, among the arrays of a finished chunk.
 SNAPSHOTS = "decoder_snapshots"
 
-# When results were fetched last, s, and what a step took then, s; None where that is not known.
-Timing = tuple[float, float | None]
-
 
 def train_chunk(
     lanes: Lanes, plan: Plan, first: int, position: Position | None, observer: Observer, recovery: Recovery | None
@@ -57,87 +54,154 @@ def train_chunk(
         Interrupted: the recovery was asked to end; the lanes are saved.
         UserError: samples can no longer be read; the lanes are saved.
     """
-    chunk = chunk_at(plan, first)
-    inputs = inputs_of(lanes, chunk)
-    steps, stops, snapshots = lanes.steps, windows(lanes.steps), snapshot_steps(lanes.point.settings)
-    carry, step = carry_at_start(lanes, chunk, inputs), 0
-    curves = {name: np.zeros((*chunk.cells.shape, 0), np.float32) for name in carry[1]}
-    # Decoder rows at some of the steps; NaN at those that are not reached.
-    rows = np.full((*chunk.cells.shape, *snapshot_shape(lanes)), np.nan, np.float32)
-    if recovery and position:
-        carry, curves, rows = _restored(lanes, carry, curves, rows, position, recovery)
-        step = position.step
-    _put_rows(rows, snapshots == step, lanes, carry, inputs)
-    advance = compiled_advance(lanes.point.data.feed.draw, lanes.mesh, plan.sequential)
-    watch, watched = compiled_watch(lanes.mesh), _watched_steps(lanes)
-    coordinates = lane_coordinates(lanes.study.grid, lanes.point.labels, *indices_of(lanes, chunk))
-    per_block = steps_per_block(lanes)
-    block, block_end = lanes.block, step if per_block else steps
-    # First and last step of each call whose curves and measures are still being computed, and these.
-    calls: list[tuple[int, int, Any, Any]] = []
-    logged, size, ahead = [curves], 1, True
-
-    def collect(left: int, timing: Timing) -> Timing:
-        """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
-        while len(calls) > left:
-            start, stop, computed, measured = calls.pop(0)
-            points = fetch(computed, lanes.mesh)
-            now = time.monotonic()
-            timing = now, (now - timing[0]) / (stop - start)
-            if stop in stops:
-                logged.append({name: values[..., None] for name, values in points.items()})
-                observer.points(at_step(stop, points))
-            if measured:
-                observer.measures(at_step(stop, fetch(measured, lanes.mesh)))
-            observer.progress(progress_of(lanes, plan, _lane_steps(lanes, chunk, stop), "training"))
-        return timing
-
-    def at_step(step: int, values: Arrays) -> Points:
-        return Points(step, coordinates, {name: every[chunk.real] for name, every in values.items()})
-
-    def store(step: int, timing: Timing) -> tuple[float, Timing]:
-        """Save the lanes as they are after a step; when that was, and the timing from there."""
-        assert recovery
-        _, seconds_per_step = collect(0, timing)
-        state = _by_path({"lanes": fetch(carry, lanes.mesh), "points": _joined(logged), "snapshots": rows})
-        # Arrays without numbers cannot be saved.
-        arrays = {name: values for name, values in state.items() if values.size}
-        save_state(recovery, position_at(lanes, plan, first, step, finished=False), arrays)
-        now = time.monotonic()
-        return now, (now, seconds_per_step)
-
-    saved_at = time.monotonic()
-    timing: Timing = saved_at, None
-    while step < steps:
-        timing = collect(int(ahead), timing)
-        size, ahead, save, end = next_call(recovery, size, timing[1], saved_at)
-        if recovery and (save or end):
-            saved_at, timing = store(step, timing)
+    training = _ChunkTraining(lanes, plan, first, position, observer, recovery)
+    size, ahead = 1, True
+    while training.step < lanes.steps:
+        training.collect(int(ahead))
+        size, ahead, save, end = next_call(recovery, size, training.seconds_per_step, training.saved_at)
+        if save or end:
+            training.save()
         if end:
             raise Interrupted
-        if logged[-1]["loss"].size and np.all(np.isnan(logged[-1]["loss"][..., -1])):
-            _put_rows(rows, snapshots > step, lanes, carry, inputs)  # Every lane has stopped or diverged.
+        if training.all_ended():
+            training.put_rows(training.snapshots > training.step)
             break
-        start, window = step, int(np.searchsorted(stops, step, side="right"))
-        if per_block and step >= block_end:
-            try:
-                block, block_end = together("train", functools.partial(block_at, lanes, step)), step + per_block
-            except UserError:  # What was trained before samples could not be read is not lost with them.
-                if recovery and step:
-                    store(step, timing)
-                raise
-        step = min(int(stops[window]), start + size, block_end)
-        length = step - (int(stops[window - 1]) if window else 0) if step == stops[window] else 0
-        bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + step, length))
-        carry, curves_of_call = advance(block, lanes.heldout, *bounds, carry, *inputs)
-        seen = watch(lanes.watched, carry[0], *inputs) if step in watched else None
-        calls.append((start, step, curves_of_call, seen))
-        _put_rows(rows, snapshots == step, lanes, carry, inputs)
-    collect(0, timing)
-    observer.progress(progress_of(lanes, plan, _lane_steps(lanes, chunk, steps), "evaluating"))
-    measured = _measured(lanes, carry, inputs, _joined(logged), rows)
-    observer.measures(at_step(steps, {name: measured[f"eval_{name}"] for name in WATCHED}))
-    return {name: values[chunk.real] for name, values in measured.items()}
+        training.advance(size)
+    training.collect(0)
+    return training.measure()
+
+
+class _ChunkTraining:
+    """A chunk in training: its lanes as they stand, and the calls whose results are still being computed.
+
+    Args:
+        lanes, plan, first, position, observer, recovery: as in `train_chunk`.
+
+    Attributes:
+        step: steps that the lanes have taken, or are taking in the calls that are not collected.
+        seconds_per_step: of the call that was collected last; None before there is one.
+        saved_at: when the lanes were saved last, or began, s.
+        snapshots: steps at which decoder rows are held.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        plan: Plan,
+        first: int,
+        position: Position | None,
+        observer: Observer,
+        recovery: Recovery | None,
+    ) -> None:
+        self.lanes, self.plan, self.first, self.observer, self.recovery = lanes, plan, first, observer, recovery
+        self.chunk = chunk_at(plan, first)
+        self.inputs = inputs_of(lanes, self.chunk)
+        self.stops, self.snapshots = windows(lanes.steps), snapshot_steps(lanes.point.settings)
+        self.step, self.carry = 0, carry_at_start(lanes, self.chunk, self.inputs)
+        shape = self.chunk.cells.shape
+        curves = {name: np.zeros((*shape, 0), np.float32) for name in self.carry[1]}
+        # Decoder rows at some of the steps; NaN at those that are not reached.
+        self.rows = np.full((*shape, *snapshot_shape(lanes)), np.nan, np.float32)
+        if recovery and position:
+            self.carry, curves, self.rows = _restored(lanes, self.carry, curves, self.rows, position, recovery)
+            self.step = position.step
+        self.logged = [curves]
+        self.put_rows(self.snapshots == self.step)
+        self.run_steps = compiled_advance(lanes.point.data.feed.draw, lanes.mesh, plan.sequential)
+        self.watch, self.watched = compiled_watch(lanes.mesh), _watched_steps(lanes)
+        self.coordinates = lane_coordinates(lanes.study.grid, lanes.point.labels, *indices_of(lanes, self.chunk))
+        self.per_block = steps_per_block(lanes)
+        self.block, self.block_end = lanes.block, self.step if self.per_block else lanes.steps
+        # First and last step of each call, its curves and its measures.
+        self.calls: list[tuple[int, int, Any, Any]] = []
+        self.seconds_per_step: float | None = None
+        self.saved_at = self.collected_at = time.monotonic()
+
+    def advance(self, size: int) -> None:
+        """Begin a call of at most so many steps; it ends where curves are logged, or samples have to be read.
+
+        Raises:
+            UserError: samples can no longer be read; the lanes are saved.
+        """
+        start, window = self.step, int(np.searchsorted(self.stops, self.step, side="right"))
+        if self.per_block and start >= self.block_end:
+            self._read_block(self.per_block)
+        lanes, stop = self.lanes, min(int(self.stops[window]), start + size, self.block_end)
+        begun = int(self.stops[window - 1]) if window else 0
+        length = stop - begun if stop == self.stops[window] else 0
+        bounds = map(np.int32, (lanes.steps_before + start, lanes.steps_before + stop, length))
+        self.carry, curves = self.run_steps(self.block, lanes.heldout, *bounds, self.carry, *self.inputs)
+        measures = self.watch(lanes.watched, self.carry[0], *self.inputs) if stop in self.watched else None
+        self.calls.append((start, stop, curves, measures))
+        self.step = stop
+        self.put_rows(self.snapshots == stop)
+
+    def _read_block(self, steps: int) -> None:
+        """Read the samples of the next so many steps."""
+        try:
+            self.block = together("train", functools.partial(block_at, self.lanes, self.step))
+        except UserError:  # What was trained before samples could not be read is not lost with them.
+            if self.step:
+                self.save()
+            raise
+        self.block_end = self.step + steps
+
+    def collect(self, left: int) -> None:
+        """Fetch the results of all calls but so many, as soon as they are done, and send the points on."""
+        while len(self.calls) > left:
+            start, stop, computed, measures = self.calls.pop(0)
+            points = fetch(computed, self.lanes.mesh)
+            now = time.monotonic()
+            self.seconds_per_step, self.collected_at = (now - self.collected_at) / (stop - start), now
+            if stop in self.stops:
+                self.logged.append({name: values[..., None] for name, values in points.items()})
+                self.observer.points(self._at_step(stop, points))
+            if measures:
+                self.observer.measures(self._at_step(stop, fetch(measures, self.lanes.mesh)))
+            self._show_progress(stop, "training")
+
+    def save(self) -> None:
+        """Save the lanes as they are, where there is a place for it."""
+        if self.recovery is None:
+            return
+        self.collect(0)
+        state = _by_path(
+            {"lanes": fetch(self.carry, self.lanes.mesh), "points": _joined(self.logged), "snapshots": self.rows}
+        )
+        # Arrays without numbers cannot be saved.
+        arrays = {name: values for name, values in state.items() if values.size}
+        save_state(self.recovery, position_at(self.lanes, self.plan, self.first, self.step, finished=False), arrays)
+        self.saved_at = self.collected_at = time.monotonic()
+
+    def all_ended(self) -> bool:
+        """Whether every lane had stopped or diverged when a point was collected last."""
+        losses = self.logged[-1]["loss"]
+        return bool(losses.size and np.all(np.isnan(losses[..., -1])))
+
+    def put_rows(self, where: np.ndarray) -> None:
+        """Fetch decoder rows as they are, before the next call trains in their memory, for some of the snapshots.
+
+        Args:
+            where: which of them, booleans [snapshots].
+        """
+        if where.any():
+            now = fetch(compiled_rows(self.lanes.mesh)(self.carry[0], *self.inputs), self.lanes.mesh)
+            self.rows[:, :, where] = now[:, :, None]
+
+    def measure(self) -> Arrays:
+        """Held-out measures, parameters and curves of the lanes as they are, [lanes, ...] by variable name."""
+        self._show_progress(self.lanes.steps, "evaluating")
+        measured = _measured(self.lanes, self.carry, self.inputs, _joined(self.logged), self.rows)
+        watched = {name: measured[f"eval_{name}"] for name in WATCHED}
+        self.observer.measures(self._at_step(self.lanes.steps, watched))
+        return {name: values[self.chunk.real] for name, values in measured.items()}
+
+    def _at_step(self, step: int, values: Arrays) -> Points:
+        return Points(step, self.coordinates, {name: every[self.chunk.real] for name, every in values.items()})
+
+    def _show_progress(self, step: int, phase: str) -> None:
+        steps = _lane_steps(self.lanes, self.chunk, step)
+        self.observer.progress(progress_of(self.lanes, self.plan, steps, phase))
 
 
 def _measured(lanes: Lanes, carry: Carry, inputs: Inputs, curves: Arrays, rows: np.ndarray) -> Arrays:
@@ -172,18 +236,6 @@ def snapshot_shape(lanes: Lanes) -> tuple[int, int, int]:
     """Of a lane: at how many steps decoder rows are held, d_hidden and their width."""
     settings = lanes.point.settings
     return len(snapshot_steps(settings)), settings.model.d_hidden, row_width(settings, lanes.heldout.shape[1])
-
-
-def _put_rows(rows: np.ndarray, where: np.ndarray, lanes: Lanes, carry: Carry, inputs: Inputs) -> None:
-    """Put lanes' decoder rows where they are wanted: the next call trains in their memory.
-
-    Args:
-        rows: float32 [blocks, cells_per_block, snapshots, d_hidden, d_in], changed.
-        where: at which of the snapshots they are now, booleans [snapshots].
-        lanes, carry, inputs: the lanes.
-    """
-    if where.any():
-        rows[:, :, where] = fetch(compiled_rows(lanes.mesh)(carry[0], *inputs), lanes.mesh)[:, :, None]
 
 
 def _restored(
