@@ -2,7 +2,7 @@
 
     python -m experiments.train --rho .02 --beta 1 --seed 3
 
-About 15 seconds on 2 cores. The lane equals the one with the same settings and seed in a sweep.
+About 15 seconds on 2 cores. Up to rounding, the lane equals the one with the same settings and seed in a sweep.
 """
 
 from __future__ import annotations
