@@ -13,6 +13,8 @@ from sae_jax.models import MODELS
 from tests.conftest import as_for_a_user
 from tests.faults.__main__ import markdown_table as faults_table
 from tests.processes import ended, environment, start
+from tests.storage.test_checkpoints import FAULTS
+from tests.sweeps.test_chunk import TRAININGS
 
 ROOT = Path(__file__).parents[1]
 # Those in folders of docs/ are held by test_docs.py.
@@ -88,6 +90,13 @@ def test_the_tables_of_reproductions_are_the_commands_own():
 def test_the_table_of_faults_is_the_commands_own():
     counts = json.loads((ROOT / "docs" / "reliability.json").read_text())
     assert faults_table(counts) in DOCUMENTS["reliability.md"]
+
+
+def test_the_counts_of_what_a_run_promises_are_those_of_its_tests():
+    several = sum(isinstance(changes.get("model"), list) for changes, _ in TRAININGS.values())
+    page = DOCUMENTS["reliability.md"]
+    assert f"{len(TRAININGS)} trainings of more than three lives each, {several} of them of three architectures" in page
+    assert f"{len(FAULTS)} faults in each of its files" in page
 
 
 def test_the_table_of_the_benchmark_is_the_commands_own():

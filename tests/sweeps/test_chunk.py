@@ -33,6 +33,17 @@ DICTIONARIES = {
 # Codes as lists, once k has fallen.
 LISTS = {"model": "batch_topk", "d_hidden": 200, "k": [2.0, 4.5], "k_warmup": 0.5, "dead_units": "auxk", "steps": 36}
 GRID = {"rho": [0.05, 0.1, 0.2], "beta": [0.5, 2.0]}
+TRAININGS = {
+    "adam": ({"snapshots": 5}, ENGINE),
+    "sgd": ({"optimizer": "sgd", "corruption": "gaussian"}, Engine(devices=1, lanes_per_chunk=8)),
+    "lbfgs": ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
+    "patience": ({"patience": 2, "steps": 180}, Engine(devices=2)),
+    "data parallel": ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
+    "unit parallel": ({"estimator": "ema"}, Engine(devices=4, unit_parallel=2, lanes_per_chunk=6)),
+    "dictionaries": (DICTIONARIES, Engine(devices=2, lanes_per_chunk=4)),
+    "both": (DICTIONARIES, Engine(devices=4, data_parallel=2, unit_parallel=2, lanes_per_chunk=2)),
+    "lists": (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=2)),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,21 +106,7 @@ def interrupted_often(study, folder, most):
     raise AssertionError("it never ended")
 
 
-@pytest.mark.parametrize(
-    ("changes", "engine"),
-    [
-        ({"snapshots": 5}, ENGINE),
-        ({"optimizer": "sgd", "corruption": "gaussian"}, Engine(devices=1, lanes_per_chunk=8)),
-        ({"optimizer": "lbfgs", "estimator": "batch", "steps": 25}, Engine(devices=2)),
-        ({"patience": 2, "steps": 180}, Engine(devices=2)),
-        ({"tied": True}, Engine(devices=4, data_parallel=2, lanes_per_chunk=6)),
-        ({"estimator": "ema"}, Engine(devices=4, unit_parallel=2, lanes_per_chunk=6)),
-        (DICTIONARIES, Engine(devices=2, lanes_per_chunk=4)),
-        (DICTIONARIES, Engine(devices=4, data_parallel=2, unit_parallel=2, lanes_per_chunk=2)),
-        (LISTS, Engine(devices=2, cells_per_block=1, lanes_per_chunk=2)),
-    ],
-    ids=["adam", "sgd", "lbfgs", "patience", "data parallel", "unit parallel", "dictionaries", "both", "lists"],
-)
+@pytest.mark.parametrize(("changes", "engine"), TRAININGS.values(), ids=TRAININGS)
 def test_a_training_that_is_interrupted_anywhere_finds_the_same_to_the_bit(changes, engine, data, tmp_path):
     study = studied(data, engine, **({} if "model" in changes else GRID), **changes)
     whole = trained(study)
