@@ -9,7 +9,9 @@ import pytest
 from experiments.benchmark.__main__ import saved
 from experiments.benchmark.tables import markdown_tables as benchmark_tables
 from experiments.reproduce.report import saved_tables
+from sae_jax import lane_settings
 from sae_jax.models import MODELS
+from sae_jax.models.classic_loss import terms
 from tests.conftest import as_for_a_user
 from tests.faults.__main__ import markdown_table as faults_table
 from tests.processes import ended, environment, start
@@ -75,6 +77,15 @@ def test_every_model_is_listed():
     section = README.partition("\n## The architectures people train today\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert re.findall(r"`(\w+)`", " ".join(listed)) == list(MODELS)
+
+
+def test_the_equations_have_the_penalties_that_may_be_left_out():
+    every = dict.fromkeys(("l1", "contractive", "partial_sparsity", "average_sparsity"), 0.1)
+    off = [name for name in terms(lane_settings(**every).model) if name not in terms(lane_settings().model)]
+    page = DOCUMENTS["equations.md"]
+    assert re.findall(r"`(\w+)`", re.search(r"Of the penalties (.*?), one whose", page, re.DOTALL)[1]) == off
+    for text in (README, page):
+        assert all(f"+ {name} * mean_" in text for name in off)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
