@@ -30,7 +30,7 @@ def terms(s: Settings) -> dict[str, Term]:
         "l1": Term("l1 * mean ||h||_1", units),
         "contractive": Term("contractive * mean ||dh / dx||_F^2", units),
         "partial_sparsity": Term("partial_sparsity * mean h (1 - h)", units),
-        "average_sparsity": Term("average_sparsity * mean max(0, rho_hat - target)^2", units),
+        "average_sparsity": Term("average_sparsity * mean_j max(0, mean_i h_ij - target)^2", units),
     }
     return {name: term for name, term in everything.items() if getattr(s, name, 0) is not None}
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sae_jax import lane_settings
+from sae_jax.models.classic_loss import terms
 from sae_jax.models.spine import average_sparsity, partial_sparsity
 
 CODES = np.random.default_rng(0).uniform(size=(6, 4)).astype(np.float32)
@@ -30,3 +32,9 @@ def test_average_sparsity_counts_what_exceeds_the_target_and_its_gradient_is_the
     gradient = jax.grad(stated)(jnp.asarray(CODES))
     np.testing.assert_allclose(gradient, jax.grad(plain)(jnp.asarray(CODES)), rtol=1e-5)
     assert np.sum(np.any(np.asarray(gradient) != 0, axis=0)) == 2
+
+
+def test_the_running_average_is_named_by_the_term_alone_that_reads_it():
+    every = terms(lane_settings(partial_sparsity=0.1, average_sparsity=0.1).model)
+    assert {"partial_sparsity", "average_sparsity"} < set(every)
+    assert [name for name, term in every.items() if "rho_hat" in term.label] == ["kl"]
