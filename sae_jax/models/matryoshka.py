@@ -4,7 +4,8 @@
 
 The first units learn what is common and general, and the others leave it to them.
 
-Source: Bussmann et al. 2025, "Learning multi-level features with Matryoshka sparse autoencoders".
+Source: Bussmann et al. 2025, "Learning multi-level features with Matryoshka sparse autoencoders"; the mean is that of
+dictionary_learning, MatryoshkaBatchTopKTrainer.loss.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def reconstruction(params: Params, codes: Codes, step: Step, s: Any) -> tuple[Ar
         step: target and number are read.
         s: prefixes, prefix_errors and d_hidden are read.
 
-    Source: Bussmann et al. 2025, section 3 (mean); SAELens 6.54.12, MatryoshkaBatchTopKTrainingSAE (sum).
+    Source: dictionary_learning, MatryoshkaBatchTopKTrainer.loss (mean); SAELens 6.54.12,
+    MatryoshkaBatchTopKTrainingSAE (sum).
     """
     number = drawn(s.prefixes)
     if number:
