@@ -1,6 +1,6 @@
 """The KL penalty on firing rates: every unit is held near a rate that is set in advance, so that L0 is their sum.
 
-    beta_rate sum_j KL(r || r_hat_j),  r_hat_j a running mean of 1[z_ij > theta_j]
+    rate_weight sum_j KL(r || r_hat_j),  r_hat_j a running mean of 1[z_ij > theta_j]
 
 Its gradient reaches the gates as in `models.kl`, and passes the jump through a kernel to thresholds and z.
 A unit that no longer fires is pushed up as long as its pre-activations come near the threshold.
