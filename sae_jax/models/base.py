@@ -163,6 +163,10 @@ def _unchanged(value: Any, *_: Any) -> Any:
 class Model(NamedTuple):
     """An architecture, as pure functions of its parameters and settings; see `sae_jax.models.classic` for one.
 
+    Functions see one lane, in which swept settings are scalars, and of a batch this device's share: x is [batch, d_in],
+    targets are as wide as `Step` says, and what they call z, strength or codes is [batch, d_hidden]. Parameters have
+    the dimensions that `parameters` names. An architecture's functions of these names say no more of it.
+
     Attributes:
         name: by which `--model`, files and tables know it.
         Settings: its settings, a pytree: statics in its structure, swept values as leaves, unused ones None.
@@ -185,7 +189,7 @@ class Model(NamedTuple):
             those; arrays may be of many lanes, in front.
         finish: (parameters, memory, settings) -> parameters of the finished lane.
         gradient: (parameters, gradient, settings) -> gradient, before the optimizer.
-        constrain: (parameters, memory, settings) -> parameters, after it.
+        constrain: (parameters, memory, settings) -> parameters, after it; memory is as before the step's `update`.
         rates: (parameters, settings) -> {name: learning rate of that parameter in units of the others'}.
         renew: (parameters, what was seen, settings) -> (parameters after the step with units that begin anew; by name,
             which of their values are new, so that the optimizer forgets what it knew of them).

@@ -23,6 +23,9 @@ def explained_variance(x: Batch, reconstruction: Batch) -> Float[Array, ""]:
     Args:
         x: samples, [batch, d_in]; their mean is taken per input.
         reconstruction: x_hat, [batch, d_in].
+
+    Returns:
+        At most 1, and negative where x_hat is worse than the mean.
     """
     residual = jnp.sum(jnp.square(x - reconstruction))
     variance = jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)))

@@ -64,6 +64,9 @@ def likeness(rows: Float[np.ndarray, "units d_in"], directions: Float[np.ndarray
 def matching(like: Likeness) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
     """Units and features of the min(units, features) pairs of the largest sum of |cos|.
 
+    Args:
+        like: |cos| of units and features, [units, features].
+
     Source: Kuhn 1955, "The Hungarian method for the assignment problem".
     """
     from scipy.optimize import linear_sum_assignment
@@ -75,6 +78,9 @@ def matching(like: Likeness) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray,
 def mcc(like: Likeness) -> float:
     """Mean correlation coefficient: mean |cos| of the matched pairs.
 
+    Args:
+        like: |cos| of units and features, [units, features].
+
     Source: Song et al. 2025, "Mechanistic interpretability should prioritize feature consistency in SAEs", arXiv
     2505.20254.
     """
@@ -84,6 +90,9 @@ def mcc(like: Likeness) -> float:
 def mmcs(like: Likeness) -> float:
     """Mean over features of the largest |cos| to a unit.
 
+    Args:
+        like: |cos| of units and features, [units, features].
+
     Source: Sharkey et al. 2022, "Taking features out of superposition with sparse autoencoders" (mean max cosine
     similarity).
     """
@@ -92,6 +101,12 @@ def mmcs(like: Likeness) -> float:
 
 def uniqueness(like: Likeness) -> float:
     """How many different features are the nearest one of a unit, over the number of units.
+
+    Args:
+        like: |cos| of units and features, [units, features].
+
+    Returns:
+        In (0, 1], and 1 where no two units have the same nearest feature.
 
     Source: Chanin et al. 2026, arXiv 2602.14687 (a metric of SynthSAEBench).
     """

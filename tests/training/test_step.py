@@ -75,6 +75,16 @@ def test_a_models_gradient_and_constraint_enclose_the_optimizer(samples):
     np.testing.assert_allclose(jnp.sum(before * (longer - before), axis=1), 0, atol=1e-6)
 
 
+def test_a_constraint_receives_the_memory_from_before_the_step(samples):
+    def constrained(params, memory, s):
+        return params | {"decoder_bias": jnp.full_like(params["decoder_bias"], memory.average[0])}
+
+    settings = lane_settings(CLASSIC._replace(constrain=constrained), **VALUES)
+    state = init_state(jax.random.key(0), settings, 16)
+    after, _ = STEP(settings, state, samples[:32])
+    assert float(after.params["decoder_bias"][0]) == float(state.memory.average[0]) != float(after.memory.average[0])
+
+
 @pytest.mark.parametrize("rho", [0, 2, np.nan, None, "often", [0.1], [[0.1], [0.1, 0.2]], {"rho": 0.1}])
 def test_settings_made_by_hand_are_checked_before_the_first_step(samples, rho):
     wrong = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, rho=rho))
