@@ -78,9 +78,9 @@ def listed(params: Params, step: Step, s: Settings, most: int) -> tuple[Choice, 
     return largest_of_whole(z, strength, total_at(step, s), most, step.across), strength
 
 
-def _with_least(saw: Seen, choice: Choice, strength: Codes, step: Step) -> Seen:
+def _with_least(seen: Seen, choice: Choice, strength: Codes, step: Step) -> Seen:
     """What is seen of codes that are a list, with the least of them as the loss of all codes has it."""
-    return saw._replace(least=running_threshold.least(strength[choice.samples, choice.units], choice.chosen, step))
+    return seen._replace(least=running_threshold.least(strength[choice.samples, choice.units], choice.chosen, step))
 
 
 SELECTION = Selection(loss, count, compared, listed, seen=_with_least)

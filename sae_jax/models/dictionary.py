@@ -178,18 +178,18 @@ def constrain(params: Params, state: Memory, s: Settings) -> Params:
 
 
 def renew(
-    params: Params, saw: Seen, s: Settings, share: float = resampling.ENCODER_SHARE, **start: Scalar
+    params: Params, seen: Seen, s: Settings, share: float = resampling.ENCODER_SHARE, **start: Scalar
 ) -> tuple[Params, dict[str, Array]]:
     """The parameters with the units anew that a step has resampled, and which of their values are new.
 
     Args:
         params: after the step.
-        saw: of its batch.
+        seen: of its batch.
         s: settings.
         share: norm of a new encoder row in units of the others' mean norm.
         start: of other parameters by unit, where their start is not 0.
     """
-    return (params, {}) if saw.replaced is None else resampling.renew(params, saw, s.rows == "unit", share, start)
+    return (params, {}) if seen.replaced is None else resampling.renew(params, seen, s.rows == "unit", share, start)
 
 
 def held(s: Settings) -> int:

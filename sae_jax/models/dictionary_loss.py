@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from sae_jax.models import dead, dictionary, prefixes, resampling, sparse, transcoder
 from sae_jax.models.base import Codes, Params, Step, Term
-from sae_jax.models.dictionary_memory import Memory, Seen, seen
+from sae_jax.models.dictionary_memory import Memory, Seen, seen_of
 from sae_jax.models.sparse import SparseCodes
 
 
@@ -63,9 +63,9 @@ def shared_loss(
         reconstruction = jnp.mean(jnp.sum(jnp.square(residual), axis=1))
     rates = jnp.mean(dictionary.active(codes, s), axis=0, dtype=jnp.float32)
     whole = (z, z if strength is None else strength)
-    saw = seen(rates, codes, step)
+    seen = seen_of(rates, codes, step)
     return _with_help(
-        params, state, step, s, reconstruction, residual, saw, lambda: whole, any_to_help(state, s), threshold
+        params, state, step, s, reconstruction, residual, seen, lambda: whole, any_to_help(state, s), threshold
     )
 
 
@@ -100,8 +100,8 @@ def shared_loss_of_list(
     """
     step = transcoder.left_to_codes(params, step, s)
     errors, residual = sparse.nested_errors(params, codes, step.target, prefixes.sizes_of(step, s))
-    saw = seen(sparse.firing(codes, len(step.x), s.d_hidden), codes.values, step)
-    return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, saw, whole, helped, None)
+    seen = seen_of(sparse.firing(codes, len(step.x), s.d_hidden), codes.values, step)
+    return _with_help(params, state, step, s, prefixes.combined(errors, s), residual, seen, whole, helped, None)
 
 
 def _with_help(
@@ -111,7 +111,7 @@ def _with_help(
     s: Any,
     reconstruction: Array,
     residual: Array,
-    saw: Seen,
+    seen: Seen,
     whole: Callable[[], tuple[Codes, Codes]],
     helped: bool | Array | None,
     threshold: Array | None,
@@ -145,5 +145,5 @@ def _with_help(
             lambda: resampling.choose(residual, centred, silent, step.across),
             lambda: (silent, jnp.zeros((s.d_hidden, centred.shape[1]), centred.dtype)),
         )
-        saw = saw._replace(replaced=replaced, replacement=replacement)
-    return values, saw
+        seen = seen._replace(replaced=replaced, replacement=replacement)
+    return values, seen

@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     replacement: Any = None
 
 
-def seen(rates: Array, codes: Array | np.ndarray, step: Step) -> Seen:
+def seen_of(rates: Array, codes: Array | np.ndarray, step: Step) -> Seen:
     """What a memory is to see of a batch.
 
     Args:
@@ -78,9 +78,9 @@ def start_memory(s: Any) -> Memory:
     return Memory(silence=dead.start(s.d_hidden) if watched else None)
 
 
-def update_memory(state: Memory, saw: Seen, s: Any) -> Memory:
+def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
     """Count the silence of every unit; of one that begins anew from here."""
     if state.silence is None:
         return state
-    fired = saw.fired if saw.replaced is None else saw.fired | saw.replaced
-    return dataclasses.replace(state, silence=dead.update(state.silence, fired, saw.samples))
+    fired = seen.fired if seen.replaced is None else seen.fired | seen.replaced
+    return dataclasses.replace(state, silence=dead.update(state.silence, fired, seen.samples))

@@ -109,7 +109,7 @@ JUMPRELU = Model(
         "update": firing.update_memory,
         "constrain": constrain,
         "rates": jump_penalties.rates,
-        "renew": lambda params, saw, s: dictionary.renew(params, saw, s, threshold=s.threshold_start),
+        "renew": lambda params, seen, s: dictionary.renew(params, seen, s, threshold=s.threshold_start),
         "ramp": lambda s: s.l0_warmup,
         "exact": lambda s: None,
         "check": check,

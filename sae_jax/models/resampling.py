@@ -65,13 +65,13 @@ def choose(
 
 
 def renew(
-    params: Params, saw: Seen, unit: bool, share: float, start: Mapping[str, Scalar]
+    params: Params, seen: Seen, unit: bool, share: float, start: Mapping[str, Scalar]
 ) -> tuple[Params, dict[str, Array]]:
     """The parameters with new units: rows along a sample, the encoder's of a share of the others' norm, biases 0.
 
     Args:
         params: after the step.
-        saw: replaced and replacement are read.
+        seen: replaced and replacement are read.
         unit: whether decoder rows are of norm 1; else new ones are of the others' mean norm.
         share: norm of a new encoder row in units of the others' mean norm.
         start: of other parameters by unit, where their start is not 0.
@@ -79,7 +79,7 @@ def renew(
     Returns:
         (the parameters; by name, which of their values are new, for which the optimizer begins anew, too).
     """
-    new, others = saw.replaced, jnp.logical_not(saw.replaced)
+    new, others = seen.replaced, jnp.logical_not(seen.replaced)
 
     def mean_norm(weight: Array) -> Array:
         return jnp.sum(jnp.where(others, rows.norms(weight), 0)) / jnp.maximum(jnp.sum(others), 1)
@@ -89,9 +89,9 @@ def renew(
         if value.shape[:1] != new.shape or name == "decoder_bias":
             continue
         if name == "decoder_weight":
-            begun = saw.replacement * (1.0 if unit else mean_norm(value))
+            begun = seen.replacement * (1.0 if unit else mean_norm(value))
         elif name == "encoder_weight":
-            begun = saw.replacement * share * mean_norm(value)
+            begun = seen.replacement * share * mean_norm(value)
         else:
             begun = jnp.full_like(value, start.get(name, 0.0))
         fresh[name] = jnp.broadcast_to(new if value.ndim == 1 else new[:, None], value.shape)

@@ -20,8 +20,8 @@ from sae_jax.models.choice import Choice
 from sae_jax.models.dictionary_memory import Memory, Seen
 
 
-def _unchanged(saw: Seen, *_: Any) -> Seen:
-    return saw
+def _unchanged(seen: Seen, *_: Any) -> Seen:
+    return seen
 
 
 class Selection(NamedTuple):
@@ -77,10 +77,10 @@ def _by_list(selection: Selection, most: int) -> Loss:
             codes = sparse.codes_of(
                 params, dictionary.subtracted(params, s), step.x, choice, rectify=not selection.signed
             )
-            values, saw = dictionary_loss.shared_loss_of_list(
+            values, seen = dictionary_loss.shared_loss_of_list(
                 params, state, step, s, codes, lambda: selection.compared(params, step.x, s), helped
             )
-            return values, selection.seen(saw, choice, strength, step)
+            return values, selection.seen(seen, choice, strength, step)
 
         def every(params: Params) -> tuple[dict[str, Array], Seen]:
             return selection.loss(params, state, step, s)

@@ -80,7 +80,7 @@ TOPK = Model(
         "step_codes": step_codes,
         "sparse": functools.partial(by_list, Selection(loss, count, compared, listed)),
         # A shorter row would never be among the largest.
-        "renew": lambda params, saw, s: dictionary.renew(params, saw, s, share=1.0),
+        "renew": lambda params, seen, s: dictionary.renew(params, seen, s, share=1.0),
         "ramp": lambda s: s.k_warmup,
         "check": check_whole,
         "missed": (

@@ -29,8 +29,8 @@ def after(batches, own):
     """(memory, threshold of the finished lane) after losses of batches, with parameters that stay."""
     params, memory = params_of(own), MODEL.memory(own)
     for x in batches:
-        _, saw = MODEL.loss(params, memory, Step(x, x), own)
-        memory = MODEL.update(memory, saw, own)
+        _, seen = MODEL.loss(params, memory, Step(x, x), own)
+        memory = MODEL.update(memory, seen, own)
     return memory, MODEL.finish(params, memory, own)["threshold"]
 
 

@@ -62,11 +62,11 @@ def computed(loss: Any, settings: Any, params: Any, memory: Any, x: jax.Array, *
     @jax.jit
     def at(number: jax.Array) -> Any:
         def total(params: Any) -> Any:
-            terms, saw = loss(params, memory, Step(*split(x, settings), number, 100), settings.model)
-            return sum(terms.values()), (terms, saw)
+            terms, seen = loss(params, memory, Step(*split(x, settings), number, 100), settings.model)
+            return sum(terms.values()), (terms, seen)
 
-        (_, (terms, saw)), gradients = jax.value_and_grad(total, has_aux=True)(params)
-        return terms, saw, gradients
+        (_, (terms, seen)), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return terms, seen, gradients
 
     return [at(np.int32(number)) for number in numbers] if numbers else at(np.int32(5))
 
@@ -110,7 +110,7 @@ def test_falling_k(model: str, help_of: dict[str, Any]) -> None:
     sparse = computed(sparse_of(settings), settings, params, memory, x, *numbers)
     for one, other in zip(dense, sparse, strict=True):
         assert_same(one, other)
-    _, at_20, _, at_50 = (float(saw.l0) for _, saw, _ in sparse)
+    _, at_20, _, at_50 = (float(seen.l0) for _, seen, _ in sparse)
     assert at_20 > 50 and at_50 <= 5
 
 
@@ -127,11 +127,11 @@ def test_split_batch(model: str, extra: dict[str, Any]) -> None:
         )
 
         def total(params: Any) -> Any:
-            terms, saw = step(params)
-            return sum(terms.values()), (terms, saw)
+            terms, seen = step(params)
+            return sum(terms.values()), (terms, seen)
 
-        (_, (terms, saw)), gradients = jax.value_and_grad(total, has_aux=True)(params)
-        return jax.lax.pmean(terms, "batch"), saw, jax.lax.pmean(gradients, "batch")
+        (_, (terms, seen)), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return jax.lax.pmean(terms, "batch"), seen, jax.lax.pmean(gradients, "batch")
 
     shares = jax.jit(jax.vmap(share, axis_name="batch"))(x.reshape(4, -1, D_IN))
     assert_same(whole, jax.tree.map(lambda leaf: leaf[0], shares), 3e-6)

@@ -16,9 +16,9 @@ def test_weight_rises_by_a_share_of_the_error_and_by_its_change(name, gain):
     settings = lane_settings(name, d_hidden=8, target_l0=2.0, l1=0.5).model
     model = MODELS[name]
     state, logarithm, mean = model.memory(settings), np.log(0.5), 4.0
-    saw = dictionary_memory.Seen(jnp.ones(8, bool), jnp.int32(4), jnp.float32(0), jnp.ones(8), jnp.float32(1))
+    seen = dictionary_memory.Seen(jnp.ones(8, bool), jnp.int32(4), jnp.float32(0), jnp.ones(8), jnp.float32(1))
     for l0 in (6.0, 3.0, 1.0, 0.0):
-        state = model.update(state, saw._replace(l0=jnp.float32(l0)), settings)
+        state = model.update(state, seen._replace(l0=jnp.float32(l0)), settings)
         before, mean = mean, 0.9 * mean + 0.1 * l0
         logarithm += gain * np.log(mean / 2) + np.log(mean / before)
         assert float(state.steering.log_coefficient) == pytest.approx(logarithm, abs=1e-5)
