@@ -12,12 +12,13 @@ import jax
 
 from sae_jax.commands.cluster import end
 from sae_jax.commands.plugin_flags import plugin_failure
+from sae_jax.commands.variables import BAD_INPUT
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import FIXES, mend_unread, reason_of, unwritable
 from sae_jax.sweeps.recovery import Interrupted
 from sae_jax.sweeps.streams import lost_output, open_streams
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 @contextlib.contextmanager
