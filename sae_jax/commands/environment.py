@@ -73,7 +73,7 @@ def _check_limits() -> None:
         raise UserError(f"{fewest}: got {allowed // 2**10:,} kB; raise ulimit -v")
 
 
-def _show_warning(show: Callable[..., None], told: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
+def _show_warning(show: Callable[..., None], shown: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
     """Show a warning the way it was shown before, unless JAX says that it could not use its cache."""
     trouble = CACHE_TROUBLE.fullmatch(str(message))
     if not trouble:
@@ -86,8 +86,8 @@ def _show_warning(show: Callable[..., None], told: set[str], message: Warning | 
             for entry in folder.glob(f"{glob.escape(trouble['program'])}-*-cache"):
                 entry.unlink()
             return
-    if not told:
-        told.add(trouble["reason"])
+    if not shown:
+        shown.add(trouble["reason"])
         line = f"warning: compiled programs cannot be kept: got {folder}: {trouble['reason']}"
         fix = "make room there, or " * (int(trouble["number"] or 0) in (errno.ENOSPC, errno.EDQUOT))
         print(f"{line}; {fix}name another folder in JAX_COMPILATION_CACHE_DIR", file=sys.stderr)

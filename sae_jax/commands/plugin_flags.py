@@ -67,8 +67,8 @@ def plugin_failure(error: BaseException) -> str:
         return ""
     from sae_jax.plugins.loading import where
 
-    found = next(filter(None, (where(error, path) for path in LOADED)), None)
-    return f"a plug-in must not raise an exception: {found}" if found else ""
+    line = next(filter(None, (where(error, path) for path in LOADED)), None)
+    return f"a plug-in must not raise an exception: {line}" if line else ""
 
 
 def made_observers(words: Iterable[str]) -> list[Observer]:
@@ -139,14 +139,14 @@ def _clash(plugin: Plugin) -> str:
 
     training = dict.fromkeys([*OF_TRAININGS, *settings_of(RunConfig), *settings_of(Launch)], "every training")
     tasks = dict.fromkeys([*settings_of(TaskConfig), *OF_TASKS], "evaluate")
-    own = [(setting, whose, training) for setting, whose in _settings_of(plugin)]
+    settings = [(setting, whose, training) for setting, whose in _settings_of(plugin)]
     for one in LOADED.values():
         for name, task in one.declared["task"].items():
             for setting in _of(task) if task.Settings is not TaskConfig else ():
                 if one is plugin:
-                    own.append((setting, f"task {name}", {**tasks}))
+                    settings.append((setting, f"task {name}", {**tasks}))
                 tasks[setting] = f"task {name} of {one.path}"
-    for setting, whose, known in own:
+    for setting, whose, known in settings:
         if setting in known:
             return (
                 f"settings must have names of their own: got {setting} of {whose} of {plugin.name}, also a flag of "
@@ -162,9 +162,9 @@ def _show_in_a_line() -> None:
         warnings.showwarning = functools.partial(_show, warnings.showwarning, set())
 
 
-def _show(show: Callable[..., None], told: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
-    if isinstance(message, SweepWarning) and str(message) not in told:
-        told.add(str(message))
+def _show(show: Callable[..., None], shown: set[str], message: Warning | str, *rest: Any, **named: Any) -> None:
+    if isinstance(message, SweepWarning) and str(message) not in shown:
+        shown.add(str(message))
         print(f"warning: {message}", file=sys.stderr)
     elif not isinstance(message, SweepWarning):
         show(message, *rest, **named)

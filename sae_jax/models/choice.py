@@ -56,14 +56,14 @@ def largest_of_samples(z: Codes, strength: Codes, k: Scalar | Array, most: int, 
         most: entries of a sample, fewer than there are units.
         across: sums over the devices.
     """
-    batch, kept = len(strength), jnp.clip(k, 1, most)
+    batch, number = len(strength), jnp.clip(k, 1, most)
     maxima = _of_groups(strength, most)
-    bound = bound_of_samples(maxima, kept)
+    bound = bound_of_samples(maxima, number)
     samples, units, ends = reaching(strength, bound[:, None], round(OFFERED * most * batch) + TURN)
     sizes, starts = strength[samples, units], jnp.pad(ends[:-1], (1, 0))
     places = starts[:, None] + jnp.arange(round(OFFERED * most) + FEW)[None]
     offered = jnp.where(places < ends[:, None], sizes[places], 0)
-    chosen = largest(offered, kept) & (offered > 0)
+    chosen = largest(offered, number) & (offered > 0)
     complete = (k >= 1) & (k <= most) & (ends[-1] <= len(units)) & jnp.all(ends - starts <= places.shape[1])
     complete &= ~jnp.any(jnp.isnan(maxima))
     samples = jnp.broadcast_to(jnp.arange(batch)[:, None], places.shape)

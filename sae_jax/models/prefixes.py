@@ -26,7 +26,7 @@ def widths(text: str, d_hidden: int) -> tuple[int, ...]:
     Raises:
         UserError: a word is no number, or widths do not nest.
     """
-    found = []
+    sizes = []
     for word in filter(None, text.split(",")):
         number, _, divisor = word.partition("/")
         try:
@@ -42,10 +42,10 @@ def widths(text: str, d_hidden: int) -> tuple[int, ...]:
                 f"prefixes must be whole numbers in [1, {d_hidden}], or shares of {d_hidden} units: got {word}; "
                 "use 1/4,1/2"
             )
-        found.append((value if value >= 1 else value * d_hidden, width))
-    if any(first >= second for (first, _), (second, _) in itertools.pairwise(found)):
+        sizes.append((value if value >= 1 else value * d_hidden, width))
+    if any(first >= second for (first, _), (second, _) in itertools.pairwise(sizes)):
         raise UserError(f"prefixes must nest, each wider than the one before: got {text}; put them in order")
-    return tuple(dict.fromkeys([*(width for _, width in found), d_hidden]))
+    return tuple(dict.fromkeys([*(width for _, width in sizes), d_hidden]))
 
 
 def drawn(text: str) -> int:

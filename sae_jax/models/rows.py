@@ -70,7 +70,7 @@ def near(rows: Rows, start: Rows, cosine: float = SOFT_COSINE) -> Rows:
     """
     length, along = norms(rows)[:, None], unit_rows(start)
     direction = unit_rows(rows)
-    found = jnp.sum(direction * along, axis=1, keepdims=True)
-    across = unit_rows(direction - found * along)
+    cosines = jnp.sum(direction * along, axis=1, keepdims=True)
+    across = unit_rows(direction - cosines * along)
     bounded = length * (cosine * along + jnp.sqrt(1 - cosine**2) * across)
-    return jnp.where(found < cosine, bounded, rows)
+    return jnp.where(cosines < cosine, bounded, rows)

@@ -59,11 +59,11 @@ def of_all_lanes(dataset: xr.Dataset) -> xr.Dataset:
     """
     if parameters_of(dataset) != "best":
         return dataset
-    kept, whole = dataset[PARAMETERS_SEED] == dataset["seed"], {}
+    best, whole = dataset[PARAMETERS_SEED] == dataset["seed"], {}
     for name in names_of_kind(dataset, "parameter"):
         attributes = dataset[name].attrs
-        own = [dim for dim in dataset[name].dims if dim not in kept.dims]
-        every = dataset[name].where(kept).transpose(*dataset["diverged_at"].dims, *own)
+        inner = [dim for dim in dataset[name].dims if dim not in best.dims]
+        every = dataset[name].where(best).transpose(*dataset["diverged_at"].dims, *inner)
         whole[name] = every.assign_attrs(attributes | {"long_name": attributes["long_name"].removesuffix(OF_SEED)})
     attributes = {name: value for name, value in dataset.attrs.items() if name != PARAMETERS_OF}
     return dataset.drop_vars(PARAMETERS_SEED).assign(whole).drop_attrs(deep=False).assign_attrs(attributes)
@@ -128,13 +128,13 @@ def need_parameters(dataset: xr.Dataset, use: str, of: str = "best") -> None:
     Raises:
         UserError: it has not.
     """
-    kept = parameters_of(dataset)
-    if kept == "none" or (kept == "best" and of == "all"):
-        what = "those of the best seed of every cell alone" if kept == "best" else "none"
+    keep = parameters_of(dataset)
+    if keep == "none" or (keep == "best" and of == "all"):
+        what = "those of the best seed of every cell alone" if keep == "best" else "none"
         whose = "every lane" if of == "all" else "a lane of every cell"
         fix = "all" if of == "all" else "best or all"
         raise UserError(
-            f"{use} needs the parameters of {whose}: got a run that kept {what} (--keep {kept}); "
+            f"{use} needs the parameters of {whose}: got a run that kept {what} (--keep {keep}); "
             f"train it again with --keep {fix}"
         )
     lacking, total = _lacking(dataset) if of == "all" else (0, 0)

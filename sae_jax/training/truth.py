@@ -155,9 +155,10 @@ def shrinkage(
     """
     units, features = pairs
     along = np.sum(rows[units] * truth.directions[features], axis=1)
-    found, true = codes[:, units] * along, np.where(active[:, units], truth.magnitudes[:, features], 0)
+    coded = codes[:, units] * along
+    true = np.where(active[:, units], truth.magnitudes[:, features], 0)
     whole = np.sum(np.square(true), dtype=float)
-    return float(np.sum(found * true, dtype=float) / whole) if whole > 0 else np.nan
+    return float(np.sum(coded * true, dtype=float) / whole) if whole > 0 else np.nan
 
 
 def absorption(
