@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -34,8 +33,7 @@ class Spread(NamedTuple):
 def over_seeds(values: xr.DataArray) -> Spread:
     """Mean and sample standard deviation over the seeds whose value is finite, and how many these are."""
     finite = values.astype(float).where(np.isfinite(values))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Of one seed, or none, there is no deviation.
+    with np.errstate(all="ignore"):  # What overflows is infinite without a word.
         return Spread(finite.mean("seed"), finite.std("seed", ddof=1), finite.count("seed"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ HEADER_BYTES = 2**16
 OF_DIMENSIONS = frozenset(
     {"REFERENCE_LIST", "CLASS", "DIMENSION_LIST", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties"}
 )
+FILLS = ("missing_value", "_FillValue")
 NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
@@ -70,9 +71,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
     Raises:
         Exception: of whatever kind, it is not what netCDF writes.
     """
-    with h5py.File(path, "r") as file, warnings.catch_warnings():
-        # What xarray only warns of is nothing that it writes itself.
-        warnings.simplefilter("error")
+    with h5py.File(path, "r") as file:
         _check_sums(file)
         stored = {name: _plain_variable(file, name) for name in file}
         needed = sum(variable.nbytes for variable in stored.values())
@@ -100,7 +99,21 @@ def _read(variable: h5py.Dataset) -> xr.Variable:
         dims = [variable.name.lstrip("/")] * variable.ndim
     is_text = h5py.check_string_dtype(variable.dtype) is not None and variable.dtype.kind == "O"
     values = variable.asstr()[()] if is_text else variable[()]
-    return xr.Variable(dims, values, _attributes(variable), {"dtype": str if is_text else variable.dtype})
+    attributes = _attributes(variable)
+    _check_masks(variable, attributes)
+    return xr.Variable(dims, values, attributes, {"dtype": str if is_text else variable.dtype})
+
+
+def _check_masks(variable: h5py.Dataset, attributes: Mapping[str, Any]) -> None:
+    """Refuse what xarray only warns of: it writes no such thing itself, and filters of warnings are of all threads."""
+    name, fills = variable.name.lstrip("/"), {key: np.ravel(attributes[key]) for key in FILLS if key in attributes}
+    filled = {key: {one for one in values.tolist() if one == one} for key, values in fills.items()}
+    if len(set().union(*filled.values())) > 1:
+        raise ValueError(f"{name} has several values that stand for missing ones")
+    if variable.dtype.kind in "iu" and not all(filled.values()):
+        raise ValueError(f"{name} of whole numbers has a value for missing ones that is none")
+    if "_Unsigned" in attributes and variable.dtype.kind not in "iu":
+        raise ValueError(f"{name} is called unsigned, and is of {variable.dtype}")
 
 
 def _attributes(item: h5py.File | h5py.Dataset) -> dict[str, Any]:

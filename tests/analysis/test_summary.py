@@ -1,6 +1,7 @@
 """Tables: a row for every lane, a row for every cell, in the terminal and as CSV, Markdown and LaTeX."""
 
 import io
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,15 @@ def test_a_deviation_is_that_of_a_sample_and_of_one_seed_there_is_none():
     np.testing.assert_allclose(mean, [2, 5, np.nan])
     np.testing.assert_allclose(deviation, [np.sqrt(2), np.nan, np.nan])
     assert seeds.values.tolist() == [2, 1, 0]
+
+
+def test_spreads_are_taken_under_the_filters_of_warnings_that_other_threads_have(monkeypatch):
+    before, meanwhile, count = list(warnings.filters), [], xr.DataArray.count
+    monkeypatch.setattr(
+        xr.DataArray, "count", lambda *words: (meanwhile.append(list(warnings.filters)), count(*words))[1]
+    )
+    over_seeds(xr.DataArray([1e308, -1e308], dims="seed"))
+    assert meanwhile == [before]
 
 
 def test_every_lane_has_a_row_with_all_that_was_measured(dataset, tmp_path):

@@ -1,8 +1,13 @@
 """netCDF files, read as xarray's own reader reads them."""
 
+import warnings
+
+import h5py
 import numpy as np
+import pytest
 import xarray as xr
 
+from sae_jax.storage import netcdf
 from sae_jax.storage.netcdf import read_netcdf, write_netcdf
 
 
@@ -32,3 +37,34 @@ def test_a_file_is_read_as_xarray_reads_it(tmp_path):
             k: type(v) for k, v in one.attrs.items()
         }
     assert {key: type(value) for key, value in found.attrs.items()} == {k: type(v) for k, v in expected.attrs.items()}
+
+
+MASKS = [
+    ("step", {"_FillValue": 1, "missing_value": 2}, "step has several values that stand for missing ones"),
+    ("loss", {"missing_value": np.array([1.0, 2.0])}, "loss has several values that stand for missing ones"),
+    ("step", {"missing_value": np.nan}, "step of whole numbers has a value for missing ones that is none"),
+    ("loss", {"_Unsigned": "true"}, "loss is called unsigned, and is of float32"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"), MASKS, ids=[f"{name} {next(iter(a))}" for name, a, _ in MASKS]
+)
+def test_what_xarray_warns_of_is_refused(name, attributes, message, tmp_path):
+    whole = xr.Dataset({"loss": ("step", np.zeros(2, np.float32)), "step": [10, 20]})
+    write_netcdf(whole, tmp_path / "results.nc")
+    with h5py.File(tmp_path / "results.nc", "a") as file:
+        file[name].attrs.pop("_FillValue", None)
+        file[name].attrs.update(attributes)
+    with pytest.warns(xr.SerializationWarning):
+        xr.load_dataset(tmp_path / "results.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        read_netcdf(tmp_path / "results.nc")
+
+
+def test_a_file_is_read_under_the_filters_of_warnings_that_other_threads_have(tmp_path, monkeypatch):
+    write_netcdf(xr.Dataset({"loss": ("step", np.zeros(2))}), tmp_path / "results.nc")
+    before, meanwhile = list(warnings.filters), []
+    monkeypatch.setattr(netcdf, "available_memory", lambda: meanwhile.append(list(warnings.filters)) or 2**40)
+    read_netcdf(tmp_path / "results.nc")
+    assert meanwhile == [before]
