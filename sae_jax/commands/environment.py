@@ -179,10 +179,8 @@ def check_file(path: Path, flag: str) -> None:
     check_not_of_run(path, flag)
     try:
         check_regular(path)
-        temporary = temporary_path(path)
-        temporary.unlink(missing_ok=True)
-        temporary.touch()
-        temporary.unlink()
+        with temporary_path(path) as temporary:
+            temporary.touch()
     except FileNotFoundError:
         raise unwritable(path, f"there is no folder {path.parent}", flag, "make it first, or choose another") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sae_jax.data.packages import imported
-from sae_jax.storage.atomic import move, user_cache, write_file, writing
+from sae_jax.storage.atomic import PARTIAL, user_cache, write_file, writing
 
 ROWS_AT_ONCE = 1024
 # Decoded files that no run has read for so many days make room for the next one.
@@ -81,15 +81,12 @@ def as_npy(path: Path) -> Path:
     with writing(folder, "XDG_CACHE_HOME", "make room there, or write shards as .safetensors"):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_unread(folder)
-        # Another process may decode the same file at this moment.
-        unshared = target.with_suffix(f".{os.getpid()}.npy")
-        write_file(unshared, write)
-        move(unshared, target)
+        write_file(target, write)
     return target
 
 
 def _remove_unread(folder: Path) -> None:
-    for path in folder.glob("*.npy"):
+    for path in [*folder.glob("*.npy"), *folder.glob(PARTIAL)]:
         with contextlib.suppress(OSError):  # Another process may be removing it.
             if time.time() - path.stat().st_mtime > DAYS * 86_400:
                 path.unlink()

@@ -12,7 +12,7 @@ import numpy as np
 from sae_jax.data.rows import Rows
 from sae_jax.data.shards import ARRAY, DTYPES, HELDOUT, LABELS, NAMES
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, remove_tree, temporary_path, write_file, writing
+from sae_jax.storage.atomic import move, temporary_path, write_file, writing
 from sae_jax.storage.tensors import save_tensors
 
 BY_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
@@ -39,19 +39,15 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
         raise UserError(f"shards must be at most the {len(rows.samples)} rows: got {shards}; use fewer")
     with writing(folder, flag, "choose another"):
         target = folder.resolve()
-        unfinished = temporary_path(target)
-        # What a process has left that was killed is of no use.
-        remove_tree(unfinished)
-        try:
-            unfinished.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_path(target) as unfinished:
+            unfinished.mkdir()
             _write(unfinished, rows.samples, rows.names, rows.labels, shards, dtype)
             if rows.heldout is not None:
                 inner, fewer = unfinished / HELDOUT, min(shards, len(rows.heldout))
                 inner.mkdir()
                 _write(inner, rows.heldout, rows.heldout_names, rows.heldout_labels, fewer, dtype)
             move(unfinished, target)
-        finally:
-            remove_tree(unfinished)
 
 
 def _write(

@@ -5,17 +5,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
+import re
+import secrets
 import shutil
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from sae_jax.settings import UserError, check_type, received
 
 RUN_FOLDER = "the run's folder"
 # The names of `temporary_path`.
 PARTIAL = ".*.partial"
+# Digits that tell machines apart which share a disk: a process is looked for on its own.
+MACHINE = f"{zlib.crc32(platform.node().encode()) % 10**5:05d}"
+WRITER = re.compile(r"\..*\.(?P<machine>[0-9]{5})-(?P<process>[0-9]{1,9})-[0-9]+\.partial", re.DOTALL)
+# Of this process, the names under which something is being written.
+_in_use: set[str] = set()
 MAKE_ROOM, MORE_FILES = "make room and repeat the command", "raise ulimit -n and repeat the command"
 MORE_MEMORY = "free memory, or raise ulimit -v, and repeat the command"
 # What helps whatever was read or written.
@@ -88,9 +99,40 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def temporary_path(path: Path) -> Path:
-    """The name beside a file under which its next content is written."""
-    return path.with_name(f".{path.name}.partial")
+@contextlib.contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """A name beside a file or a folder under which its next content is written: no other thread or process has it.
+
+    What stands there at the end is removed. So is, first, what a killed process of this machine has left beside it.
+    """
+    # Nobody else writes into a folder that has such a name itself, and many files may lie there.
+    if not any(WRITER.fullmatch(parent.name) for parent in path.parents):
+        name = re.compile(rf"\.{re.escape(path.name)}\.{MACHINE}-[0-9]+-[0-9]+\.partial")
+        with contextlib.suppress(OSError):
+            for one in filter(name.fullmatch, os.listdir(path.parent)):
+                _remove_unwritten(path.with_name(one))
+    temporary = path.with_name(f".{path.name}.{MACHINE}-{os.getpid()}-{secrets.randbelow(10**6):06d}.partial")
+    _in_use.add(temporary.name)
+    try:
+        yield temporary
+    finally:
+        remove_tree(temporary)
+        _in_use.discard(temporary.name)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what was being written in a folder, but for what a process of this machine is still writing."""
+    for path in [*folder.rglob(PARTIAL)]:
+        _remove_unwritten(path)
+
+
+def _remove_unwritten(path: Path) -> None:
+    writer = WRITER.fullmatch(path.name)
+    if writer and writer["machine"] == MACHINE:
+        number = int(writer["process"])
+        if path.name in _in_use if number == os.getpid() else psutil.pid_exists(number):
+            return
+    remove_tree(path)
 
 
 def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
@@ -105,9 +147,7 @@ def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
             temporary name.
     """
     check_regular(path)
-    temporary = temporary_path(path)
-    temporary.unlink(missing_ok=True)  # A link that somebody has left at this name would be written through.
-    try:
+    with temporary_path(path) as temporary:
         if callable(content):
             content(temporary)
         else:
@@ -115,9 +155,6 @@ def write_file(path: Path, content: bytes | Callable[[Path], Any]) -> None:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def move(path: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import PARTIAL, PERMISSIONS, move, remove_tree, unwritable, write_file, writing
+from sae_jax.storage.atomic import PERMISSIONS, move, remove_partial, remove_tree, unwritable, write_file, writing
 from sae_jax.storage.provenance import LOG_FILE, PROVENANCE_FILE, TENSORBOARD, WANDB
 from sae_jax.storage.record import CONFIG_FILE, check_same, command_name, differences, read_record
 from sae_jax.storage.results import PARAMS_FILE, RESULTS_FILE
@@ -264,8 +264,7 @@ def tidy(folder: Path) -> None:
 def _remove_litter(folder: Path) -> None:
     """Remove what a process has left in a run's folder that was killed while it moved or wrote something."""
     remove_tree(folder / REMOVED)
-    for partial in [*folder.rglob(PARTIAL)]:
-        remove_tree(partial)
+    remove_partial(folder)
 
 
 def remove_record(folder: Path) -> None:

@@ -14,6 +14,7 @@ from sae_jax import DataConfig
 from sae_jax.commands import activations
 from sae_jax.data import SOURCES, Rows, layers, read, writing
 from sae_jax.data.table import TABLES
+from sae_jax.storage.atomic import MACHINE
 from tests.installed import FakePackage, write_table, write_vgg16
 
 PAGE = (Path(__file__).parents[2] / "docs" / "activations.md").read_text()
@@ -144,8 +145,9 @@ def test_the_folder_that_the_command_runs_in_is_not_replaced(capsys):
 
 def test_an_empty_folder_is_filled_and_what_a_killed_process_left_is_taken_away(held):
     Path("out").mkdir()
-    Path(".out.partial").mkdir()
-    Path(".out.partial/00000.safetensors").write_text("half of it")
+    unfinished = Path(f".out.{MACHINE}-{os.getpid()}-000000.partial")
+    unfinished.mkdir()
+    (unfinished / "00000.safetensors").write_text("half of it")
     activations.main(["--dataset", "rows", "--out", "out"])
     assert len(together(Path("out"))) == 23 and os.listdir() == ["out"]
 

@@ -85,9 +85,11 @@ def test_decoded_files_that_no_run_has_read_for_a_month_make_room(folder, tmp_pa
     path = folder[0] / "d.parquet"
     read = as_npy(path)
     unread, copy = read.with_name("unread.npy"), tmp_path_factory.mktemp("other") / "e.parquet"
-    unread.write_bytes(b"")
+    unfinished = read.with_name(".unread.npy.00000-1-000000.partial")
+    for file in (unread, unfinished):
+        file.write_bytes(b"")
     shutil.copy(path, copy)
-    for file in (read, unread):
+    for file in (read, unread, unfinished):
         os.utime(file, (1, 1))
     assert as_npy(path) == read and unread.exists()
     decoded = as_npy(copy)

@@ -9,9 +9,12 @@ import pytest
 
 from sae_jax import UserError
 from sae_jax.storage.atomic import (
+    MACHINE,
+    PARTIAL,
     as_path,
     read_file,
     reason_of,
+    remove_partial,
     remove_tree,
     temporary_path,
     unwritable,
@@ -63,16 +66,56 @@ def test_content_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_pa
     )
     monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
     write_file(tmp_path / "file", b"new")
-    assert calls == [str(tmp_path / ".file.partial"), "replace", str(tmp_path)]
+    assert calls[1:] == ["replace", str(tmp_path)] and Path(calls[0]).match(str(tmp_path / PARTIAL))
 
 
 def test_links_are_replaced_and_not_written_through(tmp_path):
     (tmp_path / "precious").write_bytes(b"precious")
-    for name in (tmp_path / "file", temporary_path(tmp_path / "file")):
-        name.symlink_to(tmp_path / "precious")
+    for name in ("file", f".file.{MACHINE}-{os.getpid()}-000000.partial"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
     write_file(tmp_path / "file", b"new")
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert not (tmp_path / "file").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["file", "precious"]
+
+
+def test_of_two_that_write_a_file_at_once_each_gives_it_its_content_whole(tmp_path):
+    path, published = tmp_path / "file", []
+
+    def first(temporary):
+        with temporary.open("wb") as stream:
+            stream.write(b"fir")
+            write_file(path, b"second")
+            published.append(path.read_bytes())
+            stream.write(b"st")
+
+    write_file(path, first)
+    assert [*published, path.read_bytes()] == [b"second", b"first"] and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_killed_processes_have_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    other = f"{(int(MACHINE) + 1) % 10**5:05d}"
+    dead, own, living, elsewhere = (
+        tmp_path / f".file.{machine}-{number}-000000.partial"
+        for machine, number in [
+            (MACHINE, ended.pid),
+            (MACHINE, os.getpid()),
+            (MACHINE, os.getppid()),
+            (other, ended.pid),
+        ]
+    )
+    for path in (dead, own, living, elsewhere):
+        path.touch()
+    write_file(tmp_path / "file", b"new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "file", living, elsewhere}
+    dead.mkdir()
+    with temporary_path(tmp_path / "other") as written:
+        written.touch()
+        remove_partial(tmp_path)
+        assert set(tmp_path.iterdir()) == {tmp_path / "file", living, written}
+    assert not written.exists()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to a pipe", "link to a device"])

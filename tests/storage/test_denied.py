@@ -13,10 +13,11 @@ import pytest
 
 from sae_jax import DataConfig, UserError
 from sae_jax.commands import encode, runs, sweep, table
+from sae_jax.commands.environment import check_file
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.data.files import read_array
 from sae_jax.storage import results
-from sae_jax.storage.atomic import check_reachable
+from sae_jax.storage.atomic import check_reachable, temporary_path
 from sae_jax.storage.checkpoints import Position, read_position, write_checkpoint
 from sae_jax.storage.run_folder import check_claimable
 from sae_jax.storage.states import load_states
@@ -155,6 +156,13 @@ def test_a_missing_folder_of_a_file_is_named(run, capsys, monkeypatch):
         encode.main(["format1", "--out", "no/x.npz"])
     line = "--out must be writable: got no/x.npz: there is no folder no; make it first, or choose another"
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_to_look_whether_a_file_can_be_written_leaves_what_another_thread_is_writing(tmp_path):
+    with temporary_path(tmp_path / "x.npz") as written:
+        written.touch()
+        check_file(tmp_path / "x.npz", "--out")
+        assert os.listdir(tmp_path) == [written.name]
 
 
 def test_a_run_that_is_resumed_can_have_no_other_folder(tmp_path, monkeypatch):
