@@ -62,8 +62,8 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     """Parse, reproduce, save, tell."""
-    set_up()
     with one_line_errors():
+        set_up()
         name, arguments = _parse(argv)
         out = Path(arguments.out)
         if arguments.list:

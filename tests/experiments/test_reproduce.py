@@ -83,6 +83,14 @@ def test_the_list_names_all_with_their_sources(capsys):
     assert all(line.endswith(")") and len(line) > 60 for line in lines)
 
 
+def test_too_few_files_to_open_are_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (50, 50))
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main(["--list"])
+    line = "the limit of open files must be at least 64: got 50; raise ulimit -n"
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
 def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatch, capsys):
     class Off:
         SOURCE = "nobody 1900"
