@@ -20,12 +20,13 @@ IMPLEMENTATION = "jax_default_prng_impl"
 OLD_KEYS = {"threefry2x32": (2,), "rbg": (4,), "unsafe_rbg": (4,)}
 
 
-def check_fits(samples: int, needed: int) -> None:
-    """Refuse samples that would not fit in memory while they are made.
+def check_fits(samples: int | str, needed: int, name: str = "samples") -> None:
+    """Refuse samples, or something else, that would not fit in memory while they are made.
 
     Args:
         samples: how many.
         needed: bytes that making them takes at its height.
+        name: what they are.
 
     Raises:
         UserError: they would not.
@@ -33,7 +34,7 @@ def check_fits(samples: int, needed: int) -> None:
     available = available_memory()
     if needed > available:
         raise UserError(
-            f"samples must fit in memory: got {samples}, which take {needed / 2**20:,.0f} MiB "
+            f"{name} must fit in memory: got {samples}, which take {needed / 2**20:,.0f} MiB "
             f"of {available / 2**20:,.0f} MiB; use fewer"
         )
 

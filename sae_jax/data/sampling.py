@@ -49,8 +49,20 @@ class Tree(NamedTuple):
     def levels(self) -> list[slice]:
         """The features of every level, the roots first."""
         sizes = [self.roots * self.branching**level for level in range(self.depth + 1)]
-        stops = np.cumsum(sizes).tolist()
+        stops = itertools.accumulate(sizes)
         return [slice(stop - size, stop) for stop, size in zip(stops, sizes, strict=True)]
+
+    def counted(self, most: int) -> int:
+        """How many features it has; levels are counted no further than past `most`."""
+        if self.branching == 1:
+            return self.roots * (self.depth + 1)
+        total = level = self.roots
+        for _ in range(self.depth):
+            if total > most:
+                break
+            level *= self.branching
+            total += level
+        return total
 
     @property
     def features(self) -> int:

@@ -38,6 +38,10 @@ NAME = "superposition"
 DEFAULT_SAMPLES = 36_000
 # Numbers of magnitudes that are made at once.
 PIECE = 2**24
+# Directions are made in double precision, and made less alike beside two moments and a gradient in single.
+DIRECTION_BYTES = 36
+# Dot products of columns, and their gradient; factors of a correlation, their squares and a copy.
+PRODUCT_BYTES, FACTOR_BYTES = 8, 24
 # A full correlation matrix has the square of as many numbers, and is made in double precision.
 MOST_FULL = 4096
 PROBABILITY = Range(low=0, high=1, low_open=True)
@@ -97,9 +101,9 @@ class Settings:
         check_all(self)
         if self.firing != "constant" and self.p_min > self.p_max:
             raise UserError(f"p_min must be at most p_max: got {self.p_min:g} and {self.p_max:g}; swap them")
-        if self.tree and self.tree.features > self.features:
+        if self.tree and (counted := self.tree.counted(self.features)) > self.features:
             raise UserError(
-                f"features must hold the hierarchy, {self.tree.features} of {self.roots} roots at branching "
+                f"features must hold the hierarchy, at least {counted} of {self.roots} roots at branching "
                 f"{self.branching} and depth {self.depth}: got {self.features}; use fewer roots, or more features"
             )
         if self.correlation == "full" and self.features > MOST_FULL:
@@ -169,11 +173,12 @@ def read(argument: str, config: DataConfig) -> Rows:
         UserError: as in `settings_from`, or too many samples for memory.
     """
     settings = settings_from(argument)
+    number = config.samples or DEFAULT_SAMPLES
+    held = max(1, round(number * config.heldout / (1 - config.heldout)))
+    _check_world(settings)
+    check_fits(number + held, 4 * number * settings.inputs + 5 * held * settings.features + 4 * PIECE)
     with jax.enable_x64(False):
         world = world_of(settings, config.data_seed)
-        number = config.samples or DEFAULT_SAMPLES
-        held = max(1, round(number * config.heldout / (1 - config.heldout)))
-        check_fits(number + held, 4 * number * settings.inputs + 5 * held * settings.features + 4 * PIECE)
         of_train, of_heldout = jax.random.split(jax.random.fold_in(jax.random.key(config.data_seed), len(NAME)))
         samples = drawn(settings, world, of_train, number)[0]
         heldout, sizes = drawn(settings, world, of_heldout, held, with_magnitudes=True)
@@ -183,6 +188,17 @@ def read(argument: str, config: DataConfig) -> Rows:
     fire = np.mean(np.sum(sizes > 0, axis=1))
     name = f"{settings.features} features in superposition, {fire:.3g} of which fire on a sample"
     return Rows(samples, name, heldout, stream=generated(sampling.sampler(tree), world), truth=truth)
+
+
+def _check_world(settings: Settings) -> None:
+    """Refuse what `world_of` would find no memory for."""
+    number, inputs, rank = settings.features, settings.inputs, settings.rank
+    products = inputs**2 if settings.apart_steps else 0
+    check_fits(
+        f"{number} x {inputs}", DIRECTION_BYTES * number * inputs + PRODUCT_BYTES * products, "features x inputs"
+    )
+    if settings.correlation == "low_rank":
+        check_fits(f"{number} x {rank}", FACTOR_BYTES * number * rank, "features x rank")
 
 
 def drawn(

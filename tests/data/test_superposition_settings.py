@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sae_jax import DataConfig, UserError, load
+from sae_jax.data import checks, superposition
 from sae_jax.data.sampling import Tree
 from sae_jax.data.superposition import PRESETS, Settings, settings_from
 from sae_jax.settings import settings_of
@@ -50,7 +51,29 @@ BAD = [
     ("rank=3", "rank of superposition must have an effect: got it beside correlation none", "leave it out"),
     ("depth=2", "depth of superposition must have an effect: got it beside roots 0", "change roots"),
     ("firing=linear,p_min=.5,p_max=.1", "p_min must be at most p_max: got 0.5 and 0.1", "swap them"),
-    ("roots=2", "features must hold the hierarchy, 170 of 2 roots at branching 4 and depth 3: got 64", "fewer roots"),
+    (
+        "roots=2",
+        "features must hold the hierarchy, at least 170 of 2 roots at branching 4 and depth 3: got 64",
+        "fewer roots",
+    ),
+    (
+        "roots=3,branching=2,depth=61",
+        "the hierarchy, at least 93 of 3 roots at branching 2 and depth 61: got 64",
+        "use",
+    ),
+    (
+        "roots=1,branching=1,depth=2147483647",
+        "the hierarchy, at least 2147483648 of 1 roots at branching 1 and depth 2147483647: got 64",
+        "use",
+    ),
+    ("roots=2147483647,branching=2147483647", "the hierarchy, at least 2147483647 of 2147483647 roots", "use"),
+    ("inputs=2147483647", "features x inputs must fit in memory: got 64 x 2147483647, which take", "use fewer"),
+    ("features=2147483647", "features x inputs must fit in memory: got 2147483647 x 32, which take", "use fewer"),
+    (
+        "correlation=low_rank,rank=2147483647",
+        "features x rank must fit in memory: got 64 x 2147483647, which take",
+        "use fewer",
+    ),
     ("correlation=full,features=5000", "correlation full must be of at most 4096 features: got 5000", "low_rank"),
     ("preset=synthsaebench4k", "unknown preset of superposition synthsaebench4k", "did you mean synthsaebench-4k?"),
     ("exclusive=maybe", "exclusive must be True or False: got 'maybe'", "the default is True"),
@@ -59,7 +82,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("argument", "rule", "fix"), BAD, ids=[case[0] for case in BAD])
-def test_bad_settings_are_refused_in_one_line(argument, rule, fix):
+def test_bad_settings_are_refused_in_one_line_before_anything_is_made(argument, rule, fix, monkeypatch):
+    monkeypatch.setattr(superposition, "world_of", None)
+    monkeypatch.setattr(checks, "available_memory", lambda: 2**36)
     with pytest.raises(UserError) as error:
         load(DataConfig(dataset=f"superposition:{argument}"))
     text = str(error.value)
