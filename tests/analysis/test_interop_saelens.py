@@ -90,6 +90,20 @@ def test_a_lane_that_is_written_and_read_encodes_as_before(model, settings, norm
     assert repr(back) == f"<{back.settings.architecture.name} {kind}>"
 
 
+NO_JSON = [({"l0": {1}}, "hold .*: got set; convert them"), ({(1, 2): 3}, "hold .*: got keys"), ([3.5], "be a mapping")]
+
+
+@pytest.mark.parametrize(("notes", "message"), NO_JSON, ids=["a set", "keys", "a list"])
+def test_notes_that_are_no_json_are_refused_and_the_folder_stays_as_it_was(notes, message, tmp_path):
+    lane = interop.load(FIXTURES / "folders" / CASES[0].name)
+    files = interop.save(lane, tmp_path, notes={"l0": np.float32(3.5), "sizes": np.arange(2)})
+    before = [path.read_bytes() for path in files]
+    assert {"l0": 3.5, "sizes": [0, 1]}.items() <= json.loads(before[0])["metadata"].items()
+    with pytest.raises(UserError, match=f"^notes must {message}"):
+        interop.save(lane, tmp_path, notes=notes)
+    assert [path.read_bytes() for path in files] == before
+
+
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="SAELens is not there")
 @pytest.mark.filterwarnings("ignore")
 @every_lane

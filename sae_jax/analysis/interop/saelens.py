@@ -27,7 +27,7 @@ from sae_jax.analysis.interop.folding import (
 from sae_jax.analysis.trained_lane import TrainedLane
 from sae_jax.data.normalise import identity
 from sae_jax.settings import UserError, check_type
-from sae_jax.storage.atomic import as_path, write_file, writing
+from sae_jax.storage.atomic import as_path, reason_of, write_file, writing
 from sae_jax.sweeps import dictionaries
 from sae_jax.sweeps.dictionaries import CONFIG_FILE, GATED_TENSORS, TENSORS, WEIGHTS_FILE, without_norms
 
@@ -99,19 +99,42 @@ def save(
         The files.
 
     Raises:
-        UserError: the library has no such form, the normalisation is not affine, or the folder cannot be written.
+        UserError: the library has no such form, the normalisation is not affine, notes are no JSON, or the folder
+            cannot be written.
     """
     check_type("lane", lane, TrainedLane, "a trained lane", "use sae_jax.open(RUN).best()")
     folder = as_path("path", path, "the path of a folder", "use one of your own")
-    config, tensors = contents(lane, hook_name, model_name, notes)
-    files = [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
+    content = files(lane, hook_name, model_name, notes)
     with writing(folder, "the folder", "choose another"):
         folder.mkdir(parents=True, exist_ok=True)
         # Of one that is written over, no weights may stand under the settings of others.
-        files[0].unlink(missing_ok=True)
-        write_file(files[1], safetensors.save(tensors))
-        write_file(files[0], (json.dumps(config, indent=2) + "\n").encode())
-    return files
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            write_file(folder / name, content[name])
+    return [folder / name for name in content]
+
+
+def files(
+    lane: TrainedLane, hook_name: str = "", model_name: str = "", notes: Mapping[str, Any] | None = None
+) -> dict[str, bytes]:
+    """What `save` writes, by the files' names; arguments and errors as of it."""
+    for name, value in {"hook_name": hook_name, "model_name": model_name}.items():
+        check_type(name, value, str, "text", "leave it out")
+    check_type("notes", {} if notes is None else notes, Mapping, "a mapping of names to values", "use {'l0': 3.0}")
+    config, tensors = contents(lane, hook_name, model_name, notes)
+    try:
+        text = json.dumps(config, indent=2, default=_as_python)
+    except (TypeError, ValueError, RecursionError) as error:
+        rule = "notes must hold numbers, text, lists and mappings of text alone, as JSON does"
+        raise UserError(f"{rule}: got {reason_of(error)}; convert them") from None
+    return {CONFIG_FILE: f"{text}\n".encode(), WEIGHTS_FILE: safetensors.save(tensors)}
+
+
+def _as_python(value: Any) -> Any:
+    """A number or an array of NumPy, such as a measure of a Dataset, as JSON has it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__}")
 
 
 def contents(
