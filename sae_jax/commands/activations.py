@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sae_jax.commands.environment import call, check_new_folder, check_writable, set_up
+from sae_jax.commands.environment import call, check_new_folder, set_up
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, named_flags, options_from, options_of, read
 from sae_jax.commands.plugin_flags import data_fields, load_plugins
@@ -48,9 +48,6 @@ def main(argv: list[str]) -> None:
         options, config = checked_settings(ActivationsConfig, words), _config(words, named_flags(argv))
         out = Path(options.out)
         check_new_folder(out, "--out")
-        if out.resolve() == Path.cwd():
-            raise UserError(f"--out must be moved into place: got {out}, where the command runs; choose another")
-        check_writable(out, "--out")
         # Help need not wait for all that reads.
         from sae_jax.data import read as read_rows
         from sae_jax.data.writing import HELDOUT, write_rows

@@ -136,14 +136,18 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def check_new_folder(folder: Path, flag: str) -> None:
-    """Refuse a folder, named by a flag, that holds something.
+    """Refuse a folder, named by a flag, that holds something, or that nothing could be moved to.
 
     Raises:
-        UserError: it does, or is none, or is of an unfinished run.
+        UserError: it does, or is none, or is of an unfinished run, or where the command runs; or `check_writable`
+            refuses it.
     """
     check_not_of_run(folder, flag)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{flag} must be a new or an empty folder: got {folder}, which holds something; choose another")
+    if folder.resolve() == Path.cwd():
+        raise UserError(f"{flag} must be moved into place: got {folder}, where the command runs; choose another")
+    check_writable(folder, flag)
 
 
 def check_not_of_run(path: Path, flag: str) -> None:

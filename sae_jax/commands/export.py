@@ -25,7 +25,7 @@ from sae_jax.commands.signals import end_in_order
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, one_of, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sae_jax.analysis.run import Run
     from sae_jax.analysis.trained_lane import TrainedLane
@@ -68,12 +68,14 @@ def main(argv: list[str]) -> None:
         check_new_folder(out, "--out")
         run = open_run(folder)
         if options.all:
-            lanes = _named(out, list(_every(run)))
+            lanes = _named(list(_every(run)))
         else:
-            lanes = {out: chosen_lane(run, options.lane, options.best, options.at)}
-        written = [file for place, lane in lanes.items() for file in _write(run, lane, place, options)]
-        for place, lane in lanes.items():
-            print(f"{lane!r}: {place}")
+            lanes = {"": chosen_lane(run, options.lane, options.best, options.at)}
+        written, lines = _write(run, lanes, out, options)
+        for text in lines:
+            print(text)
+        for name, lane in lanes.items():
+            print(f"{lane!r}: {out / name}")
         print("\n".join(["files:", *(f"  {file}" for file in written)]))
 
 
@@ -89,19 +91,41 @@ def _check(options: ExportConfig) -> None:
             raise UserError(f"--{name.replace('_', '-')} is written for {SAELENS} alone: got {given}; leave it out")
 
 
-def _write(run: Run, lane: TrainedLane, place: Path, options: ExportConfig) -> list[Path]:
+def _write(
+    run: Run, lanes: Mapping[str, TrainedLane], out: Path, options: ExportConfig
+) -> tuple[list[Path], list[str]]:
+    """Write lanes by their folders in --out, all in one move: a later one may have no such form.
+
+    Returns:
+        The files, and what is printed of them.
+    """
+    from sae_jax.storage.atomic import move, temporary_path, write_file, writing
+
+    written, lines = [], []
+    with writing(out, "--out", "choose another"):
+        target = out.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_path(target) as unfinished:
+            unfinished.mkdir()
+            for place, lane in lanes.items():
+                (unfinished / place).mkdir(exist_ok=True)
+                content = _content(run, lane, options)
+                for name, text in content.items():
+                    write_file(unfinished / place / name, text)
+                    written.append(out / place / name)
+                if LOADER_FILE in content:
+                    lines.append(content[LOADER_FILE].decode().rstrip())
+            move(unfinished, target)
+    return written, lines
+
+
+def _content(run: Run, lane: TrainedLane, options: ExportConfig) -> dict[str, bytes]:
+    """The files of a lane by their names."""
     from sae_jax.analysis.interop import saelens, torch
-    from sae_jax.storage.atomic import write_file, writing
 
     if options.to == SAELENS:
-        return saelens.save(lane, place, options.hook_name, options.model_name, _measured(run, lane))
-    files = [place / WEIGHTS_FILE, place / LOADER_FILE]
-    with writing(place, "--out", "choose another"):
-        place.mkdir(parents=True, exist_ok=True)
-        lines = torch.save(lane, files[0])
-        write_file(files[1], f"{lines}\n".encode())
-    print(lines)
-    return files
+        return saelens.files(lane, options.hook_name, options.model_name, _measured(run, lane))
+    return {WEIGHTS_FILE: torch.weights(lane), LOADER_FILE: f"{torch.loader(lane, WEIGHTS_FILE)}\n".encode()}
 
 
 def _every(run: Run) -> Iterator[TrainedLane]:
@@ -125,13 +149,13 @@ def _every(run: Run) -> Iterator[TrainedLane]:
         yield run.lane(**{name: one.coords[name].item() for name in names if set(run.dataset[name].dims) <= set(dims)})
 
 
-def _named(out: Path, lanes: list[TrainedLane]) -> dict[Path, TrainedLane]:
+def _named(lanes: list[TrainedLane]) -> dict[str, TrainedLane]:
     """Lanes by folders that say their places in the sweep; numbers where those are no names or no different ones."""
     places = ["_".join(f"{name}={value}" for name, value in lane.point.items()) for lane in lanes]
     names = [place.replace("/", "-") for place in places]
     if len(set(names)) < len(names) or max(len(name.encode()) for name in names) > LONGEST_NAME:
         names = [f"lane-{number:04d}" for number in range(len(lanes))]
-    return {out / name: lane for name, lane in zip(names, lanes, strict=True)}
+    return dict(zip(names, lanes, strict=True))
 
 
 def _measured(run: Run, lane: TrainedLane) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sae_jax
-from sae_jax import DataConfig, interop
+from sae_jax import DataConfig, UserError, interop
+from sae_jax.analysis.interop import saelens, torch
 from sae_jax.commands import sweep
 from sae_jax.commands.export import main
 from sae_jax.storage import results
@@ -48,6 +49,28 @@ def test_every_lane_has_a_folder_of_its_own(folder, tmp_path):
         lane = run.lane(model=model, target_l0=l0, seed=seed)
         back = interop.load(tmp_path / "out" / f"model={model}_target_l0={l0}_seed={seed}")
         np.testing.assert_allclose(back.params["decoder_weight"], lane.params["decoder_weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["saelens", "torch"])
+def test_a_later_lane_that_has_no_form_leaves_nothing_in_the_way_of_the_repeated_command(
+    kind, folder, tmp_path, monkeypatch, capsys
+):
+    module, name = {"saelens": (saelens, "contents"), "torch": (torch, "loader")}[kind]
+    whole, calls = getattr(module, name), []
+
+    def second_fails(*words):
+        calls.append(words)
+        if len(calls) == 2:
+            raise UserError("no such form")
+        return whole(*words)
+
+    monkeypatch.setattr(module, name, second_fails)
+    command = [str(folder), "--all", "--to", kind, "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    assert capsys.readouterr() == ("", "error: no such form\n") and not list(tmp_path.iterdir())
+    main(command)
+    assert len(list((tmp_path / "out").iterdir())) == 8 and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_lanes_whose_places_make_no_names_are_numbered_and_holes_are_left_out(tmp_path, monkeypatch):
@@ -98,10 +121,13 @@ def test_a_run_that_kept_the_best_seeds_alone_exports_no_other(tmp_path, monkeyp
         (["--to", "torch", "--hook-name", "a"], "--hook-name is written for saelens alone: got a; leave it out"),
         (["--lane", "seed=0"], "lane needs a value for model"),
         (["--out", "{full}"], "--out must be a new or an empty folder: got {full}, which holds something"),
+        (["--out", "."], "--out must be moved into place: got ., where the command runs; choose another"),
         (["--out", "{file}"], "--out must be a new or an empty folder: got {file}"),
     ],
 )
-def test_bad_words_end_with_a_line_and_nothing_written(words, message, folder, tmp_path, capsys):
+def test_bad_words_end_with_a_line_and_nothing_written(words, message, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     names = {"full": str(tmp_path / "full"), "file": str(tmp_path / "full" / "mine")}

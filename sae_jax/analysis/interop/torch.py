@@ -41,16 +41,21 @@ def save(lane: TrainedLane, path: str | Path) -> str:
         UserError: the model is a record of one's own, or the file cannot be written.
     """
     path = as_path("path", path, "the path of a file", "use lane.safetensors")
-    lines = loader(lane, path.name)
+    lines, content = loader(lane, path.name), weights(lane)
+    with writing(path, "the file", "choose another"):
+        write_file(path, content)
+    return lines
+
+
+def weights(lane: TrainedLane) -> bytes:
+    """A safetensors file of a lane's parameters, and of its normalisation where it has one."""
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in lane.params.items()}
     if not lane.normalisation.is_identity:
         widths = {"input": lane.d_in, "target": lane.d_out}
         split = split_arrays([lane.normalisation], [widths]) if lane.transcodes else None
         stored = split or arrays_of([lane.normalisation], lane.d_in)
         arrays |= {name: np.asarray(values[0], np.float32) for name, values in stored.items()}
-    with writing(path, "the file", "choose another"):
-        write_file(path, safetensors.save(arrays))
-    return lines
+    return bytes(safetensors.save(arrays))
 
 
 def loader(lane: TrainedLane, file: str) -> str:
