@@ -24,6 +24,8 @@ COMMON: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "image.cmap": "viridis",
+    # Values of settings, names of samples and of runs are shown as they are: two $ in a path are no formula.
+    "text.parse_math": False,
     # TrueType in PDF, which publishers ask for; outlines in SVG, which look alike wherever no such font is installed.
     "pdf.fonttype": 42,
     "svg.fonttype": "path",

@@ -155,7 +155,7 @@ def _names(lane: xr.Dataset, shown: np.ndarray, style: Style) -> tuple[Figure, s
         for place, (name, codes) in enumerate(names.items()):
             share = min(codes[0] / max(next(iter(names.values()))[0], 1e-12), 1.0)
             panel.barh(place, 0.88 * share, height=0.86, color=BAR)
-            panel.text(0.015, place, _drawable(name), va="center", fontsize=style.font - 1, parse_math=False)
+            panel.text(0.015, place, _drawable(name), va="center", fontsize=style.font - 1)
             if len(codes) > 1:
                 count = f"{len(codes)}x"
                 panel.text(1.0, place, count, va="center", ha="right", fontsize=style.font - 2, color="0.35")

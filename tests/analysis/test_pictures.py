@@ -35,6 +35,17 @@ def test_the_nearest_row_is_never_the_row_itself_and_rows_of_zeros_have_none():
     assert len(nearest_cosines(np.full((3, 2), np.nan))) == len(nearest_cosines(np.ones((1, 2)))) == 0
 
 
+@pytest.mark.parametrize("style", [SCREEN, PAPER], ids=["screen", "paper"])
+def test_what_a_user_named_is_no_formula(style, dataset):
+    paths = ["array:/$_$a", r"array:/\$b", "c"]
+    run, shown = dataset.rename(beta="path").assign_coords(path=paths), set()
+    for name in usual_figures(run):
+        texts = [text for text in draw(run, name, style).findobj(matplotlib.text.Text) if text.get_text()]
+        assert not any(text.get_parse_math() for text in texts), name
+        shown |= {path for path in paths for text in texts if path in text.get_text()}
+    assert shown == set(paths)
+
+
 def test_filters_show_one_picture_a_cell(dataset):
     shown = [panel for panel in draw(dataset, "filters").axes if panel.images]
     assert len(shown) == 6
