@@ -135,7 +135,8 @@ def machine(devices: list[jax.Device]) -> str:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
         processor = names[0] if names else processor
     kind = f"{len(devices)} x {devices[0].device_kind}, " if devices[0].platform != "cpu" else ""
     torch = ""

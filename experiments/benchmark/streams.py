@@ -75,7 +75,8 @@ def sequential_rate(folder: Path) -> float:
 
 def peak_bytes() -> int:
     """Memory of this process at its height; what getrusage says begins with that of the process it was forked from."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    [line] = [line for line in lines if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
 
 

@@ -96,7 +96,7 @@ def sources_of(module: str) -> list[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments."):
                 left += [_file_of(str(node.module)), *(_file_of(f"{node.module}.{alias.name}") for alias in node.names)]
             elif isinstance(node, ast.Import):

@@ -258,5 +258,5 @@ def _filter_runtime_messages() -> None:
     os.dup2(writing, 2)
     os.close(reading)
     os.close(writing)
-    sys.stdout = unfailing(os.fdopen(out, "w", buffering=1))
-    sys.stderr = unfailing(os.fdopen(err, "w", buffering=1))
+    sys.stdout = unfailing(os.fdopen(out, "w", buffering=1, encoding=sys.stdout.encoding))
+    sys.stderr = unfailing(os.fdopen(err, "w", buffering=1, encoding=sys.stderr.encoding))

@@ -112,7 +112,7 @@ def cache_folder() -> Path | None:
     """
     processor = platform.processor() + platform.machine()
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:

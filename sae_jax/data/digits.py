@@ -22,7 +22,7 @@ def read(argument: str, config: DataConfig) -> Rows:
         raise UserError(f"dataset digits takes nothing after a colon: got {config.dataset}; use digits")
     # Found, not imported: scikit-learn and what it needs take two seconds to import.
     (home,) = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr,misc]
-    with gzip.open(Path(home) / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+    with gzip.open(Path(home) / "datasets" / "data" / "digits.csv.gz", "rt", encoding="utf-8") as file:
         table = np.loadtxt(file, delimiter=",")
     name = "scikit-learn's handwritten digits"
     return Rows(table[:, :-1] / 16.0, name, labels=table[:, -1].astype(int), image_shape=(8, 8))

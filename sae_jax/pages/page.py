@@ -83,11 +83,11 @@ def page(runs: Sequence[Shown], version: str) -> str:
 
     parts = [_run_part(run, ARRAY_BYTES / len(runs)) for run in runs]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    scripts = "\n".join((TEMPLATES / f"{name}.js").read_text() for name in SCRIPTS)
+    scripts = "\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     return environment.get_template("report.html.j2").render(
         runs=parts,
         title=" and ".join(part["name"] for part in parts),
-        style=Markup((TEMPLATES / "report.css").read_text()),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         library=Markup(in_script(library())),
         script=Markup(in_script(f'(() => {{\n"use strict";\n{scripts}\n}})();')),
         citation=citation(version),
@@ -99,7 +99,9 @@ def library() -> str:
     """The scripts of Bokeh, which draws the charts, as its package brings them."""
     from bokeh.util.paths import static_path
 
-    return "\n".join((static_path() / "js" / f"{name}.min.js").read_text() for name in ("bokeh", "bokeh-api"))
+    return "\n".join(
+        (static_path() / "js" / f"{name}.min.js").read_text(encoding="utf-8") for name in ("bokeh", "bokeh-api")
+    )
 
 
 def _run_part(run: Shown, size: float) -> dict[str, Any]:

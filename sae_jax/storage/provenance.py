@@ -71,15 +71,15 @@ def _git(folder: Path, *words: str) -> str | None:
     """What git prints; None where it fails, or is not there."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["git", "--no-optional-locks", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = subprocess.run(command, capture_output=True, timeout=10, stdin=subprocess.DEVNULL)
+        return done.stdout.decode(errors="backslashreplace").strip() if done.returncode == 0 else None
     return None
 
 
 def processor() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

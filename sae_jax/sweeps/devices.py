@@ -71,7 +71,7 @@ def release_programs() -> None:
     What is used again is compiled again.
     """
     with contextlib.suppress(OSError):  # Other systems have no such files.
-        if MAPPINGS.read_bytes().count(b"\n") > int(MOST_MAPPINGS.read_text()) // 2:
+        if MAPPINGS.read_bytes().count(b"\n") > int(MOST_MAPPINGS.read_text(encoding="utf-8")) // 2:
             jax.clear_caches()
 
 

@@ -99,7 +99,7 @@ def read(path: str | Path) -> Dictionary:
     try:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             check_regular(folder / name)
-        config = json.loads((folder / CONFIG_FILE).read_text())
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         with safe_open(folder / WEIGHTS_FILE, framework="numpy") as file:
             tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
         return _dictionary_of(config, tensors)
