@@ -33,7 +33,7 @@ from sae_jax.commands.environment import check_file, write_whole
 from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, options_of, read
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, one_of, setting
-from sae_jax.storage.atomic import read_file
+from sae_jax.storage.atomic import mend_unread, read_file
 from sae_jax.sweeps.devices import choose_devices
 
 SECONDS, QUICK_SECONDS = 0.5, 0.01
@@ -161,7 +161,8 @@ def saved(
         content = dict(json.loads(read_file(path)))
         shown(content)
     except Exception as error:  # Anything may be in a file.
-        raise UserError(f"{flag} must name a file written by --json: got {path}: {error!r}; write one") from None
+        fix = mend_unread(error, "write one")
+        raise UserError(f"{flag} must name a file written by --json: got {path}: {error!r}; {fix}") from None
     return content
 
 

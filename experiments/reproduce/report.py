@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from experiments.reproduce.checks import Check, markdown_tables
 from sae_jax import DataConfig, UserError
 from sae_jax.commands.environment import write_whole
-from sae_jax.storage.atomic import read_file
+from sae_jax.storage.atomic import mend_unread, read_file, reason_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +94,22 @@ def saved_tables(folder: Path) -> str:
     """The tables of all saved reports, for docs/reproductions.md.
 
     Raises:
-        UserError: a file of the folder is no report.
+        UserError: the folder cannot be read, or holds none, or a file of it is no report.
     """
     reports = []
-    for path in sorted(folder.glob("*.json")):
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".json")
+    except OSError as error:
+        fix = mend_unread(error, "check the path")
+        raise UserError(f"--out must be the folder of the reports: got {folder}: {reason_of(error)}; {fix}") from None
+    if not paths:
+        raise UserError(f"--out must be the folder of the reports: got {folder}, without any; check the path")
+    for path in paths:
         try:
             content = json.loads(read_file(path))
             markdown_tables([(content["name"], content["checks"])])
             reports.append((content["name"], content["checks"]))
         except Exception as error:  # Anything may be in a file.
-            raise UserError(
-                f"a saved report must be as it was written: got {path}: {error!r}; reproduce it again"
-            ) from None
+            fix = mend_unread(error, "reproduce it again")
+            raise UserError(f"a saved report must be as it was written: got {path}: {error!r}; {fix}") from None
     return markdown_tables(reports)

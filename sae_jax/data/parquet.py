@@ -28,6 +28,7 @@ def as_npy(path: Path) -> Path:
 
     Raises:
         ValueError: there is no such column, several, or its lists are of several lengths.
+        OSError: the file cannot be read.
         UserError: there is no room for the decoded file.
     """
     pyarrow = imported("pyarrow", "a Parquet shard")
@@ -45,7 +46,7 @@ def as_npy(path: Path) -> Path:
         return target
     try:
         file = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
+    except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from None
     schema = file.schema_arrow
     kinds = dict(zip(schema.names, schema.types, strict=True))

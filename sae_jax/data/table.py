@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.numpy import load_file
 
 from sae_jax.data.config import DataConfig
 from sae_jax.data.files import digest
 from sae_jax.data.packages import Package
 from sae_jax.data.rows import Rows
 from sae_jax.settings import unknown
+from sae_jax.storage.tensors import open_tensors
 
 
 class Source(NamedTuple):
@@ -75,7 +75,8 @@ def table_of(name: str) -> Table:
         path = source.package.path(source.vectors)
         text = source.package.path(source.vocabulary).read_text(encoding="utf-8")
         rows = json.loads(text)["model"]["vocab"]
-        vectors = load_file(path)[source.array].astype(np.float32)
+        with open_tensors(path) as file:
+            vectors = file.get_tensor(source.array).astype(np.float32)
         tokens = tuple(sorted(rows, key=rows.__getitem__))
         if sorted(rows.values()) != list(range(len(vectors))):
             raise ValueError("other rows than tokens")

@@ -21,7 +21,7 @@ from sae_jax.data.config import DataConfig, shown
 from sae_jax.data.room import SINGLE_BYTES
 from sae_jax.data.rows import Rows
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import check_regular, read_file
+from sae_jax.storage.atomic import check_regular, mend_unread, read_file
 
 READ_BLOCK = 1000
 # Sets that people ask for by their names alone.
@@ -85,11 +85,7 @@ def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
         # The home of a user whom nobody knows is taken for a folder's name, which is said not to hold it.
         folder = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)) / re.split("[/:]", name)[0]
         try:
-            for file in folder.rglob("*"):
-                if not file.is_dir():
-                    check_regular(file)
-                if file.name == "features.json":
-                    _refuse_foreign(json.loads(read_file(file)))
+            _check_folder(folder)
             builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
             prepared = builder.data_path.exists()
         except tfds.core.DatasetNotFoundError:
@@ -114,6 +110,27 @@ def _read(name: str, data_dir: str, fraction: float) -> tuple[Split, Split]:
             raise _unreadable(name, where, error, prepare) from None
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is not to be read, or cannot be: the library takes what is closed to it for absent.
+
+    Raises:
+        OSError: something in it is no regular file, or closed to this user.
+        ValueError: see `_refuse_foreign`.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        for path in [Path(parent, name) for name in names]:
+            check_regular(path)
+            if path.name == "features.json":
+                _refuse_foreign(json.loads(read_file(path)))
+            with contextlib.suppress(FileNotFoundError), path.open("rb"):  # A link may lead nowhere.
+                pass
+
+
 def _refuse_foreign(content: Any) -> None:
     """Refuse a features.json, as parsed, that names classes of another package: the library would import it."""
     parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
@@ -126,10 +143,8 @@ def _refuse_foreign(content: Any) -> None:
 
 def _unreadable(name: str, where: str, error: Exception, prepare: str) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"tfds:{name} must be readable as array_record files in {where}: got {reason}; "
-        f"to prepare it anew, move it away and run: {prepare}"
-    )
+    fix = mend_unread(error, f"to prepare it anew, move it away and run: {prepare}")
+    return UserError(f"tfds:{name} must be readable as array_record files in {where}: got {reason}; {fix}")
 
 
 def _splits(builder: Any, name: str, fraction: float) -> tuple[Split, Split]:

@@ -20,7 +20,7 @@ from sae_jax.models import Model
 from sae_jax.plugins.checks import PARTS, declared_by
 from sae_jax.plugins.registry import put, unload
 from sae_jax.settings import SweepWarning, UserError, check_type
-from sae_jax.storage.atomic import check_regular, reason_of
+from sae_jax.storage.atomic import check_regular, mend_unread, reason_of
 from sae_jax.storage.plugin_list import DIGITS, GROUP, LOADED, Plugin
 
 
@@ -91,9 +91,8 @@ def _content(file: str | os.PathLike) -> tuple[Path, bytes]:
     except (OSError, ValueError) as error:
         shown = str(file) or "''"
         reason = "its name is no UTF-8" if isinstance(error, UnicodeError) else reason_of(error)
-        raise UserError(
-            f"a plug-in must be a file of Python that can be read: got {shown}: {reason}; check the path"
-        ) from None
+        fix = mend_unread(error, "check the path")
+        raise UserError(f"a plug-in must be a file of Python that can be read: got {shown}: {reason}; {fix}") from None
 
 
 def load_installed() -> list[Plugin]:

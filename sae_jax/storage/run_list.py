@@ -11,7 +11,7 @@ from typing import NamedTuple
 from filelock import Timeout
 
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, remove_tree, writing
+from sae_jax.storage.atomic import mend_unread, move, reason_of, remove_tree, writing
 from sae_jax.storage.results import RESULTS_FILE
 from sae_jax.storage.run_folder import (
     LOCK_FILE,
@@ -74,9 +74,8 @@ def runs_in(folder: Path) -> list[Run]:
     try:
         paths = list(folder.iterdir())
     except OSError as error:
-        raise UserError(
-            f"--runs must be the folder of all runs: got {folder}: {error.strerror}; check the path"
-        ) from None
+        fix = mend_unread(error, "check the path")
+        raise UserError(f"--runs must be the folder of all runs: got {folder}: {reason_of(error)}; {fix}") from None
     runs = [run_at(path) for path in paths if not path.is_symlink()]
     return sorted((run for run in runs if run), key=lambda run: run.age)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from sae_jax.storage.arrays import pieces
+from sae_jax.storage.atomic import check_regular
 
 METADATA = "__metadata__"
 # Names of the format: parameters are F32, a state of training has counts and flags beside them.
@@ -57,6 +59,18 @@ def _dtype_of(values: np.ndarray) -> str:
     return {"i": "I32", "b": "BOOL"}.get(values.dtype.kind, "F32")
 
 
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, open in the library, which says of whatever keeps it from a file that there is none.
+
+    Raises:
+        SafetensorError, OSError: the file is not what its name says, or cannot be read.
+    """
+    check_regular(path)
+    with path.open("rb"), safe_open(path, framework="numpy") as file:
+        yield file
+
+
 def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a safetensors file, mapped: a part is read when it is used; and the file's metadata.
 
@@ -66,9 +80,8 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         SafetensorError, OSError: the file is not what its name says, or cannot be read.
         ValueError: an array is of a kind that is never written.
     """
-    with path.open("rb") as stream:  # Of whatever keeps it from a file, the library says that there is none.
-        with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})  # It has checked the header: every array lies inside the file.
+    with open_tensors(path) as file, path.open("rb") as stream:
+        metadata = dict(file.metadata() or {})  # The library has checked the header: every array lies inside the file.
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
     tensors: dict[str, np.ndarray] = {}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import safe_open
 
 from sae_jax.settings import UserError, received
-from sae_jax.storage.atomic import as_path, check_regular, reason_of
+from sae_jax.storage.atomic import as_path, check_regular, mend_unread, reason_of
+from sae_jax.storage.tensors import open_tensors
 from sae_jax.training.config import LaneSettings, lane_settings
 
 Arrays = dict[str, np.ndarray]
@@ -97,16 +97,16 @@ def read(path: str | Path) -> Dictionary:
     """
     folder = as_path("path", path, "the path of a folder", "use one that SAELens wrote")
     try:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            check_regular(folder / name)
+        check_regular(folder / CONFIG_FILE)
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        with safe_open(folder / WEIGHTS_FILE, framework="numpy") as file:
+        with open_tensors(folder / WEIGHTS_FILE) as file:
             tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
         return _dictionary_of(config, tensors)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # What is no such folder fails in as many ways as there are files.
-        raise UserError(f"{folder} must be a folder that SAELens 6 wrote: got {reason_of(error)}") from None
+        fix = mend_unread(error, "use one that it wrote")
+        raise UserError(f"{folder} must be a folder that SAELens 6 wrote: got {reason_of(error)}; {fix}") from None
 
 
 def _dictionary_of(config: dict[str, Any], tensors: Arrays) -> Dictionary:

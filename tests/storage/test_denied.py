@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import shutil
@@ -11,18 +12,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sae_jax
+from experiments.benchmark.__main__ import saved
+from experiments.reproduce import report
 from sae_jax import DataConfig, UserError
 from sae_jax.commands import encode, runs, sweep, table
 from sae_jax.commands.environment import check_file
 from sae_jax.commands.errors import one_line_errors
+from sae_jax.data import tfds_images
 from sae_jax.data.files import read_array
+from sae_jax.data.shards import open_shards
+from sae_jax.data.table import TABLES, table_of
+from sae_jax.plugins import loading
 from sae_jax.storage import results
 from sae_jax.storage.atomic import check_reachable, temporary_path
 from sae_jax.storage.checkpoints import Position, read_position, write_checkpoint
 from sae_jax.storage.run_folder import check_claimable
+from sae_jax.storage.run_list import runs_in
 from sae_jax.storage.states import load_states
 from sae_jax.storage.tensors import save_tensors
+from sae_jax.sweeps import dictionaries
 from sae_jax.sweeps.recovery import saving
+from tests.installed import FakePackage, write_table
+from tests.parity.cases import FIXTURES
+from tests.tfds_files import write_image_set
 
 NOBODY = 65534
 MENDED = "Permission denied; change its permissions and repeat the command"
@@ -124,16 +137,95 @@ def test_samples_that_are_closed_need_not_be_written_anew(place):
         read_array(f"{place}/x.npy", config)
 
 
-def test_too_few_files_are_no_damage(run):
+@contextlib.contextmanager
+def too_few_files():
+    """Let this process open no file."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
-        with pytest.raises(UserError, match=r"got Too many open files; raise ulimit -n and repeat the command$"):
-            results.load(run)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_too_few_files_are_no_damage(run):
+    refused = pytest.raises(UserError, match=r"got Too many open files; raise ulimit -n and repeat the command$")
+    with too_few_files(), refused:
+        results.load(run)
+
+
+def a_plugin(place, monkeypatch):
+    (place / "parts.py").touch()
+    return [place / "parts.py"], lambda: loading._content(place / "parts.py")
+
+
+def the_folder_of_all_runs(place, monkeypatch):
+    (place / "runs").mkdir()
+    return [place / "runs"], lambda: runs_in(place / "runs")
+
+
+def a_dictionary(place, monkeypatch):
+    folder = shutil.copytree(FIXTURES / "folders" / "standard", place / "standard")
+    return [folder, folder / "cfg.json", folder / "sae_weights.safetensors"], lambda: dictionaries.read(folder)
+
+
+def a_lane(place, monkeypatch):
+    path = place / "lane.safetensors"
+    sae_jax.open(Path(__file__).parent / "runs" / "format1").best().save(path)
+    return [path], lambda: sae_jax.load_lane(path)
+
+
+def word_vectors(place, monkeypatch):
+    write_table(FakePackage("wordllama", place, monkeypatch), TABLES["wordllama"], ["a"], np.zeros((1, 2), np.float16))
+    paths = [place / getattr(TABLES["wordllama"], name) for name in ("vectors", "vocabulary")]
+    return paths, lambda: table_of("wordllama")
+
+
+def a_tfds_set(place, monkeypatch):
+    write_image_set(place, "few", {"train": np.zeros((4, 5, 4, 1), np.uint8)})
+    made = place / "few" / "1.0.0"
+    closing = [place / "few", made, made / "few-train.array_record-00000-of-00001", made / "features.json"]
+    return closing, lambda: tfds_images._read.__wrapped__("few", str(place), 0.5)
+
+
+def a_parquet_shard(place, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    caches = itertools.count()  # What has been decoded is not read again.
+    monkeypatch.setattr("sae_jax.data.parquet.user_cache", lambda: place / f"cache {next(caches)}")
+    rows = pyarrow.array([[1.0, 2.0]], pyarrow.list_(pyarrow.float32()))
+    (place / "shards").mkdir()
+    parquet.write_table(pyarrow.table({"rows": rows}), place / "shards" / "one.parquet")
+    place.chmod(0o777)
+    return [place / "shards" / "one.parquet"], lambda: open_shards(place / "shards")
+
+
+def reports(place, monkeypatch):
+    (place / "one.json").write_text('{"name": "one", "checks": []}')
+    return [place, place / "one.json"], lambda: report.saved_tables(place)
+
+
+def numbers_of_a_benchmark(place, monkeypatch):
+    (place / "one.json").write_text("{}")
+    return [place / "one.json"], lambda: saved(place / "one.json", dict)
+
+
+READERS = [
+    *(a_plugin, the_folder_of_all_runs, a_dictionary, a_lane, word_vectors, a_tfds_set, a_parquet_shard, reports),
+    numbers_of_a_benchmark,
+]
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_what_mends_the_system_is_said_whatever_is_read(reader, place, monkeypatch):
+    paths, read = reader(place, monkeypatch)
+    read()
+    for path in paths:
+        with closed(path), pytest.raises(UserError, match=r"Permission denied.*; change its permissions and repeat"):
+            read()
+    with too_few_files(), pytest.raises(UserError, match=r"Too many open files.*; raise ulimit -n and repeat"):
+        read()
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ENOSPC])
