@@ -42,9 +42,9 @@ def beside(dataset: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[Beside
         raise UserError(f"--beside takes at most {len(MARKERS)} runs: got {len(others)}; leave some out")
     known = _samples(dataset)
     if others and len(known) != 1:
-        raise UserError(
-            f"--beside needs a run of one set of samples: got {len(known)}; choose lanes of one of them by --at"
-        )
+        axes = _axes_of_samples(dataset)
+        fix = f"choose lanes of one of them by --select {axes[0]}=VALUE" if axes else "train it again"
+        raise UserError(f"--beside needs a run of one set of samples: got {len(known)}; {fix}")
     for name, other in others.items():
         samples = _samples(other)
         if len(samples) != 1 or not alike(samples[0], known[0]):
@@ -58,6 +58,14 @@ def beside(dataset: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[Beside
 def _samples(dataset: xr.Dataset) -> list[Any]:
     """By what the samples of a run are known again."""
     return summaries(dataset, 0) if SUMMARY in dataset.coords else []
+
+
+def _axes_of_samples(dataset: xr.Dataset) -> list[str]:
+    """The axes along which lanes have other samples."""
+    if SUMMARY not in dataset.coords:
+        return []
+    known = dataset[SUMMARY]
+    return [str(dim) for dim in known.dims if bool((known != known.isel({dim: 0})).any())]
 
 
 def draw_beside(panel: Axes, runs: Sequence[Beside], x_name: str, y_name: str, style: Style) -> None:

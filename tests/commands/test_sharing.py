@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import sae_jax
 from sae_jax import UserError, interop
@@ -13,6 +14,7 @@ from sae_jax.analysis import figures
 from sae_jax.analysis.beside import beside
 from sae_jax.commands import draw, encode, evaluate, export, merge, sweep
 from sae_jax.storage import results
+from sae_jax.sweeps.dataset import SUMMARY
 from sae_jax.sweeps.dictionaries import digest
 from tests.commands.pages import typed_commands
 
@@ -111,6 +113,16 @@ def test_runs_of_one_folder_are_merged(here):
     # 300 steps of one rate, none of another.
     lanes = both["eval_explained_variance"].stack(lane=both["eval_explained_variance"].dims).dropna("lane")
     assert lanes.size == 3
+
+
+def test_a_run_of_several_sets_of_samples_names_the_axis_to_choose_from():
+    sets = [["[1]", "[2]"]] * 2
+    run = xr.Dataset(coords={SUMMARY: (("model", "targets"), sets), "targets": ["a.npy", "b.npy"]})
+    line = r"one set of samples: got 2; choose lanes of one of them by --select targets=VALUE$"
+    with pytest.raises(UserError, match=line):
+        beside(run, {"other": run})
+    with pytest.raises(UserError, match=r"got 0; train it again$"):
+        beside(run.drop_vars(SUMMARY), {"other": run})
 
 
 def test_points_beside_a_frontier_are_those_of_the_runs(here, monkeypatch, tmp_path):
