@@ -27,6 +27,7 @@ from sae_jax.training.evaluation import measures_of
 from sae_jax.training.truth import MEASURES
 
 L0, EXPLAINED = "eval_l0", "eval_explained_variance"
+LARGEST = float(np.finfo(float).max)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -106,13 +107,15 @@ class Run:
         allowed = scores.notnull()
         for name, most in limits.items():
             number = isinstance(most, (int, float, np.integer, np.floating)) and not isinstance(most, bool)
-            if not number or np.isnan(most):
+            # NumPy compares no whole number that is larger than any float.
+            limit = float(max(min(most, LARGEST), -LARGEST)) if number else np.nan
+            if np.isnan(limit):
                 raise UserError(f"at must name numbers: got {received(most)} for {name}; use {{'eval_l0': 10}}")
             values = self._scores(name).transpose(*scores.dims)
-            allowed = allowed & (values <= most)
+            allowed = allowed & (values <= limit)
             if not bool(allowed.any()):
                 lowest = float(values.min())
-                raise UserError(f"no lane has {name} of at most {most:g}: got {lowest:g} as its lowest; ask for more")
+                raise UserError(f"no lane has {name} of at most {limit:g}: got {lowest:g} as its lowest; ask for more")
         if not bool(allowed.any()):
             raise UserError(f"no lane of the run has a finite {measure}; train again with a lower learning_rate")
         scores = (-scores if self.lower_is_better(measure) else scores).where(allowed)

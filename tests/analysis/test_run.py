@@ -1,5 +1,6 @@
 """A finished run, opened: its lanes encode samples that it never saw."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -158,8 +159,16 @@ def test_the_best_lane_is_the_best_of_those_allowed(dataset):
     assert float(dataset["eval_reconstruction"].sel(run.best("eval_reconstruction").point)) == float(
         dataset["eval_reconstruction"].min()
     )
-    with pytest.raises(UserError, match=r"no lane has eval_l0 of at most 0.001: got .* as its lowest"):
-        run.best(at={"eval_l0": 0.001})
+    for number in (10**20, 10**400, np.uint64(2**64 - 1), np.inf):
+        assert run.best(at={"eval_l0": number}).point == run.best().point
+    for number, shown in ((0.001, "0.001"), (-(10**20), "-1e+20"), (-(10**400), "-1.79769e+308")):
+        with pytest.raises(
+            UserError, match=rf"no lane has eval_l0 of at most {re.escape(shown)}: got .* as its lowest"
+        ):
+            run.best(at={"eval_l0": number})
+    for number in (np.nan, True, "3", None):
+        with pytest.raises(UserError, match=rf"at must name numbers: got {number!r} for eval_l0"):
+            run.best(at={"eval_l0": number})
     with pytest.raises(UserError, match="unknown measure of whole lanes eval_l1"):
         run.best("eval_l1")
 
