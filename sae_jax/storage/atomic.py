@@ -70,8 +70,12 @@ def as_path(name: str, value: Any, rule: str, fix: str) -> Path:
     """
     check_type(name, value, (str, os.PathLike), rule, fix)
     path = os.fspath(value)
-    if isinstance(path, bytes) or "\0" in path:
-        raise UserError(f"{name} must be {rule}, in text without NUL: got {received(path)}; {fix}")
+    try:
+        named = isinstance(path, str) and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # A command line's bytes of another encoding have a way back, halves of a letter none.
+        named = False
+    if not named:
+        raise UserError(f"{name} must be {rule}, in text that can name a file: got {received(path)}; {fix}")
     return Path(path)
 
 

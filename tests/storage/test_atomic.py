@@ -210,12 +210,13 @@ def test_the_line_names_a_flag_and_its_own_fix():
         raise ValueError("another error")
 
 
-@pytest.mark.parametrize("path", ["a\0b", Path("a\0b"), b"a", None, 7, ["a"]])
+@pytest.mark.parametrize("path", ["a\0b", Path("a\0b"), "a\ud800", Path("\udfff"), b"a", None, 7, ["a"]])
 def test_what_no_file_can_be_called_is_refused_in_a_line(path):
     with pytest.raises(UserError, match=r"^folder must be a path.*: got .*; use runs/NAME$") as caught:
         as_path("folder", path, "a path", "use runs/NAME")
     assert str(caught.value).isprintable()
-    assert as_path("folder", "a/b", "a path", "") == Path("a/b")
+    for name in ("a/b", os.fsdecode(b"a\xff"), "\u6771"):
+        assert as_path("folder", name, "a path", "") == Path(name)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE])
