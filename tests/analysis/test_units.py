@@ -106,7 +106,7 @@ def test_of_samples_alike_the_first_are_kept():
 
 
 def test_quantiles_of_many_samples_are_those_of_some_drawn_at_random(digits, monkeypatch):
-    monkeypatch.setattr(top_samples, "DRAWN", 20)
+    monkeypatch.setattr(top_samples, "DRAWN", 100)
     lane = sae_jax.open(digits).lane(d_hidden=5, seed=0)
     heldout = sae_jax.load(DIGITS).train
     found = units_of(lane, heldout, options=UnitsConfig(quantiles=(0.1, 0.5, 0.9), each=2))
@@ -117,7 +117,7 @@ def test_quantiles_of_many_samples_are_those_of_some_drawn_at_random(digits, mon
         assert (samples[unit] >= 0).all() and (np.diff(shown[unit].ravel()) >= 0).all()
         np.testing.assert_allclose(shown[unit], codes[samples[unit], unit], rtol=1e-5)
         ranks = np.searchsorted(np.sort(codes[codes[:, unit] > 0, unit]), shown[unit].mean(axis=1))
-        np.testing.assert_allclose(ranks / (codes[:, unit] > 0).sum(), (0.1, 0.5, 0.9), atol=0.3)
+        np.testing.assert_allclose(ranks / (codes[:, unit] > 0).sum(), (0.1, 0.5, 0.9), atol=0.12)
         checked += 1
     assert checked
 

@@ -50,19 +50,32 @@ def test_a_port_that_no_machine_has_is_refused(port):
     assert len(str(refused.value)) < 600
 
 
-def test_a_port_may_be_written_with_zeros_before_it():
-    Launch(coordinator="host:00007777")
+@pytest.fixture
+def asked(monkeypatch):
+    """The names and ports that are looked up outside of Kubernetes, each of which is found."""
+    names = []
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *name: names.append(name))
+    return names
+
+
+def test_a_port_may_be_written_with_zeros_before_it(asked):
+    cluster._check_host(Launch(coordinator="host:00007777"))
+    assert asked == [("host", 7777)]
 
 
 @pytest.mark.parametrize(("host", "reason"), [("nowhere", "Name or service not known"), ("a" * 70, "it is no name")])
 def test_a_machine_that_nobody_knows_is_refused_by_every_process_at_once(host, reason, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    asked, look_up = [], socket.getaddrinfo
 
-    def unknown(*_):
+    def unknown(*name):
+        asked.append(name)
+        if host != "nowhere":
+            return look_up(*name)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    if host == "nowhere":
-        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     words = ["--distributed", "--coordinator", f"{host}:7777", "--processes", "2", "--process-id", "1"]
     for name in ("_filter_runtime_messages", "_end_without_core"):
         monkeypatch.setattr(cluster, name, lambda: None)
@@ -70,19 +83,26 @@ def test_a_machine_that_nobody_knows_is_refused_by_every_process_at_once(host, r
         cluster.launch(words)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     cluster._check_host(Launch(coordinator=f"{host}:7777"))
+    assert asked == [(host, 7777)]
 
 
-def test_a_name_that_cannot_be_looked_up_yet_is_left_to_the_runtime(monkeypatch):
-    def later(*_):
+def test_a_name_that_cannot_be_looked_up_yet_is_left_to_the_runtime(asked, monkeypatch):
+    def later(*name):
+        asked.append(name)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", later)
     cluster._check_host(Launch(coordinator="a:7777"))
+    assert asked == [("a", 7777)]
 
 
-@pytest.mark.parametrize("place", ["localhost:7777", "127.0.0.1:7777", "[::1]:7777"])
-def test_a_machine_may_be_an_address(place):
-    cluster._check_host(Launch(coordinator=place))
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+def test_a_machine_may_be_an_address(host, monkeypatch):
+    found, look_up = [], socket.getaddrinfo
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *name: found.extend(look_up(*name)))
+    cluster._check_host(Launch(coordinator=f"[{host}]:7777" if ":" in host else f"{host}:7777"))
+    assert found and {address[:2] for *_, address in found} <= {("127.0.0.1", 7777), ("::1", 7777)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("kubernetes") is not None, reason="Kubernetes would be asked")
