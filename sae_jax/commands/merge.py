@@ -138,8 +138,9 @@ def _tell(dataset: xr.Dataset, files: Sequence[Path], log: RunLog) -> None:
     from rich.console import Console
 
     from sae_jax.analysis.report import print_table
+    from sae_jax.sweeps.streams import is_terminal
 
-    print_table(Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120), dataset)
+    print_table(Console(soft_wrap=True, width=None if is_terminal(sys.stdout) else 120), dataset)
     log.table(dataset)
     for line in ("files:", *(f"  {path}" for path in files)):
         print(line)

@@ -19,6 +19,7 @@ from sae_jax.storage.run_folder import UNFINISHED
 from sae_jax.storage.run_list import Run
 from sae_jax.sweeps.footprint import megabytes
 from sae_jax.sweeps.lane_warnings import warnings_of
+from sae_jax.sweeps.streams import is_terminal
 
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -110,4 +111,4 @@ def ago(seconds: float) -> str:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    return Console(soft_wrap=True, width=None if is_terminal(sys.stdout) else 120)

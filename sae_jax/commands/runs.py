@@ -70,6 +70,7 @@ def _clear(folder: Path, yes: bool) -> None:
     from sae_jax.storage.run_list import remove_unfinished, runs_in
     from sae_jax.sweeps.footprint import megabytes
     from sae_jax.sweeps.plan import count
+    from sae_jax.sweeps.streams import is_terminal
 
     abandoned = [run for run in runs_in(folder) if run.abandoned]
     if not abandoned:
@@ -77,7 +78,7 @@ def _clear(folder: Path, yes: bool) -> None:
         return
     what = f"{count(len(abandoned), 'unfinished run')}, {megabytes(sum(run.size for run in abandoned))}"
     if not yes:
-        if not sys.stdin.isatty():
+        if not is_terminal(sys.stdin):
             raise UserError(f"clear asks at a terminal before it removes {what}: got none; add --yes")
         print_list(abandoned, str(folder))
         if input(f"remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):

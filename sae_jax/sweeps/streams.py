@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -37,18 +39,34 @@ class Unfailing:
         return getattr(self._stream, name)
 
 
+class Nowhere(io.TextIOBase):
+    """A text stream that loses everything."""
+
+    def write(self, text: str) -> int:
+        """Lose a text."""
+        return len(text)
+
+
 def unfailing(stream: TextIO | None) -> TextIO:
     """A stream as one that never raises an OSError, nor an error for a letter that its encoding lacks.
 
     Args:
-        stream: None, as Python has it where a process was started without one, loses everything.
+        stream: None, as Python has it where a process was started without one, loses everything; so does a closed one.
     """
     if isinstance(stream, Unfailing):
         return cast(TextIO, stream)
-    stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # Open until the process ends.
+    if stream is None or getattr(stream, "closed", False):
+        stream = cast(TextIO, Nowhere())
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
     return cast(TextIO, Unfailing(stream))
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream leads to a terminal: one that is None, closed or no more than written to does not."""
+    with contextlib.suppress(AttributeError, ValueError):
+        return bool(stream.isatty())
+    return False
 
 
 def open_streams() -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from sae_jax.settings import check_type
 from sae_jax.sweeps.observers import Observer, Points, Progress
 from sae_jax.sweeps.plan import count
-from sae_jax.sweeps.streams import unfailing
+from sae_jax.sweeps.streams import is_terminal, unfailing
 
 LINE_SECONDS, REFRESH_SECONDS = 60.0, 0.5
 # Narrower terminals have no room for a bar beside the numbers.
@@ -92,7 +92,7 @@ class Terminal(Observer):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Wide enough for the table where the output is a file, which has no width of its own.
         stream = unfailing(sys.stdout)
-        self.console = Console(file=stream, soft_wrap=True, width=None if stream.isatty() else 120)
+        self.console = Console(file=stream, soft_wrap=True, width=None if is_terminal(stream) else 120)
         self._status = Status(clock)
         bar = [BarColumn(bar_width=20)] if self.console.width >= BAR_COLUMNS else []
         columns = [_Words(self._status.steps), *bar, _Words(self._status.numbers)]
@@ -210,7 +210,7 @@ def shown(progress: bool | None) -> Iterator[Observer | None]:
         yield None
     elif Console().is_jupyter:
         yield Notebook()
-    elif progress or (sys.stdout and sys.stdout.isatty()):
+    elif progress or is_terminal(sys.stdout):
         with Terminal() as terminal:
             yield terminal
     else:

@@ -1,6 +1,7 @@
 """What a sweep shows while it trains: the numbers of a line, and who is shown what from Python."""
 
 import importlib.util
+import io
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ import pytest
 from sae_jax import SweepWarning, as_data, sweep
 from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Points, Progress
-from sae_jax.sweeps.terminal import Status, Terminal
+from sae_jax.sweeps.terminal import Status, Terminal, shown
 from tests.conftest import CACHE
 
 SETTINGS = {"d_hidden": 5, "batch_size": 32, "steps": 210}
@@ -92,6 +93,35 @@ def test_a_sweep_from_python_shows_its_plan_and_its_numbers_where_asked_to(data,
     assert f"training: step 210 of 210, 4 lanes; loss {loss:.4g}, " in last
     for name in shown.variables:  # To the bit.
         np.testing.assert_array_equal(shown[name], hidden[name])
+
+
+class Tee:
+    """A stream that is no more than written to."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Tee, closed, lambda: None], ids=["tee", "closed", "none"])
+def test_any_stream_may_stand_where_a_sweep_prints(stream, monkeypatch):
+    monkeypatch.setattr("sys.stdout", made := stream())
+    with shown(None) as nobody:
+        assert nobody is None
+    with shown(True) as terminal:
+        terminal.line("a line")
+    assert not isinstance(made, Tee) or made.text == "a line\n"
 
 
 SCRIPT = """
