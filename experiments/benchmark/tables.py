@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark.measure import ALL_CODES, CONTROLS, ENGINE, PEERS, PRODUCTS, SAELENS
 from experiments.benchmark.shapes import Shape
-from sae_jax.sweeps.streams import is_terminal
+from sae_jax.sweeps.consoles import plain_console
 
 MISSING = "not installed"
 COLUMNS = ("model-steps/s", "GFLOP/s", "of products", "compile, s", "memory, MiB")
@@ -114,7 +112,7 @@ def _print_table(table: Content) -> None:
         shown.add_column(column, justify="left" if column in ("shape", "preset") else "right")
     for row in table.rows:
         shown.add_row(*row)
-    Console(width=None if is_terminal(sys.stdout) else 160).print(shown)
+    plain_console(width=160, soft_wrap=False).print(shown)
 
 
 def _print_plans(rows: list[dict[str, Any]]) -> None:

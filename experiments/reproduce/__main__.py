@@ -20,7 +20,6 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.reproduce.checks import COLUMNS, KINDS
@@ -31,8 +30,8 @@ from sae_jax.commands.errors import one_line_errors
 from sae_jax.commands.flags import checked_settings, option, options_of, read
 from sae_jax.commands.signals import interrupts_of
 from sae_jax.settings import TEXT, TRUE_OR_FALSE, UserError, setting, unknown
+from sae_jax.sweeps.consoles import plain_console
 from sae_jax.sweeps.devices import reserve_cpu_devices
-from sae_jax.sweeps.streams import is_terminal
 
 NAMES = (
     *("kl-curve", "pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked"),
@@ -159,7 +158,7 @@ def _reproduce(name: str, options: Options, out: Path, again: bool) -> bool:
             table.add_row(title, style="italic")
         for check in of_kind:
             table.add_row(*check.row, style="" if check.passed else "red")
-    Console(width=None if is_terminal(sys.stdout) else 140).print(table)
+    plain_console(width=140, soft_wrap=False).print(table)
     print(f"{seconds:.0f} s; files: {', '.join(map(str, paths))}")
     return report.passed
 

@@ -67,7 +67,7 @@ def print_columns(console: Console, title: str, columns: Sequence[Column], total
         last = max(place for place, column in enumerate(columns) if column.optional)
         left_out.insert(0, columns.pop(last).heading)
     width = max(console.width, _width(console, _table(columns)))
-    console.print(textwrap.fill(title, width), highlight=False, markup=False)
+    console.print(textwrap.fill(title, width), highlight=False)
     console.print(_table(columns), width=width, crop=False)
     if left_out:
         console.print(

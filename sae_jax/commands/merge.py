@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import platform
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,12 +134,10 @@ def _files(folder: Path) -> list[Path]:
 
 def _tell(dataset: xr.Dataset, files: Sequence[Path], log: RunLog) -> None:
     """Print the table of a run and its files, in its log too."""
-    from rich.console import Console
-
     from sae_jax.analysis.report import print_table
-    from sae_jax.sweeps.streams import is_terminal
+    from sae_jax.sweeps.consoles import plain_console
 
-    print_table(Console(soft_wrap=True, width=None if is_terminal(sys.stdout) else 120), dataset)
+    print_table(plain_console(), dataset)
     log.table(dataset)
     for line in ("files:", *(f"  {path}" for path in files)):
         print(line)

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import xarray as xr
-from rich.console import Console
 
 from sae_jax.analysis.report import print_table
 from sae_jax.settings import UserError
 from sae_jax.storage.atomic import check_regular, writing
 from sae_jax.storage.provenance import LOG_FILE, now, read_sessions, write_sessions
+from sae_jax.sweeps.consoles import plain_console
 from sae_jax.sweeps.observers import Observer
 from sae_jax.sweeps.recovery import Interrupted
-
-WIDTH = 120
 
 
 class RunLog(Observer):
@@ -50,7 +48,7 @@ class RunLog(Observer):
     def table(self, dataset: xr.Dataset) -> None:
         """Write the table of a finished sweep."""
         text = io.StringIO()
-        print_table(Console(file=text, width=WIDTH), dataset)
+        print_table(plain_console(text), dataset)
         with contextlib.suppress(OSError):
             self.line(text.getvalue().rstrip("\n"))
 

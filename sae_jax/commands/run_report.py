@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sae_jax.analysis.report import print_table
@@ -17,9 +15,9 @@ from sae_jax.storage.provenance import read_sessions, seconds_of
 from sae_jax.storage.record import CONFIG_FILE, command_name, read_record
 from sae_jax.storage.run_folder import UNFINISHED
 from sae_jax.storage.run_list import Run
+from sae_jax.sweeps.consoles import plain_console
 from sae_jax.sweeps.footprint import megabytes
 from sae_jax.sweeps.lane_warnings import warnings_of
-from sae_jax.sweeps.streams import is_terminal
 
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -36,7 +34,7 @@ def print_list(runs: Sequence[Run], where: str) -> None:
         unfinished = run.state == UNFINISHED and run.has_results
         state = f"{run.state} (has results)" if unfinished else run.state
         table.add_row(run.folder.name, state, megabytes(run.size), ago(run.age))
-    _console().print(table)
+    plain_console().print(table)
 
 
 def print_run(run: Run, call: Callable[[str], str]) -> None:
@@ -49,7 +47,7 @@ def print_run(run: Run, call: Callable[[str], str]) -> None:
     Raises:
         UserError: its files are not what their names say.
     """
-    console = _console()
+    console = plain_console()
     print(f"{run.folder}: {run.state}, {megabytes(run.size)}, changed {ago(run.age)} ago")
     record = None
     try:
@@ -108,7 +106,3 @@ def ago(seconds: float) -> str:
     name, size = next((unit for unit in UNITS if seconds >= unit[1]), UNITS[-1])
     number = int(seconds // size)
     return f"{number} {name}{'' if number == 1 else 's'}"
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True, width=None if is_terminal(sys.stdout) else 120)

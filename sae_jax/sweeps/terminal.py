@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 from sae_jax.settings import check_type
+from sae_jax.sweeps.consoles import plain_console
 from sae_jax.sweeps.observers import Observer, Points, Progress
 from sae_jax.sweeps.plan import count
 from sae_jax.sweeps.streams import is_terminal, unfailing
@@ -90,9 +90,7 @@ class Terminal(Observer):
     """Shows a sweep on a terminal; where the output is none, as a line at each quarter, and each minute between."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        # Wide enough for the table where the output is a file, which has no width of its own.
-        stream = unfailing(sys.stdout)
-        self.console = Console(file=stream, soft_wrap=True, width=None if is_terminal(stream) else 120)
+        self.console = plain_console(unfailing(sys.stdout))
         self._status = Status(clock)
         bar = [BarColumn(bar_width=20)] if self.console.width >= BAR_COLUMNS else []
         columns = [_Words(self._status.steps), *bar, _Words(self._status.numbers)]
@@ -111,7 +109,7 @@ class Terminal(Observer):
 
     def line(self, text: str) -> None:
         """Print one line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False)
 
     def points(self, points: Points) -> None:
         """Note the loss."""
@@ -208,7 +206,7 @@ def shown(progress: bool | None) -> Iterator[Observer | None]:
     check_type("progress", progress, (bool, type(None)), "True, False or None", "leave it out")
     if progress is False:
         yield None
-    elif Console().is_jupyter:
+    elif plain_console().is_jupyter:
         yield Notebook()
     elif progress or is_terminal(sys.stdout):
         with Terminal() as terminal:

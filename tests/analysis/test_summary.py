@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from rich.console import Console
 
 from sae_jax import UserError
 from sae_jax.analysis.cells import over_seeds
@@ -15,6 +14,7 @@ from sae_jax.analysis.formats import as_csv, as_latex, as_markdown
 from sae_jax.analysis.report import print_table
 from sae_jax.analysis.select import selected
 from sae_jax.analysis.summary import cell_table, digits_of, lane_rows, write_summary
+from sae_jax.sweeps.consoles import plain_console
 
 SIZES = {"rho": 2, "activation": 2, "seed": 3}
 
@@ -48,7 +48,7 @@ def dataset():
 
 def printed(dataset, width=80):
     file = io.StringIO()
-    print_table(Console(file=file, width=width, soft_wrap=True), dataset)
+    print_table(plain_console(file, width), dataset)
     return file.getvalue()
 
 
@@ -196,6 +196,11 @@ def test_a_selection_that_the_run_does_not_have_is_refused(dataset, words, messa
     with pytest.raises(UserError) as refused:
         selected(dataset, words)
     assert str(refused.value).startswith(message)
+
+
+def test_the_terminals_table_shows_values_as_they_are(dataset):
+    text = printed(dataset.assign_coords(activation=["array:/d[/x].npy", "array:/[rho] :one:"]), 120)
+    assert "array:/d[/x].npy " in text and "array:/[rho] :one: " in text
 
 
 def test_a_value_of_several_lines_stays_in_its_row(dataset):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from rich.console import Console
 
 from sae_jax.analysis.cells import cell_axes, in_double_precision, short
 from sae_jax.analysis.report import MOST_ROWS, Column, plus_minus, print_columns
 from sae_jax.analysis.summary import cell_table, digits_of, entry
+from sae_jax.sweeps.consoles import plain_console
 
 
 def print_task(dataset: xr.Dataset, task: str) -> None:
     """Print the task's variables, mean and sample standard deviation over seeds, a row for every cell."""
     names = [str(name) for name in dataset.data_vars if str(name).startswith(f"{task}_")]
     lanes = [name for name in names if "seed" in dataset[name].dims]
-    console, axes = Console(soft_wrap=True), cell_axes(dataset)
+    console, axes = plain_console(width=None), cell_axes(dataset)
     averaged = in_double_precision(dataset[lanes]).map(lambda one: _over_the_rest(one, axes), keep_attrs=True)
     table = cell_table(averaged.assign(dataset[["diverged_at"]] if "diverged_at" in dataset else {}), measures=lanes)
     columns = [Column(axis, [short(point[axis]) for point in table.points[:MOST_ROWS]]) for axis in axes]
