@@ -81,7 +81,12 @@ def _clear(folder: Path, yes: bool) -> None:
         if not is_terminal(sys.stdin):
             raise UserError(f"clear asks at a terminal before it removes {what}: got none; add --yes")
         print_list(abandoned, str(folder))
-        if input(f"remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input(f"remove {what}? [y/N] ")
+        except EOFError:  # Ctrl-D, which ends no line.
+            answer = ""
+            print()
+        if answer.strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return
     for run in abandoned:

@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -276,13 +277,13 @@ def test_only_abandoned_runs_are_cleared_and_never_one_in_use(copies, capsys):
     assert results.load(copies / "busy").sizes["seed"] == 3
 
 
-@pytest.mark.parametrize(("answer", "removed"), [("y", True), ("", False)])
+@pytest.mark.parametrize(("answer", "removed"), [("y", True), ("", False), (EOFError, False)])
 def test_at_a_terminal_clearing_asks_first(answer, removed, copies, capsys, monkeypatch):
-    asked = []
+    asked = Mock(side_effect=[answer])  # An exception is raised.
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    monkeypatch.setattr("builtins.input", asked)
     size = size_of_abandoned(copies)
     runs.main(["--clear", "--runs", str(copies)])
-    assert asked == [f"remove 2 unfinished runs, {size}? [y/N] "]
+    asked.assert_called_once_with(f"remove 2 unfinished runs, {size}? [y/N] ")
     assert (copies / "left").exists() != removed
     assert ("nothing was removed" in capsys.readouterr().out) != removed
