@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import resource
+import stat
 import sys
 import warnings
 from collections.abc import Callable
@@ -129,6 +130,8 @@ def check_writable(folder: Path, flag: str) -> None:
     """
     check_expanded(folder, flag)
     check_not_of_run(folder, flag)
+    with writing(folder, flag, "choose another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(folder)  # A name that is too long, or a link that leads to itself, is not one of a folder to be made.
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is read-only" if existing.is_dir() else "is no folder"
@@ -139,12 +142,14 @@ def check_new_folder(folder: Path, flag: str) -> None:
     """Refuse a folder, named by a flag, that holds something, or that nothing could be moved to.
 
     Raises:
-        UserError: it does, or is none, or is of an unfinished run, or where the command runs; or `check_writable`
-            refuses it.
+        UserError: it does, or is none, or cannot be looked into, or is of an unfinished run, or where the command runs;
+            or `check_writable` refuses it.
     """
     check_not_of_run(folder, flag)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{flag} must be a new or an empty folder: got {folder}, which holds something; choose another")
+    with writing(folder, flag, "choose another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISDIR(os.stat(folder).st_mode) or any(folder.iterdir()):
+            rule = f"{flag} must be a new or an empty folder"
+            raise UserError(f"{rule}: got {folder}, which holds something; choose another")
     if folder.resolve() == Path.cwd():
         raise UserError(f"{flag} must be moved into place: got {folder}, where the command runs; choose another")
     check_writable(folder, flag)

@@ -163,15 +163,36 @@ def test_no_command_writes_over_what_a_run_is_made_of(main, words, run, tmp_path
     table.main([str(run), "--out", str(copy / "page.html")])
 
 
+WRITABLE = "--out must be writable: got "
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "says"),
+    [
+        (report.main, ["RUN", "--out", "loop"], f"{WRITABLE}loop: "),
+        (export.main, ["RUN", "--out", "loop"], f"{WRITABLE}loop: "),
+        (draw.main, ["RUN", "--out", "loop/in"], f"{WRITABLE}loop/in: "),
+        (draw.main, ["RUN", "--out", "n" * 300], f"{WRITABLE}nnn"),
+        (activations.main, ["--dataset", "digits", "--out", "n" * 300], f"{WRITABLE}nnn"),
+        (export.main, ["RUN", "--out", "n" * 300], f"{WRITABLE}nnn"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_links_to_themselves_and_long_names_are_refused_in_one_line(main, words, says, run, workplace, capsys):
+    (workplace / "loop").symlink_to("loop")
+    refused(main, words, says, run, workplace, capsys)
+
+
 def refused(main, words, says, run, workplace, capsys):
     """A command ends in one line with exit code 2, and nothing is written."""
     (workplace / "file").write_text("")
+    before = {path.name for path in workplace.iterdir()}
     with pytest.raises(SystemExit) as ended:
         main([str(run) if word == "RUN" else word for word in words])
     said = capsys.readouterr()
     assert ended.value.code == 2 and not said.out
     assert said.err.startswith("error: ") and said.err.count("\n") == 1 and says in said.err
-    assert [path.name for path in workplace.iterdir()] == ["file"]
+    assert {path.name for path in workplace.iterdir()} == before
 
 
 def test_paired_settings_are_selected_and_make_rows(tmp_path, monkeypatch, capsys):
