@@ -16,6 +16,7 @@ for the caption, rather than drawn.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from sae_jax.analysis.options import FIGURE_FORMATS, FIGURES, STYLES
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
         names = tuple(dict.fromkeys(names or figures.usual_figures(dataset)))
         figures.check_measures(dataset, names, measures)
         folders = {name: folder_of(name) for name in besides}
-        resolved = [folders[name].resolve() for name in besides]
+        resolved = [os.path.realpath(folders[name]) for name in besides]
         for name, path in zip(besides, resolved, strict=True):
             if resolved.count(path) > 1:
                 raise UserError(f"--beside must name a run once: got {name} twice; leave one")

@@ -150,7 +150,7 @@ def check_new_folder(folder: Path, flag: str) -> None:
         if not stat.S_ISDIR(os.stat(folder).st_mode) or any(folder.iterdir()):
             rule = f"{flag} must be a new or an empty folder"
             raise UserError(f"{rule}: got {folder}, which holds something; choose another")
-    if folder.resolve() == Path.cwd():
+    if os.path.realpath(folder) == os.getcwd():
         raise UserError(f"{flag} must be moved into place: got {folder}, where the command runs; choose another")
     check_writable(folder, flag)
 

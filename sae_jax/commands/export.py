@@ -12,6 +12,7 @@ parameters, and loader.py beside it the lines that encode and decode with them. 
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def _write(
 
     written, lines = [], []
     with writing(out, "--out", "choose another"):
-        target = out.resolve()
+        target = Path(os.path.realpath(out))
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_path(target) as unfinished:
             unfinished.mkdir()

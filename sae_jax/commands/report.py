@@ -10,6 +10,7 @@ A sweep writes it by itself. docs/page.md says more.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
         from sae_jax.storage.run_list import folder_of
 
         folders = [folder_of(name) for name in names]
-        resolved = [folder.resolve() for folder in folders]
+        resolved = [Path(os.path.realpath(folder)) for folder in folders]
         for name, path in zip(names, resolved, strict=True):
             if resolved.count(path) > 1:
                 raise UserError(f"report must name a run once: got {name} twice; leave one")

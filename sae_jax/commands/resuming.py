@@ -56,7 +56,8 @@ def resumed_folder(run: RunConfig) -> Path:
     # What else has that name here is not meant where a run has it.
     held = (one for holds in (runs.is_unfinished, runs.is_finished) for one in (path, named) if holds(one))
     folder = next(held, path if os.path.exists(path) or not os.path.isdir(named) else named)
-    return folder.resolve() if os.path.islink(folder) else folder  # A link at the name of a new run is refused.
+    # A link at the name of a new run is refused.
+    return Path(os.path.realpath(folder)) if os.path.islink(folder) else folder
 
 
 def named_folder(run: RunConfig) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
     if shards > len(rows.samples):
         raise UserError(f"shards must be at most the {len(rows.samples)} rows: got {shards}; use fewer")
     with writing(folder, flag, "choose another"):
-        target = folder.resolve()
+        target = Path(os.path.realpath(folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_path(target) as unfinished:
             unfinished.mkdir()

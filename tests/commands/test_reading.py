@@ -169,7 +169,11 @@ WRITABLE = "--out must be writable: got "
 @pytest.mark.parametrize(
     ("main", "words", "says"),
     [
+        (report.main, ["loop"], "a finished run's folder must hold results.nc: got loop"),
         (report.main, ["RUN", "--out", "loop"], f"{WRITABLE}loop: "),
+        (draw.main, ["RUN", "--beside", "loop"], "a finished run's folder must hold results.nc: got loop"),
+        (sweep.main, ["--resume", "loop"], "cannot resume: the run must be unfinished: got "),
+        (activations.main, ["--dataset", "digits", "--out", "loop"], f"{WRITABLE}loop: "),
         (export.main, ["RUN", "--out", "loop"], f"{WRITABLE}loop: "),
         (draw.main, ["RUN", "--out", "loop/in"], f"{WRITABLE}loop/in: "),
         (draw.main, ["RUN", "--out", "n" * 300], f"{WRITABLE}nnn"),
