@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from sae_jax.storage.atomic import read_file, write_file, writing
 PROVENANCE_FILE, LOG_FILE = "provenance.json", "log.txt"
 # Where trackers of experiments put their files.
 TENSORBOARD, WANDB = "tensorboard", "wandb"
+# No process runs for 30 years.
+MOST_SECONDS = 1e9
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -105,6 +106,7 @@ def write_sessions(folder: Path, sessions: list[dict[str, Any]]) -> None:
 
 
 def seconds_of(sessions: list[dict[str, Any]]) -> float:
-    """How long processes have worked on a run; of those that were killed nothing is known."""
+    """How long processes have worked on a run; of those that were killed, or say what cannot be, nothing is known."""
     known = [one.get("seconds") for one in sessions]
-    return round(sum(float(one) for one in known if isinstance(one, (int, float)) and math.isfinite(one)), 3)
+    numbers = [one for one in known if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    return round(sum(float(one) for one in numbers if 0 <= one <= MOST_SECONDS), 3)

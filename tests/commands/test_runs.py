@@ -106,6 +106,11 @@ def test_a_damaged_provenance_is_no_obstacle(content, tmp_path):
     assert provenance.seconds_of(provenance.read_sessions(tmp_path)) == 0
 
 
+def test_times_that_cannot_be_are_not_counted():
+    seconds = [1.5, 10**400, 1e308, 1e308, -3, True, "4", None, float("nan"), 2]
+    assert provenance.seconds_of([{"seconds": one} for one in seconds]) == 3.5
+
+
 def test_the_log_is_not_written_through_a_link(tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("precious")
     (tmp_path / "runs" / "one").mkdir(parents=True)
