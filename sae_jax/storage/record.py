@@ -155,9 +155,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_file(path))
-        if not isinstance(content["command"], str) or any(
-            not isinstance(content[name], dict) for name in ("settings", "run", "versions")
-        ):
+        kinds = {"command": str, "devices": str, "settings": dict, "run": dict, "versions": dict}
+        if any(not isinstance(content[name], kind) for name, kind in kinds.items()):
             raise ValueError
         shlex.split(content["command"])
         for cells_per_block, blocks_per_group in content["packing"]:

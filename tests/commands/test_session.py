@@ -29,7 +29,7 @@ def test_devices_are_known_before_processes_join(words, devices, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "run" / "unfinished").mkdir(parents=True)
     record = {"command": "python -m experiments.sweep --devices 5 --rho 0.1 --name run", "packing": []}
-    record |= {name: {} for name in ("settings", "run", "versions")}
+    record |= {"devices": "5 cpu"} | {name: {} for name in ("settings", "run", "versions")}
     (tmp_path / "runs" / "run" / "config.json").write_text(json.dumps(record))
     assert session._devices("sweep", words) == devices
 

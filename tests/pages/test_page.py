@@ -158,10 +158,11 @@ class Tags(HTMLParser):
 
 
 def test_nothing_that_comes_from_files_is_read_as_html(digits, shown, tmp_path):
-    record = {"command": HOSTILE, "settings": {}, "run": {}, "versions": {HOSTILE: HOSTILE}, "packing": []}
+    record = {"command": HOSTILE, "devices": HOSTILE, "versions": {HOSTILE: HOSTILE}, "packing": []}
+    record |= {"settings": {}, "run": {}}
     (tmp_path / "config.json").write_text(json.dumps(record))
     hostile = Tags(page([Shown(HOSTILE, digits.assign_coords(data_dir=HOSTILE), tmp_path)], "1"))
-    assert hostile.text.count(HOSTILE) == 7  # Title, heading, article, region, setting, command, versions.
+    assert hostile.text.count(HOSTILE) == 8  # Title, heading, article, region, setting, command, devices, versions.
     assert sorted(set(hostile.tags)) == sorted(set(Tags(shown).tags)) and hostile.tags.count("script") == 3
 
 

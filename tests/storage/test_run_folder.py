@@ -284,6 +284,7 @@ def test_changed_versions_are_named():
         json.dumps(content() | {"packing": [["1", 2]]}),
         json.dumps(content() | {"packing": [[0, 2]]}),
         json.dumps(content() | {"versions": None}),
+        json.dumps(content() | {"devices": None}),
         b"\xff\xfe\x80cos\nsystem",
     ],
 )
