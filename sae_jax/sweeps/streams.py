@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -34,6 +35,8 @@ class Unfailing:
             action(*arguments)
         except OSError as error:
             self.failure = self.failure or error
+        except ValueError as error:  # It has been closed.
+            self.failure = self.failure or OSError(errno.EBADF, str(error))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

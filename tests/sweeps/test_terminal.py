@@ -1,5 +1,6 @@
 """What a sweep shows while it trains: the numbers of a line, and who is shown what from Python."""
 
+import errno
 import importlib.util
 import io
 import os
@@ -15,6 +16,7 @@ import pytest
 from sae_jax import SweepWarning, as_data, sweep
 from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Points, Progress
+from sae_jax.sweeps.streams import unfailing
 from sae_jax.sweeps.terminal import Status, Terminal, shown
 from tests.conftest import CACHE
 
@@ -112,6 +114,17 @@ def closed():
     stream = io.StringIO()
     stream.close()
     return stream
+
+
+def test_a_stream_that_is_closed_in_the_middle_loses_only_what_is_printed():
+    stream = io.StringIO()
+    printing = unfailing(stream)
+    printing.write("before")
+    assert printing.failure is None
+    stream.close()
+    printing.write("after")
+    printing.flush()
+    assert printing.failure.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("stream", [Tee, closed, lambda: None], ids=["tee", "closed", "none"])
