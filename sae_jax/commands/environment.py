@@ -139,19 +139,17 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def check_new_folder(folder: Path, flag: str) -> None:
-    """Refuse a folder, named by a flag, that holds something, or that nothing could be moved to.
+    """Refuse a folder, named by a flag, that holds something, or in which nothing could be made.
 
     Raises:
-        UserError: it does, or is none, or cannot be looked into, or is of an unfinished run, or where the command runs;
-            or `check_writable` refuses it.
+        UserError: it does, or is none, or cannot be looked into, or is of an unfinished run; or `check_writable`
+            refuses it.
     """
     check_not_of_run(folder, flag)
     with writing(folder, flag, "choose another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if not stat.S_ISDIR(os.stat(folder).st_mode) or any(folder.iterdir()):
             rule = f"{flag} must be a new or an empty folder"
             raise UserError(f"{rule}: got {folder}, which holds something; choose another")
-    if os.path.realpath(folder) == os.getcwd():
-        raise UserError(f"{flag} must be moved into place: got {folder}, where the command runs; choose another")
     check_writable(folder, flag)
 
 

@@ -12,7 +12,6 @@ parameters, and loader.py beside it the lines that encode and decode with them. 
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,23 +99,19 @@ def _write(
     Returns:
         The files, and what is printed of them.
     """
-    from sae_jax.storage.atomic import move, temporary_path, write_file, writing
+    from sae_jax.storage.atomic import write_file, writing
+    from sae_jax.storage.new_folder import filled
 
     written, lines = [], []
-    with writing(out, "--out", "choose another"):
-        target = Path(os.path.realpath(out))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_path(target) as unfinished:
-            unfinished.mkdir()
-            for place, lane in lanes.items():
-                (unfinished / place).mkdir(exist_ok=True)
-                content = _content(run, lane, options)
-                for name, text in content.items():
-                    write_file(unfinished / place / name, text)
-                    written.append(out / place / name)
-                if LOADER_FILE in content:
-                    lines.append(content[LOADER_FILE].decode().rstrip())
-            move(unfinished, target)
+    with writing(out, "--out", "choose another"), filled(out) as unfinished:
+        for place, lane in lanes.items():
+            (unfinished / place).mkdir(exist_ok=True)
+            content = _content(run, lane, options)
+            for name, text in content.items():
+                write_file(unfinished / place / name, text)
+                written.append(out / place / name)
+            if LOADER_FILE in content:
+                lines.append(content[LOADER_FILE].decode().rstrip())
     return written, lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 from sae_jax.data.rows import Rows
 from sae_jax.data.shards import ARRAY, DTYPES, HELDOUT, LABELS, NAMES
 from sae_jax.settings import UserError
-from sae_jax.storage.atomic import move, temporary_path, write_file, writing
+from sae_jax.storage.atomic import write_file, writing
+from sae_jax.storage.new_folder import filled
 from sae_jax.storage.tensors import save_tensors
 
 BY_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
@@ -38,17 +38,12 @@ def write_rows(rows: Rows, folder: Path, shards: int, dtype: str, flag: str) -> 
     """
     if shards > len(rows.samples):
         raise UserError(f"shards must be at most the {len(rows.samples)} rows: got {shards}; use fewer")
-    with writing(folder, flag, "choose another"):
-        target = Path(os.path.realpath(folder))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_path(target) as unfinished:
-            unfinished.mkdir()
-            _write(unfinished, rows.samples, rows.names, rows.labels, shards, dtype)
-            if rows.heldout is not None:
-                inner, fewer = unfinished / HELDOUT, min(shards, len(rows.heldout))
-                inner.mkdir()
-                _write(inner, rows.heldout, rows.heldout_names, rows.heldout_labels, fewer, dtype)
-            move(unfinished, target)
+    with writing(folder, flag, "choose another"), filled(folder) as unfinished:
+        _write(unfinished, rows.samples, rows.names, rows.labels, shards, dtype)
+        if rows.heldout is not None:
+            inner, fewer = unfinished / HELDOUT, min(shards, len(rows.heldout))
+            inner.mkdir()
+            _write(inner, rows.heldout, rows.heldout_names, rows.heldout_labels, fewer, dtype)
 
 
 def _write(

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,21 @@ from sae_jax.settings import UserError, check_type, received
 RUN_FOLDER = "the run's folder"
 # The names of `temporary_path`.
 PARTIAL = ".*.partial"
-# Digits that tell machines apart which share a disk: a process is looked for on its own.
-MACHINE = f"{zlib.crc32(platform.node().encode()) % 10**5:05d}"
+# Of a name that is written, what a temporary one begins with: that may be no longer than any.
+SHOWN = 40
+# After so long, s, what a process of another machine was writing is taken for left behind.
+LEFT_BEHIND = 86_400
+
+
+def _machine() -> str:
+    """Digits that tell machines and containers apart which share a disk: a process is looked for on its own."""
+    space = ""
+    with contextlib.suppress(OSError):  # Other systems have no such files.
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()) % 10**5:05d}"
+
+
+MACHINE = _machine()
 WRITER = re.compile(r"\..*\.(?P<machine>[0-9]{5})-(?P<process>[0-9]{1,9})-[0-9]+\.partial", re.DOTALL)
 # Of this process, the names under which something is being written.
 _in_use: set[str] = set()
@@ -107,15 +121,19 @@ def read_file(path: Path) -> bytes:
 def temporary_path(path: Path) -> Iterator[Path]:
     """A name beside a file or a folder under which its next content is written: no other thread or process has it.
 
-    What stands there at the end is removed. So is, first, what a killed process of this machine has left beside it.
+    What stands there at the end is removed. So is, first, what a killed process has left beside it, of another machine
+    after a day.
     """
+    shown = path.name[:SHOWN]
     # Nobody else writes into a folder that has such a name itself, and many files may lie there.
     if not any(WRITER.fullmatch(parent.name) for parent in path.parents):
-        name = re.compile(rf"\.{re.escape(path.name)}\.{MACHINE}-[0-9]+-[0-9]+\.partial")
+        name = re.compile(rf"\.{re.escape(shown)}\.(?P<machine>[0-9]{{5}})-[0-9]+-[0-9]+\.partial")
         with contextlib.suppress(OSError):
-            for one in filter(name.fullmatch, os.listdir(path.parent)):
-                _remove_unwritten(path.with_name(one))
-    temporary = path.with_name(f".{path.name}.{MACHINE}-{os.getpid()}-{secrets.randbelow(10**6):06d}.partial")
+            for writer in filter(None, map(name.fullmatch, os.listdir(path.parent))):
+                left = path.with_name(writer[0])
+                if writer["machine"] == MACHINE or time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                    _remove_unwritten(left)
+    temporary = path.with_name(f".{shown}.{MACHINE}-{os.getpid()}-{secrets.randbelow(10**6):06d}.partial")
     _in_use.add(temporary.name)
     try:
         yield temporary

@@ -139,10 +139,6 @@ def test_bad_words_are_refused_in_one_line_and_leave_nothing(words, says, fix, c
     assert says in line and fix in line.partition(says)[2]
 
 
-def test_the_folder_that_the_command_runs_in_is_not_replaced(capsys):
-    assert "--out must be moved into place: got ., " in refused(capsys, "--dataset", "digits", "--out", ".")
-
-
 def test_an_empty_folder_is_filled_and_what_a_killed_process_left_is_taken_away(held):
     Path("out").mkdir()
     unfinished = Path(f".out.{MACHINE}-{os.getpid()}-000000.partial")

@@ -111,6 +111,12 @@ def test_a_run_that_kept_the_best_seeds_alone_exports_no_other(tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_that_the_command_runs_in_is_filled_if_it_is_empty(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main([str(folder), "--all", "--to", "torch", "--out", "."])
+    assert {path.name for path in tmp_path.rglob("*.*") if path.is_file()} == {"lane.safetensors", "loader.py"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -121,7 +127,6 @@ def test_a_run_that_kept_the_best_seeds_alone_exports_no_other(tmp_path, monkeyp
         (["--to", "torch", "--hook-name", "a"], "--hook-name is written for saelens alone: got a; leave it out"),
         (["--lane", "seed=0"], "lane needs a value for model"),
         (["--out", "{full}"], "--out must be a new or an empty folder: got {full}, which holds something"),
-        (["--out", "."], "--out must be moved into place: got ., where the command runs; choose another"),
         (["--out", "{file}"], "--out must be a new or an empty folder: got {file}"),
     ],
 )

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,22 @@ def test_of_two_that_write_a_file_at_once_each_gives_it_its_content_whole(tmp_pa
 
     write_file(path, first)
     assert [*published, path.read_bytes()] == [b"second", b"first"] and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00fc" * 127, "\u6587" * 85], ids=["ascii", "two bytes", "three"])
+def test_a_file_may_have_a_name_as_long_as_the_system_takes(name, tmp_path):
+    write_file(tmp_path / name, b"new")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_another_machine_was_writing_is_removed_after_a_day(tmp_path):
+    left = tmp_path / f".file.{(int(MACHINE) + 1) % 10**5:05d}-1-000000.partial"
+    left.mkdir()
+    write_file(tmp_path / "file", b"new")
+    assert left.exists()
+    os.utime(left, (0, time.time() - 100_000))
+    write_file(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_what_killed_processes_have_left_is_removed_and_what_is_being_written_stays(tmp_path):
