@@ -197,7 +197,11 @@ DAMAGES = {
     ),
     "unknown settings": (config(rh0=1), "unknown setting rh0", "did you mean rho?"),
     "settings of another program": (settings(k=99), "k must be at most d_hidden: got 99 of 3", "use a smaller k"),
-    "contradictory settings": (settings(optimizer="lbfgs"), "needs the exact gradient", "use estimator batch"),
+    "contradictory settings": (
+        settings(reconstruction_loss="bernoulli", output="linear"),
+        "reconstruction_loss bernoulli needs probabilities: got output linear",
+        "use output sigmoid",
+    ),
     "a value twice": (settings(rho=[0.1, 0.1]), "rho must not name a value twice: got 0.1, 0.1", "leave one"),
     "more units": (settings(d_hidden=10**9), "as many units as their own settings, 1000000000: got 3", "train them"),
     "other seeds": (settings(seed=[-1, 0]), "different whole numbers in [0, 2^32): got -1, 0", "use 0, 1, 2"),

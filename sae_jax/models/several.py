@@ -19,7 +19,7 @@ JOINED = "+"
 # What a record has of functions whose last argument is the settings.
 BY_SETTINGS = (
     *("parameters", "terms", "init", "statistics", "place", "encode", "decode", "active", "active_rule", "loss"),
-    *("memory", "update", "recall", "finish", "gradient", "constrain", "rates", "renew", "ramp", "exact", "arrays"),
+    *("memory", "update", "recall", "finish", "gradient", "constrain", "rates", "renew", "ramp", "arrays"),
     *("outputs", "bypass"),
 )
 

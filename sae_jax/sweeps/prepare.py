@@ -30,7 +30,7 @@ from sae_jax.sweeps.start import in_words, steps_before
 from sae_jax.sweeps.study import Earlier, Study
 from sae_jax.sweeps.targets import check_all_or_none, with_outputs
 from sae_jax.sweeps.used_parts import warn_of_measures
-from sae_jax.training.config import LaneSettings, check_given, check_steps, lane_at
+from sae_jax.training.config import LaneSettings, check_exact, check_given, check_steps, lane_at
 
 Result = TypeVar("Result")
 Load = Callable[[DataConfig, Normalisation | None], Data]
@@ -95,6 +95,8 @@ def prepare(
     given = {} if earlier or origin else settings
     check_given(given)
     check_read(grid, given)
+    for _, lanes, _ in grid.programs():
+        check_exact(lanes)
     processes.agree("load the data", "command line", [grid.as_json(), list(grid.dims), as_json(engine)])
     available = choose_devices(engine.devices)
     check_split(grid, engine, len(available))

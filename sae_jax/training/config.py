@@ -12,6 +12,7 @@ from flax import struct
 
 from sae_jax.data.corruption import CORRUPTIONS, check_levels
 from sae_jax.models import Model, model_of, refuse_overridden
+from sae_jax.models.several import chosen
 from sae_jax.settings import (
     AT_LEAST_ONE,
     CLOSED_UNIT,
@@ -208,16 +209,36 @@ def check_settings(settings: LaneSettings) -> None:
     architecture, training = settings.architecture, settings.training
     architecture.check(settings.model)
     check_levels(training.corruption, np.ravel(training.noise))
-    if OPTIMIZERS[training.optimizer].full_batch:
-        needs = f"optimizer {training.optimizer} needs the exact gradient of one fixed loss"
-        of_model = architecture.exact(settings.model)
-        if of_model is None:
-            name = getattr(settings.model, "model", architecture.name)
-            raise UserError(f"{needs}: got {name}, whose jumps have none; use adam or sgd")
-        exact = {**of_model, "corruption": "none"}
-        values = {name: getattr(settings.model, name, getattr(training, name, None)) for name in exact}
-        if other := {name: value for name, value in values.items() if np.any(np.asarray(value) != exact[name])}:
-            raise UserError(f"{needs}: got {_listed(other)}; use {_listed({name: exact[name] for name in other})}")
+
+
+def check_exact(settings: LaneSettings) -> None:
+    """Refuse to train by a full-batch optimizer what has no gradient of one fixed loss; swept ones may be arrays.
+
+    What was trained so by an earlier version is read all the same.
+
+    Raises:
+        UserError: the loss moves, or its gradient is that of another; traced values cannot be looked at.
+    """
+    architecture, model, training = settings.architecture, settings.model, settings.training
+    if not OPTIMIZERS[training.optimizer].full_batch:
+        return
+    if architecture.choices:  # What is off in a model of several is None among its own settings.
+        architecture, model = chosen(architecture.choices, model)
+    needs = f"optimizer {training.optimizer} needs the exact gradient of one fixed loss"
+    of_model = architecture.exact(model)
+    if of_model is None:
+        raise UserError(f"{needs}: got {architecture.name}, whose jumps have none; use adam or sgd")
+    exact = {**of_model, "corruption": "none"}
+    values = {name: getattr(model, name, getattr(training, name, None)) for name in exact}
+    if other := {name: value for name, value in values.items() if _differs(value, exact[name])}:
+        raise UserError(f"{needs}: got {_listed(other)}; use {_listed({name: exact[name] for name in other})}")
+
+
+def _differs(value: Any, expected: Any) -> bool:
+    """Whether a setting has another value in some lane; what is to be off, None, is off at 0, too."""
+    if expected is None:
+        return value is not None and not isinstance(value, jax.core.Tracer) and bool(np.any(value))
+    return bool(value != expected)
 
 
 def check_steps(numbers: Iterable[int]) -> None:

@@ -18,7 +18,7 @@ from sae_jax.data.checks import check_key
 from sae_jax.data.corruption import corrupt
 from sae_jax.models.base import Across, Batch, Key, Params, Step
 from sae_jax.settings import LARGEST, UserError, check_type, check_whole
-from sae_jax.training.config import LaneSettings, check_lane
+from sae_jax.training.config import LaneSettings, check_exact, check_lane
 from sae_jax.training.optimizers import OPTIMIZERS, forgotten, learning_rate
 from sae_jax.training.shapes import check_rows, split
 
@@ -72,10 +72,12 @@ def init_state(key: Key, settings: LaneSettings, d_in: int, statistics: Mapping[
             `sae_jax.data.statistics.statistics_of`.
 
     Raises:
-        UserError: an argument is not what it should be, or a statistic that the model starts from is missing.
+        UserError: an argument is not what it should be, a statistic that the model starts from is missing, or the
+            optimizer cannot train it.
     """
     check_key(key)
     check_lane(settings)
+    check_exact(settings)
     check_whole("d_in", d_in)
     model = settings.architecture
     if statistics is not None:
