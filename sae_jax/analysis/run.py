@@ -108,7 +108,7 @@ class Run:
         for name, most in limits.items():
             number = isinstance(most, (int, float, np.integer, np.floating)) and not isinstance(most, bool)
             # NumPy compares no whole number that is larger than any float.
-            limit = float(max(min(most, LARGEST), -LARGEST)) if number else np.nan
+            limit = float(max(min(most, LARGEST), -LARGEST) if isinstance(most, int) else most) if number else np.nan
             if np.isnan(limit):
                 raise UserError(f"at must name numbers: got {received(most)} for {name}; use {{'eval_l0': 10}}")
             values = self._scores(name).transpose(*scores.dims)

@@ -69,7 +69,7 @@ def _paths(out: str, suffixes: Sequence[str]) -> list[Path]:
         UserError: one of them cannot be written.
     """
     named = Path(out)
-    if named.name in ("", "..") or os.path.isdir(named):
+    if named.name in ("", "..") or out.endswith("/"):
         raise unwritable(named, "it is a folder", "--out", "choose another")
     paths = [named] if len(suffixes) == 1 else [named.with_suffix(suffix) for suffix in suffixes]
     for path in paths:

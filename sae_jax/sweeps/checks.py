@@ -45,17 +45,19 @@ def unread_lines(grid: Grid, given: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {value} has no effect: {other} {beside} does not read it"
         for name, value, other, beside in _without_effect(grid, given)
-        if name not in grid.axes
+        if len(grid.axes.get(name, ())) < 2
     ]
 
 
 def _without_effect(grid: Grid, given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]:
     """What was given, is not its default and no lane reads: its name and value, and the setting that says so."""
-    fields, ignored = fields_of(grid.model), [unread_in(grid, values) for _, values in grid.cells()]
+    fields, cells = fields_of(grid.model), [values for _, values in grid.cells()]
+    ignored = [(unread_in(grid, values), values) for values in cells]
     for name, value in given.items():
-        if all(name in one for one in ignored) and not np.all(np.asarray(value) == fields[name].default):
-            other = ignored[0][name]
-            yield name, value, other, grid.axes.get(other, (grid.constant.get(other),))[0]
+        if all(name in one for one, _ in ignored) and not np.all(np.asarray(value) == fields[name].default):
+            # That other models do not have it is no reason where one has.
+            reasons = [(one[name], values[one[name]]) for one, values in ignored]
+            yield name, value, *next((reason for reason in reasons if reason[0] != "model"), reasons[0])
 
 
 def check_split(grid: Grid, engine: Engine, devices: int) -> None:

@@ -1,5 +1,6 @@
 """Settings of samples and of transcoders that no lane would read; where one lane does, none is refused."""
 
+import numpy as np
 import pytest
 
 from sae_jax import DataConfig, UserError, sweep
@@ -43,6 +44,8 @@ def test_lanes_without_one_fixed_loss_are_not_trained_by_lbfgs_and_are_named(sam
         sweep(samples, "relu", target_l0=[0, 2], optimizer="lbfgs", d_hidden=4)
     with pytest.raises(UserError, match="got jumprelu, whose jumps have none"):
         sweep(samples, ["relu", "jumprelu"], optimizer="lbfgs", d_hidden=4)
+    both = sweep(samples, ["relu", "matching_pursuit"], optimizer="lbfgs", d_hidden=4, k=1, rows="free", steps=2)
+    assert np.all(np.isfinite(both["loss"]))
 
 
 @pytest.mark.parametrize(
@@ -53,13 +56,18 @@ def test_lanes_without_one_fixed_loss_are_not_trained_by_lbfgs_and_are_named(sam
             {"optimizer": ["sgd", "adam"], "momentum": 0.5, "noise": 0.1},
             ["noise 0.1 has no effect: corruption none does not read it"],
         ),
+        ({"noise": [0.3]}, ["noise [0.3] has no effect: corruption none does not read it"]),
+        (
+            {"model": ["relu", "jumprelu"], "target_weight": 0.5},
+            ["target_weight 0.5 has no effect: target_l0 0.0 does not read it"],
+        ),
         (
             {"momentum": [0.5, 0.6]},
             ["1 of 2 lanes differ only in momentum, which optimizer adam does not read: trained once"],
         ),
         ({"momentum": 0.9, "optimizer": "sgd"}, []),
     ],
-    ids=["one", "one of several", "an axis", "none"],
+    ids=["one", "one of several", "an axis of one", "of one model", "an axis", "none"],
 )
 def test_what_was_given_of_training_and_no_lane_reads_is_said(samples, given, lines):
     watcher = Watcher()
