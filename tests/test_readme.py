@@ -14,6 +14,7 @@ from sae_jax.models import MODELS
 from sae_jax.models.classic_loss import terms
 from tests.conftest import as_for_a_user
 from tests.faults.__main__ import markdown_table as faults_table
+from tests.faults.matrix import COMMANDS
 from tests.processes import ended, environment, start
 from tests.storage.test_checkpoints import FAULTS
 from tests.sweeps.test_chunk import TRAININGS
@@ -101,6 +102,8 @@ def test_the_tables_of_reproductions_are_the_commands_own():
 def test_the_table_of_faults_is_the_commands_own():
     counts = json.loads((ROOT / "docs" / "reliability.json").read_text())
     assert faults_table(counts) in DOCUMENTS["reliability.md"]
+    assert list(counts["commands"]) == [command.name for command in COMMANDS]
+    assert f"every file of {len(COMMANDS)} commands" in DOCUMENTS["reliability.md"]
 
 
 def test_the_counts_of_what_a_run_promises_are_those_of_its_tests():

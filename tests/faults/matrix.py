@@ -24,8 +24,10 @@ FAULTS: dict[str, int | str] = {
     "kill": "kill",
 }
 OUTCOMES = ("carried on", "one line", "killed", "not made", "wrong")
-LANE = ["--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--batch-size", "32", "--steps", "40"]
-TRAINING = [*LANE, "--rho", ".05", ".1", "--devices", "2", "--seeds", "2", "--figures", "False", "--report", "False"]
+TRAINING = [
+    *("--dataset", "digits", "--samples", "200", "--d-hidden", "4", "--batch-size", "32", "--rho", ".05", ".1"),
+    *("--devices", "2", "--seeds", "2", "--steps", "40", "--figures", "False", "--report", "False"),
+]
 # Two chunks, and a state of the one in training whenever one may be written.
 SWEEP = ["experiments.sweep", *TRAINING, "--lanes-per-chunk", "2", "--checkpoint-every", "0", "--name", "run"]
 OTHER = ["experiments.sweep", *TRAINING, "--beta", "1", "--name", "other"]
@@ -57,7 +59,6 @@ COMMANDS = (
     Command("sweep", [*SWEEP, "--keep-state"]),
     Command("sweep --resume", ["experiments.sweep", "--resume", "run"], [SWEEP], ("fsync", 60)),
     Command("sweep --extend", ["experiments.sweep", "--extend", "run", "--seeds", "3", "--name", "more"], [SWEEP]),
-    Command("train", ["experiments.train", *LANE, "--report", "False", "--name", "run"]),
     Command("evaluate", ["experiments.evaluate", "run", "--task", "denoising", "--noise", ".1"], [SWEEP]),
     Command("draw", ["experiments.draw", "run", "--figure", "curves", "filters", "--format", "svg"], [SWEEP]),
     Command("table", ["experiments.table", "run", "--out", "table.md"], [SWEEP]),
