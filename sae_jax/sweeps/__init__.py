@@ -23,11 +23,11 @@ extend, merge   a sweep made larger; several as one
 A sweep passes through at most a dozen types, in this order: Engine and Grid, what was asked for; Earlier, a finished
 sweep that it goes on from; Point, Plan, Program and Study, what is to be done; Lanes and Chunk, what is on the devices;
 Recovery and the storage's Position, what is saved; Variable, what the Dataset says of an array. Each is a value that is
-never changed. What changes is in the hands of the function that changes it: arrays that are filled, and in a Recovery
-the thread that writes files, with the writes that are under way.
+never changed. What changes is in the hands of what changes it: arrays that are filled, lanes in training, and in a
+Recovery the thread that writes files, with the writes that are under way.
 
 Beside that way: Observer, who receives Progress and Points, and of that kind Observers, Terminal, Notebook and Status,
-with _Words and Unfailing for what they print, and Tracker with a Writer for TensorBoard, WeightsAndBiases or Trackio;
-Dictionary, one of others, read from its folder; Footprint, the room on the disk; Part, a sweep to be merged;
-Interrupted and Refused, how a training ends early.
+with _Words, Unfailing and Nowhere for what they print, and Tracker with a Writer for TensorBoard, WeightsAndBiases or
+Trackio; Dictionary, one of others, read from its folder; Footprint, the room on the disk; Part, a sweep to be merged;
+_ChunkTraining, a Chunk whose lanes are in training; Interrupted and Refused, how a training ends early.
 """

@@ -126,7 +126,7 @@ def test_what_the_run_does_not_have_is_refused_in_one_line(main, words, says, ru
             (table.main, ["RUN", "--format", "csv", "latex", "--out", out], f"writable: got {out}: it is a folder; ")
             for out in (".", "/", "..", "nowhere/..")
         ),
-        (table.main, ["RUN", "--format", "markdown", "csv", "--out", "n" * 243], "n.csv: File name too long; "),
+        (table.main, ["RUN", "--format", "markdown", "csv", "--out", "n" * 252], "n.csv: File name too long; "),
         (table.main, ["RUN", "--format", "markdown", "csv", "--out", "file/in/it"], "writable: got file/in: "),
         (draw.main, ["RUN", "--figure", "fronter"], "unknown figure fronter: did you mean frontier?"),
         (draw.main, ["RUN", "--figure", "curves", "--measure", "eval_l0"], "measure eval_l0 is shown by heatmaps and"),

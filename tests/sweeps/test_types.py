@@ -37,6 +37,7 @@ BESIDE = {
     "Status": "sweeps.terminal",
     "_Words": "sweeps.terminal",
     "Unfailing": "sweeps.streams",
+    "Nowhere": "sweeps.streams",
     "Tracker": "sweeps.trackers",
     "Writer": "sweeps.trackers",
     "TensorBoard": "sweeps.trackers",
@@ -45,6 +46,7 @@ BESIDE = {
     "Dictionary": "sweeps.dictionaries",
     "Footprint": "sweeps.footprint",
     "Part": "sweeps.merge",
+    "_ChunkTraining": "sweeps.chunk",
     "Interrupted": "sweeps.recovery",
     "Refused": "sweeps.processes",
 }
