@@ -1,5 +1,7 @@
 """Units split over devices: the arrays of a lane lie in parts, and it trains what one device does."""
 
+from types import MappingProxyType
+
 import jax
 import numpy as np
 import pytest
@@ -24,7 +26,12 @@ SETTINGS = {"d_hidden": 12, "batch_size": 32, "steps": 100, "learning_rate": 0.0
 CHOOSING = ("topk", "abs_topk", "batch_topk", "matryoshka", "matching_pursuit")
 
 
-def agree(samples, how, **settings):
+# By preset and curve. What thresholds exceed pre-activations by is moved by up to 3e-5 where the last bit of the samples
+# is another, on one device too, and no other term by more than 5e-7; units that were left out would move it by a share.
+ROUNDING = {"anthropic-january": {"loss_pre_activation": 1e-4}}
+
+
+def agree(samples, how, bounds=MappingProxyType({}), **settings):
     """Sweeps over devices find what one device does, to 1e-5 of every number and of the largest one of its array.
 
     Rounding alone would change which codes are among the k largest only where two of them are equal to 1e-7: in samples
@@ -38,8 +45,7 @@ def agree(samples, how, **settings):
     split = sweep(samples, **every, **how)
     for name, values in alone.data_vars.items():
         if values.dtype.kind == "f":
-            # What thresholds exceed pre-activations by is some tenth of either, so that rounding weighs ten times more.
-            most = 1e-4 if name == "loss_pre_activation" else 1e-5
+            most = bounds.get(name, 1e-5)
             atol = most * np.nanmax(np.abs(values), initial=0)
             np.testing.assert_allclose(split[name], values, rtol=most, atol=atol, err_msg=name)
         else:
@@ -57,7 +63,7 @@ def test_every_preset_trains_what_it_does_on_one_device(name, samples):
     model, values = preset(name)
     more = {"k": 2, "k_start": 6} if model == "classic" else {"k": 3} if model in CHOOSING else {}
     variant = {key: value for key, value in values.items() if key not in {*SETTINGS, *more}}
-    agree(samples, BATCHES_TOO, model=model, **(variant | more))
+    agree(samples, BATCHES_TOO, ROUNDING.get(name, {}), model=model, **(variant | more))
 
 
 # Small enough that units are dead within the training.
