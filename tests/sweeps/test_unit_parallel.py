@@ -26,8 +26,8 @@ SETTINGS = {"d_hidden": 12, "batch_size": 32, "steps": 100, "learning_rate": 0.0
 CHOOSING = ("topk", "abs_topk", "batch_topk", "matryoshka", "matching_pursuit")
 
 
-# By preset and curve. What thresholds exceed pre-activations by is moved by up to 3e-5 where the last bit of the samples
-# is another, on one device too, and no other term by more than 5e-7; units that were left out would move it by a share.
+# By preset and curve. Where the last bit of the samples is another, on one device too, what thresholds exceed
+# pre-activations by moves by up to 3e-5, and no other term by more than 5e-7.
 ROUNDING = {"anthropic-january": {"loss_pre_activation": 1e-4}}
 
 
