@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import RECALLED, Source, order, own
+from experiments.reproduce.checks import RECALLED, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import DATA, TRAINING
 from sae_jax import DataConfig, load, sweep
@@ -83,7 +83,7 @@ def run(options: Options) -> Report:
             high=most,
             why="the published share of a far larger dictionary, and 4 units of 128 more",
         ),
-        own(
+        expectation(
             f"explained variance with AuxK less without, {at}",
             "more",
             gain,

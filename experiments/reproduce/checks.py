@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-NUMBER, ORDER, OWN = "number", "order", "own"
+NUMBER, ORDER, EXPECTATION = "number", "order", "own"
 KINDS = {
     NUMBER: "published numbers",
     ORDER: "published orders and pictures",
-    OWN: "laws and controls of our own",
+    EXPECTATION: "laws and controls of our own",
 }
 # How well a published value is known: read in the source itself or its authors' code, read in another source that
 # quotes it, or quoted from memory.
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One measured value beside the one published or expected; `number`, `order` and `own` make the three kinds.
+    """A measured value beside the one published or expected; `number`, `order` and `expectation` make the three kinds.
 
     Attributes:
         kind: one of KINDS.
@@ -60,7 +60,7 @@ class Check:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}: got {self.kind!r}")
-        if (self.source is None) != (self.kind == OWN):
+        if (self.source is None) != (self.kind == EXPECTATION):
             raise ValueError(f"what was published, and nothing else, needs a source: got {self.source} of {self.what}")
         if self.source and (self.source.grade not in GRADES or not self.source.words):
             raise ValueError(f"a source needs words and a grade of {', '.join(GRADES)}: got {self.source}")
@@ -141,7 +141,7 @@ def order(
     return Check(ORDER, what, published, source, _values(measured), low, high, why)
 
 
-def own(
+def expectation(
     what: str,
     expected: str,
     measured: ArrayLike,
@@ -151,7 +151,7 @@ def own(
     why: str,
 ) -> Check:
     """A law, a control or a comparison with another program: nothing of it was published as a result."""
-    return Check(OWN, what, expected, None, _values(measured), low, high, why)
+    return Check(EXPECTATION, what, expected, None, _values(measured), low, high, why)
 
 
 def _values(measured: ArrayLike) -> tuple[float, ...]:
@@ -163,12 +163,12 @@ def markdown_tables(saved: Iterable[tuple[str, list[dict[str, Any]]]]) -> str:
     reports = list(saved)
     parts = []
     for kind, title in KINDS.items():
-        published = "expected" if kind == OWN else "published (source; how it is known)"
+        published = "expected" if kind == EXPECTATION else "published (source; how it is known)"
         columns = ("reproduction", "what", published, "measured", "tolerance, and why", "met")
         lines = [f"### {title.capitalize()}", "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
         for name, checks in reports:
             for check in (check for check in checks if check["kind"] == kind):
-                source = "" if kind == OWN else f" ({check['source']}; {check['grade']})"
+                source = "" if kind == EXPECTATION else f" ({check['source']}; {check['grade']})"
                 cells = (
                     f"`{name}`",
                     check["what"],

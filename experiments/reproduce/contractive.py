@@ -28,7 +28,7 @@ import xarray as xr
 from jaxtyping import Array
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import SECONDARY, Check, Source, number, order, own
+from experiments.reproduce.checks import SECONDARY, Check, Source, expectation, number, order
 from experiments.reproduce.minibatches import minimize
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.validation import labels_of, split_off
@@ -117,7 +117,7 @@ def run(options: Options) -> Report:
     if options.quick:
         ratio = float(np.mean(norms["contractive"]) / np.mean(norms["plain"]))
         return Report(
-            [own("squared norm, contractive over plain", "less", ratio, high=0.95, why="a quick run's")], figure
+            [expectation("squared norm, contractive over plain", "less", ratio, high=0.95, why="a quick run's")], figure
         )
     return Report(_checks(norms, errors, chosen), figure)
 
@@ -132,8 +132,8 @@ def _trained(
     each = [lane_settings(WIDE, **settings | {kind.coefficient: value}) for value in kind.tried]
     place = 0
     if len(lanes) > 1:
-        found = [fine_tuned(lane, data, its, epochs, True) for lane, its in zip(lanes, each, strict=True)]
-        place = int(np.argmin(found))
+        errors = [fine_tuned(lane, data, its, epochs, True) for lane, its in zip(lanes, each, strict=True)]
+        place = int(np.argmin(errors))
     more = [sweep(data, WIDE, seeds=seeds, **settings | {kind.coefficient: kind.tried[place]})] if seeds else []
     others = [trained.isel(seed=i) for trained in more for i in range(len(seeds))]
     return [lanes[place], *others], each[place], kind.tried[place]
@@ -147,18 +147,18 @@ def _checks(norms: dict[str, list[float]], errors: dict[str, list[float]], chose
             ratios = np.asarray(norms[kind]) / np.asarray(norms["plain"])
             what, low, high = f"squared norm, {kind} over plain", published / 3, min(1.0, 3 * published)
             checks.append(number(what, f"{published:.3g}", TABLE, ratios, low, high, why="a factor of 3"))
-    for kind, found in norms.items():
+    for kind, values in norms.items():
         what, words = f"squared norm, {kind}, 1e-4", f"{KINDS[kind].norm:g}"
-        checks.append(number(what, words, TABLE, 1e4 * np.asarray(found), why="ratios are asked for"))
-    for kind, found in errors.items():
+        checks.append(number(what, words, TABLE, 1e4 * np.asarray(values), why="ratios are asked for"))
+    for kind, values in errors.items():
         low, high = KINDS[kind].error - 0.4, KINDS[kind].error + 0.4
         why = "three standard errors on 10,000 digits"
-        checks.append(number(f"error, {kind}, %", f"{KINDS[kind].error:g}", TABLE, found, low, high, why=why))
+        checks.append(number(f"error, {kind}, %", f"{KINDS[kind].error:g}", TABLE, values, low, high, why=why))
     above = np.asarray(errors["plain"]) - np.asarray(errors["contractive"])
     what = "error, plain less contractive, %, the least of all seeds"
     checks.append(order(what, "0.64", TABLE, float(np.min(above)), low=0.0, why="the order"))
     what = "coefficient of least validation error, "
-    checks += [own(f"{what}{kind}", "one of those tried", chosen[kind], why="a choice") for kind in chosen]
+    checks += [expectation(f"{what}{kind}", "one of those tried", chosen[kind], why="a choice") for kind in chosen]
     return checks
 
 

@@ -45,12 +45,12 @@ def run(options: Options) -> Report:
         seeds=1 if options.quick else 3,
         steps=800 if options.quick else 2000,
     )
-    found = dataset["truth_mcc"].transpose(..., "seed").values.reshape(len(RATIOS), len(probabilities), -1)
-    curves = dict(zip(RATIOS, found.mean(axis=2), strict=True))
+    mcc = dataset["truth_mcc"].transpose(..., "seed").values.reshape(len(RATIOS), len(probabilities), -1)
+    curves = dict(zip(RATIOS, mcc.mean(axis=2), strict=True))
     lost = np.array([crossing(probabilities, curves[ratio]) for ratio in RATIOS[1:]])
     bounds = bound(np.array(RATIOS[1:]), lost).tolist()
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
-    for ratio, lanes in zip(RATIOS, found, strict=True):
+    for ratio, lanes in zip(RATIOS, mcc, strict=True):
         bars = lanes.std(axis=1, ddof=1) if lanes.shape[1] > 1 else None
         for panel, x in zip(panels, (probabilities, bound(ratio, probabilities)), strict=True):
             panel.errorbar(x, lanes.mean(axis=1), bars, marker="o", label=f"{ratio * INPUTS} features")
@@ -68,7 +68,7 @@ def run(options: Options) -> Report:
             "MCC, 32 features in 32 dimensions, at the p where it is least",
             "features of any sparsity are held",
             PHASES,
-            found[0, int(np.argmin(curves[1]))],
+            mcc[0, int(np.argmin(curves[1]))],
             low=high,
             why="what counts as found; the least p, where features are held, gives .94 to .99",
         )
@@ -76,12 +76,12 @@ def run(options: Options) -> Report:
     for row, ratio in enumerate(RATIOS[1:], 1):
         words = f"{ratio * INPUTS} features"
         checks += [
-            order(f"MCC, {words}, the least p", "held where sparse", PHASES, found[row, 0], high, why="as above"),
+            order(f"MCC, {words}, the least p", "held where sparse", PHASES, mcc[row, 0], high, why="as above"),
             order(
                 f"MCC, {words}, the largest p",
                 "not held where dense",
                 PHASES,
-                found[row, -1],
+                mcc[row, -1],
                 high=0.6,
                 why="nearer to the .43 of random directions than to 1",
             ),

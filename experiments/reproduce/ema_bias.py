@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from scipy.signal import lfilter
 
-from experiments.reproduce.checks import Check, own
+from experiments.reproduce.checks import Check, expectation
 from sae_jax.models.base import Key
 
 RHO = 0.1
@@ -56,7 +56,7 @@ def bias_checks(bias: Bias) -> list[Check]:
     slope = float(np.polyfit(np.log(bias.sizes[large]), np.log(bias.measured[large, 0]), 1)[0])
     of_batch, of_running = (float(r.flat[np.argmax(np.abs(r - 1))]) for r in (ratio[large, 0], ratio[:, 1:]))
     checks = [
-        own(
+        expectation(
             "bias over f'' Var(a)/2B, batch mean, B >= 32, worst",
             "1",
             of_batch,
@@ -64,8 +64,8 @@ def bias_checks(bias: Bias) -> list[Check]:
             1.1,
             why="the next term of the expansion is about 1/(B q) of the first, 3 to 30%, in part of both signs",
         ),
-        own("power of B with which it grows", "-1", slope, -1.1, -0.9, why="that error over the range of B"),
-        own(
+        expectation("power of B with which it grows", "-1", slope, -1.1, -0.9, why="that error over the range of B"),
+        expectation(
             "bias over (1 - lambda)/(1 + lambda) of that, running mean, any B and lambda, worst",
             "1",
             of_running,
@@ -77,7 +77,7 @@ def bias_checks(bias: Bias) -> list[Check]:
     if not large[0]:
         # The expansion needs B q well above 1; at B 8 and q near .1 it does not hold, and should be seen not to.
         checks.append(
-            own(
+            expectation(
                 "bias over f'' Var(a)/2B, batch mean, B 8",
                 "more than 1",
                 float(ratio[0, 0]),

@@ -37,7 +37,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.reproduce.checks import Check, own
+from experiments.reproduce.checks import Check, expectation
 from experiments.reproduce.ema_bias import DECAYS, RHO, Bias, bias_checks, measure_bias
 from experiments.reproduce.report import Options, Report
 from sae_jax import Data, DataConfig, LaneSettings, encode, init_state, keys_of, lane_settings, load, train_step
@@ -178,8 +178,10 @@ def _phases(traces: Traces, decays: np.ndarray, recorded: int) -> Phases:
 def _quick_checks(phases: Phases) -> list[Check]:
     what, still, swings = "variance of the batch mean over sampling's", *phases.batch_ratio[[0, 2], [0, -1]]
     return [
-        own(f"{what}, least beta", "1", still, 0.7, 1.5, why="one seed and 200 steps"),
-        own(f"{what}, lambda .99, largest beta", "oscillates", swings, low=TWICE, why="what oscillating means here"),
+        expectation(f"{what}, least beta", "1", still, 0.7, 1.5, why="one seed and 200 steps"),
+        expectation(
+            f"{what}, lambda .99, largest beta", "oscillates", swings, low=TWICE, why="what oscillating means here"
+        ),
     ]
 
 
@@ -197,7 +199,7 @@ def _phase_checks(phases: dict[int, Phases], decays: np.ndarray, betas: np.ndarr
     lengths = np.tile(1 / (1 - decays[ringing]), len(phases))
     slope = float(np.polyfit(np.log(lengths), np.log(periods), 1)[0])
     return [
-        own(
+        expectation(
             "variance of the batch mean over sampling's, beta <= .3, the batch size where it is farthest from 1",
             "1",
             max(still, key=lambda ratio: abs(ratio - 1)),
@@ -205,7 +207,7 @@ def _phase_checks(phases: dict[int, Phases], decays: np.ndarray, betas: np.ndarr
             1.3,
             why="parameters still wander at a constant learning rate, the more to be seen the larger the batch",
         ),
-        own(
+        expectation(
             f"variance of the running mean over sampling's, beta <= .3, lambda < .9, B {min(phases)}",
             "1",
             settled,
@@ -213,21 +215,21 @@ def _phase_checks(phases: dict[int, Phases], decays: np.ndarray, betas: np.ndarr
             1.3,
             why="as above",
         ),
-        own(
+        expectation(
             "share oscillating, beta <= 1, the batch size where it is largest",
             "0",
             max(at_weak),
             high=0.05,
             why="a cell or two at the border, of a hundred",
         ),
-        own(
+        expectation(
             "share oscillating, beta >= 4, over 10 batches or more, the batch size where it is least",
             "1",
             min(at_strong),
             low=0.9,
             why="cells in the corner where units are stuck at 0 or 1 no longer oscillate",
         ),
-        own(
+        expectation(
             "power of the averaging time with which the period grows, beta 30",
             "0.5",
             slope,

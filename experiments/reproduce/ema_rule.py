@@ -31,7 +31,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.reproduce.checks import Check, own
+from experiments.reproduce.checks import Check, expectation
 from experiments.reproduce.report import Options, Report
 from sae_jax import DataConfig, encode, init_state, keys_of, lane_settings, load, train_step
 from sae_jax.models.base import Key, Scalar
@@ -40,7 +40,7 @@ from sae_jax.training.stopping import heldout_loss
 SOURCE = "Ng, CS294A notes, section 3, with minibatches"
 UNITS, RHO, BETA = 16, 0.05, 3.0
 DECAYS = (0.9, 0.99, 0.999)
-RULES = ("batch mean", *(f"lambda {decay:g}" for decay in DECAYS))
+AVERAGES = ("batch mean", *(f"lambda {decay:g}" for decay in DECAYS))
 SCHEDULES = {"constant": 1.0, "falling": 0.0}
 TRACED, RECORD = 64, 10
 # By panel: the measure and its title.
@@ -141,42 +141,42 @@ def _checks(rules: Outcome, full: Outcome, sizes: tuple[int, ...], quick: bool) 
     """What the running mean gains in small batches, what it costs, and where it rings."""
     few, many = sizes.index(min(sizes)), sizes.index(max(sizes))
     constant, falling = 0, 1
-    batch, short, long, longest = range(len(RULES))
+    batch, short, long, longest = range(len(AVERAGES))
     ringing = rules.swing[longest, many, constant] / rules.swing[batch, many, constant]
     if quick:
-        return [own("swing, lambda .999 over batch mean", "more", ringing, low=1.5, why="400 steps")]
+        return [expectation("swing, lambda .999 over batch mean", "more", ringing, low=1.5, why="400 steps")]
     excess = rules.miss[:, few, falling] - full.miss[falling]
     still = full.swing[constant]
     return [
-        own(
+        expectation(
             f"B {min(sizes)}, falling rate: exact cost, lambda .9 less batch mean",
             "below 0",
             rules.cost[short, few, falling] - rules.cost[batch, few, falling],
             high=-0.1,
             why="the bias of the batch mean, which averaging takes away: nearly half of what was gained",
         ),
-        own(
+        expectation(
             f"B {min(sizes)}, falling rate: excess of |rho_hat - rho| over that with all data, lambda .99 / batch mean",
             "far below 1",
             excess[long] / excess[batch],
             high=0.5,
             why="half: of the bias (1 - lambda)/(1 + lambda) is left, but the running mean lags",
         ),
-        own(
+        expectation(
             f"B {max(sizes)}, constant rate: exact cost, lambda .9 less batch mean",
             "above 0",
             rules.cost[short, many, constant] - rules.cost[batch, many, constant],
             low=0.03,
             why="large batches have nothing to average away, and the lag remains",
         ),
-        own(
+        expectation(
             f"B {max(sizes)}, constant rate: deviation of rho_hat in time, lambda .999 / batch mean",
             "far above 1",
             ringing,
             low=10,
             why="not noise, which batches of this size hardly have, but ringing",
         ),
-        own(
+        expectation(
             f"B {max(sizes)}, constant rate: deviation of rho_hat in time, all data / batch mean",
             "far below 1",
             still / rules.swing[batch, many, constant],
@@ -190,10 +190,10 @@ def _draw(rules: Outcome, full: Outcome, sizes: tuple[int, ...], steps: int) -> 
     layout: Any = [[name for name in SCHEDULES for _ in range(3)], [name for name in PANELS for _ in range(2)]]
     figure, panels = plt.subplot_mosaic(layout, figsize=(13, 8), layout="constrained")
     times = np.arange(RECORD, steps + 1, RECORD)
-    looks = {name: {"color": f"C{i}", "lw": 1.2} for i, name in enumerate(RULES)}
+    looks = {name: {"color": f"C{i}", "lw": 1.2} for i, name in enumerate(AVERAGES)}
     for j, schedule in enumerate(SCHEDULES):
         panel = panels[schedule]
-        for name, traces in zip(RULES, rules.trace[:, sizes.index(TRACED), j, 0], strict=True):
+        for name, traces in zip(AVERAGES, rules.trace[:, sizes.index(TRACED), j, 0], strict=True):
             panel.plot(times, _typical(traces), label=name, **looks[name])
         panel.plot(times, _typical(full.trace[j, 0]), color="black", lw=1.2, label="all data")
         panel.axhline(RHO, color="black", lw=0.8, ls=":")
@@ -204,7 +204,7 @@ def _draw(rules: Outcome, full: Outcome, sizes: tuple[int, ...], steps: int) -> 
         values = getattr(rules, measure).mean(axis=-1)
         if measure == "cost":
             values = values - base
-        for rule, of_sizes in zip(RULES, values, strict=True):
+        for rule, of_sizes in zip(AVERAGES, values, strict=True):
             for j, style in enumerate(("o-", "o--")):
                 fill = {"mfc": looks[rule]["color"] if j == 0 else "white", "ms": 4}
                 panel.plot(sizes, of_sizes[:, j], style, **looks[rule], **fill)
@@ -217,7 +217,7 @@ def _draw(rules: Outcome, full: Outcome, sizes: tuple[int, ...], steps: int) -> 
         panel.grid(alpha=0.25)
     # The longest average lies far above, and would leave the others no room.
     panels["miss"].set(yscale="linear", ylim=(0.14, 0.36))
-    away = rules.miss[RULES.index("lambda 0.999")].mean(axis=-1)
+    away = rules.miss[AVERAGES.index("lambda 0.999")].mean(axis=-1)
     note = f"lambda 0.999 is above: {away.min():.1f} to {away.max():.1f}"
     panels["miss"].text(
         0.97,
@@ -235,7 +235,7 @@ def _draw(rules: Outcome, full: Outcome, sizes: tuple[int, ...], steps: int) -> 
         Line2D([], [], color="gray", marker="o", mfc="white", ms=4, ls="--", label="falling to 0"),
     ]
     figure.legend(
-        handles=[*panels["constant"].get_lines()[: len(RULES) + 1], *styles],
+        handles=[*panels["constant"].get_lines()[: len(AVERAGES) + 1], *styles],
         loc="outside lower center",
         ncols=8,
         frameon=False,

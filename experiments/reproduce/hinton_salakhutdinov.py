@@ -27,7 +27,7 @@ from jaxtyping import Array
 from matplotlib import pyplot as plt
 from sklearn.decomposition import PCA
 
-from experiments.reproduce.checks import SECONDARY, Source, number, own
+from experiments.reproduce.checks import SECONDARY, Source, expectation, number
 from experiments.reproduce.minibatches import minimize
 from experiments.reproduce.report import Options, Report
 from sae_jax import Data, LaneSettings, decode, encode, fit, lane_settings, load
@@ -61,7 +61,9 @@ def run(options: Options) -> Report:
         panel.axis("off")
     if options.quick:
         ratio = errors["linear"] / errors["PCA"]
-        return Report([own("squared error, linear over PCA", "1", ratio, 0.9, 1.1, why="a quick run's")], figure)
+        return Report(
+            [expectation("squared error, linear over PCA", "1", ratio, 0.9, 1.1, why="a quick run's")], figure
+        )
     what = "squared error of a test digit, "
     layer = "the paper does not say how it was trained"
     checks = [

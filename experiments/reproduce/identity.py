@@ -89,19 +89,19 @@ def check_replaceable(folder: Path, name: str, options: dict[str, Any]) -> None:
 
 def sources_of(module: str) -> list[Path]:
     """The files in experiments/ of a module and of all modules there that it imports, directly or not."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     left = [_file_of(module)]
     while left:
         path = left.pop()
-        if path in found or not path.is_file():
+        if path in files or not path.is_file():
             continue
-        found.add(path)
+        files.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments."):
                 left += [_file_of(str(node.module)), *(_file_of(f"{node.module}.{alias.name}") for alias in node.names)]
             elif isinstance(node, ast.Import):
                 left += [_file_of(alias.name) for alias in node.names if alias.name.startswith("experiments.")]
-    return sorted(found)
+    return sorted(files)
 
 
 def _file_of(module: str) -> Path:

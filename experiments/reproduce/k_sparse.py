@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import RECALLED, Source, number, order, own
+from experiments.reproduce.checks import RECALLED, Source, expectation, number, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.validation import labels_of, softmax_errors, split_off
 from sae_jax import Data, encode, lane_settings, load, sweep
@@ -85,7 +85,9 @@ def run(options: Options) -> Report:
         panel.axis("off")
     if options.quick:
         gain = float(trained["loss"].sel(k=1)[0, -1] - trained["loss"].sel(k=8)[0, -1])
-        check = own("training loss of k = 1 less that of k = 8", "more", gain, low=0.0, why="8 codes hold more than 1")
+        check = expectation(
+            "training loss of k = 1 less that of k = 8", "more", gain, low=0.0, why="8 codes hold more than 1"
+        )
         return Report([check], figure)
     dead = {k: trained["eval_dead_fraction"].sel(k=k).values for k in ks}
     half = "k falling from all 1000 units leaves half of them dead"
@@ -98,14 +100,16 @@ def run(options: Options) -> Report:
         order("error at k = 40 over that at k = 25", "1.14", TABLE, errors[40] / errors[25], low=1.0, why="the order"),
         order("error at k = 10 over that at k = 40", "1.36", TABLE, errors[10] / errors[40], low=1.0, why="the order"),
         number("error on pixels, %", "7.20", TABLE, raw, 6.2, 8.2, why="no code is trained: a softmax layer alone"),
-        own("dead share of the units at k = 25", "0", dead[25], high=0.2, why=half),
-        *(own(f"dead share of the units at k = {k}", "0", dead[k], why="as at 25") for k in (10, 40)),
+        expectation("dead share of the units at k = 25", "0", dead[25], high=0.2, why=half),
+        *(expectation(f"dead share of the units at k = {k}", "0", dead[k], why="as at 25") for k in (10, 40)),
         *(
-            own(f"alpha of least validation error at k = {k}", "3", [one.alpha for one in chosen[k]], why="a choice")
+            expectation(
+                f"alpha of least validation error at k = {k}", "3", [one.alpha for one in chosen[k]], why="a choice"
+            )
             for k in ks
         ),
         *(
-            own(
+            expectation(
                 f"weight decay of least validation error at k = {k}",
                 "small",
                 [one.decay for one in chosen[k]],
@@ -141,12 +145,12 @@ def _choose(lane: xr.Dataset, data: Data, settings: dict[str, Any], epochs: int)
 
     tried = []
     for alpha in ALPHAS:
-        kept = codes(data.train, alpha)
+        train_codes = codes(data.train, alpha)
         tried.append(
             softmax_errors(
-                kept[split.fitted],
+                train_codes[split.fitted],
                 labels[split.fitted],
-                kept[split.validation],
+                train_codes[split.validation],
                 labels[split.validation],
                 DECAYS,
                 epochs,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import own
+from experiments.reproduce.checks import expectation
 from experiments.reproduce.report import Options, Report
 from sae_jax import kl_divergence
 from sae_jax.models.kl import kl_slope
@@ -42,21 +42,21 @@ def run(options: Options) -> Report:
         pair = kl_divergence(jnp.float64(0.05), jnp.asarray([0.025, 0.075]))
         step = float(grid[1] - grid[0])
     checks = [
-        own(
+        expectation(
             "share of distances at which the zero side costs more, rho .2 and .05, the less",
             "1",
             min(steeper),
             low=1,
             why="a law: it holds at every distance",
         ),
-        own(
+        expectation(
             "distance of the least penalty from rho, rho .2 and .05, the more",
             "0",
             max(missed),
             high=step,
             why="a step of the grid",
         ),
-        own(
+        expectation(
             "rho .05: penalty at .025 over penalty at .075",
             "1.972",
             float(pair[0] / pair[1]),

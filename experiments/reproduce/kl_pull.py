@@ -75,9 +75,9 @@ def balance_of(lanes: xr.Dataset, samples: np.ndarray) -> Balance:
         encoder, encoder_bias, decoder, decoder_bias = (part[lane] for part in parameters)
         codes = expit(x @ encoder.T + encoder_bias)
         out = expit(codes @ decoder + decoder_bias)
-        slopes, own = ((out - x) * out * (1 - out)) @ decoder.T, codes * (1 - codes)
+        slopes, sigmoid_slopes = ((out - x) * out * (1 - out)) @ decoder.T, codes * (1 - codes)
         activation[lane] = codes.mean(axis=0)
-        pull[lane] = -np.sum(slopes * own, axis=0) / np.sum(own, axis=0)
+        pull[lane] = -np.sum(slopes * sigmoid_slopes, axis=0) / np.sum(sigmoid_slopes, axis=0)
     rho, beta = lanes["rho"].values.astype(float), lanes["beta"].values.astype(float)
     return Balance(rho[None, :, None, None], beta[:, None, None, None], activation, pull)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import own
+from experiments.reproduce.checks import expectation
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import DATA, MEASURES, MODELS, legend_below, mean_of, seeds_of, trained
 
@@ -46,7 +46,7 @@ def run(options: Options) -> Report:
             dead.append(mean_of(run, "eval_dead_fraction", model=rates))
             right = dataset == DATA
             checks.append(
-                own(
+                expectation(
                     f"{words}, {MODELS[architecture]}: MCC with rates less MCC without",
                     "near 0" if right else "below 0",
                     held - plain,
@@ -59,14 +59,14 @@ def run(options: Options) -> Report:
             )
     far = max(strays, key=abs)
     checks += [
-        own(
+        expectation(
             "L0 with rates over L0 without, less 1, where it is farthest from 0",
             "0",
             far,
             *((-0.2, 0.2) if options.quick else (-0.1, 0.1)),
             why="what is compared must have about as many codes on a sample",
         ),
-        own("dead share with rates, the largest", "0", max(dead), high=0.02, why="one unit of 64"),
+        expectation("dead share with rates, the largest", "0", max(dead), high=0.02, why="one unit of 64"),
     ]
     legend_below(figure)
     return Report(checks, figure)

@@ -27,7 +27,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.reproduce.checks import RECALLED, Check, Source, order, own
+from experiments.reproduce.checks import RECALLED, Check, Source, expectation, order
 from experiments.reproduce.kl_pull import Balance, balance_of, draw_law
 from experiments.reproduce.report import Options, Report
 from sae_jax import DataConfig, load, sweep
@@ -195,7 +195,7 @@ def _compare(name: str, kl: Frontier, l1: Frontier, moved: float) -> list[Check]
             low=1,
             why="the order",
         ),
-        own(
+        expectation(
             f"{name}: mean activation, KL / L1, median at equal error",
             "not said",
             price,
@@ -209,7 +209,7 @@ def _balanced(name: str, balance: Balance) -> list[Check]:
     miss, law, first = (part[0].mean(axis=-1) for part in (balance.miss, balance.law, balance.first_order))
     worst = int(np.argmax(miss))
     return [
-        own(
+        expectation(
             f"{name}: (rho_hat - rho) / rho, worst rho, on training samples",
             f"{law[worst]:.4g}, by the law",
             float(miss[worst]),
@@ -217,7 +217,7 @@ def _balanced(name: str, balance: Balance) -> list[Check]:
             1.1 * float(law[worst]),
             why="the law holds where biases stand still: a tenth for those that do not yet",
         ),
-        own(
+        expectation(
             f"{name}: the same over its first order, g (1 - rho) / beta",
             "1 where small",
             float(miss[worst] / first[worst]),

@@ -30,7 +30,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scipy.spatial.distance import cdist
 
-from experiments.reproduce.checks import RECALLED, Source, order, own
+from experiments.reproduce.checks import RECALLED, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from sae_jax import as_data, decode, encode, lane_settings, sweep
 
@@ -90,7 +90,7 @@ def run(options: Options) -> Report:
     # The quick size's little training brings out the directions only.
     if not options.quick:
         checks += [
-            own(
+            expectation(
                 "cosine with the direction to the curve, trained without noise",
                 "less",
                 cosines["plain"],
@@ -105,7 +105,7 @@ def run(options: Options) -> Report:
                 high=0.7,
                 why="by a third at least",
             ),
-            own(
+            expectation(
                 "|dh/dx| across the curve over along it, tied weights without the penalty",
                 "1",
                 across["tied"],

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.reproduce.checks import PRIMARY, RECALLED, Source, order, own
+from experiments.reproduce.checks import PRIMARY, RECALLED, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import DATA, against_l0, seeds_of, trained
 
@@ -61,7 +61,7 @@ def run(options: Options) -> Report:
             high=1 / 3,
             why="another measure on other data: a third at most",
         ),
-        own(
+        expectation(
             "F1, Matryoshka less BatchTopK, the L0 where it is least",
             "more",
             least(gain),
@@ -77,7 +77,7 @@ def run(options: Options) -> Report:
             0.05,
             why="the price must be one, and small",
         ),
-        own(
+        expectation(
             "L0, Matryoshka over BatchTopK, where it is farthest from 1",
             "1",
             1 + most(np.abs(nested["eval_l0"] / plain["eval_l0"] - 1)),

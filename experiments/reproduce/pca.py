@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
-from experiments.reproduce.checks import RECALLED, Source, order, own
+from experiments.reproduce.checks import RECALLED, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from sae_jax import DataConfig, load, sweep
 
@@ -54,7 +54,7 @@ def run(options: Options) -> Report:
             high=worst,
             why="what 400 iterations leave of the slowest direction; a wrong one would be at 90",
         ),
-        own(
+        expectation(
             "training error over PCA's",
             "1",
             ours / error,

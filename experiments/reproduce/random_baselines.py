@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.reproduce.checks import PRIMARY, Source, order, own
+from experiments.reproduce.checks import PRIMARY, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import MEASURES, against_l0, seeds_of, trained
 
@@ -49,7 +49,7 @@ def run(options: Options) -> Report:
     for name, words, most in baselines:
         first, last = (share("eval_explained_variance", name, l0) for l0 in (targets[0], targets[-1]))
         checks += [
-            own(
+            expectation(
                 f"rise of the share of explained variance from L0 3 to 12, {words}",
                 "> 0",
                 last - first,
@@ -57,7 +57,7 @@ def run(options: Options) -> Report:
                 why="more codes make up for directions that are not the true ones",
             ),
             *(
-                own(
+                expectation(
                     f"{MEASURES[measure]} over that of the trained, {words}, L0 3",
                     "below 1",
                     share(measure, name, 3.0),

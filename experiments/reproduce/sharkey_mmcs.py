@@ -43,7 +43,7 @@ def run(options: Options) -> Report:
         final_learning_rate=0.1,
     )
     lanes = dataset["truth_mmcs"].transpose("l1", "d_hidden", "seed")
-    found, enough = lanes.mean("seed"), lanes.sel(d_hidden=FEATURES)
+    means, enough = lanes.mean("seed"), lanes.sel(d_hidden=FEATURES)
     best = int(np.nanargmax(enough.mean("seed").values))
     half = lanes.sel(d_hidden=FEATURES // 2)
     few = half[int(np.nanargmax(half.mean("seed").values))]
@@ -83,9 +83,9 @@ def run(options: Options) -> Report:
         ),
     ]
     figure, panel = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
-    image = panel.pcolormesh(found.values, cmap="viridis", vmin=0, vmax=1)
+    image = panel.pcolormesh(means.values, cmap="viridis", vmin=0, vmax=1)
     panel.set(xticks=np.arange(len(ratios)) + 0.5, xticklabels=[f"{ratio:g}" for ratio in ratios])
-    panel.set(yticks=np.arange(len(found)) + 0.5, yticklabels=[f"{l1:.2g}" for l1 in found["l1"].values])
+    panel.set(yticks=np.arange(len(means)) + 0.5, yticklabels=[f"{l1:.2g}" for l1 in means["l1"].values])
     panel.set(xlabel="units per feature", ylabel="L1 coefficient", title="mean max cosine similarity")
     figure.colorbar(image)
     return Report(checks, figure)

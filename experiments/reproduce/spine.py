@@ -31,7 +31,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.reproduce.checks import PRIMARY, SECONDARY, Source, number, order, own
+from experiments.reproduce.checks import PRIMARY, SECONDARY, Source, expectation, number, order
 from experiments.reproduce.report import Options, Report
 from sae_jax import as_data, encode, lane_settings, sweep
 from sae_jax.data.table import table_of
@@ -117,12 +117,12 @@ def run(options: Options) -> Report:
     figure = _draw(words, sparse[0], plain[0], alike)
     if options.quick:
         gain = np.subtract(shares, shares_plain)
-        check = own(
+        check = expectation(
             "share of codes that are 0, with the penalties less without", "more", gain, low=0.1, why="500 steps"
         )
         return Report([check], figure)
     explained = trained["eval_explained_variance"].sel(partial_sparsity=1.0)
-    own_dimensions = float(np.mean(alike["the vectors' own dimensions"]))
+    baseline = float(np.mean(alike["the vectors' own dimensions"]))
     checks = [
         number(
             "share of codes that are 0",
@@ -133,21 +133,21 @@ def run(options: Options) -> Report:
             0.9,
             why="what the code asks for is a mean activation below .15, and the share is what follows: a twentieth",
         ),
-        own(
+        expectation(
             "share of codes that are 0, without the two penalties",
             "less",
             shares_plain,
             high=0.75,
             why="the control: the penalties, not the capped ReLU, make codes sparse",
         ),
-        own(
+        expectation(
             "mean activation of a unit, the largest",
             "below 0.15",
             [np.mean(codes, axis=0).max() for codes in sparse],
             high=TARGET,
             why="where the penalty on mean activations begins",
         ),
-        own(
+        expectation(
             "explained variance of words held out",
             "not said",
             explained.values.ravel(),
@@ -158,7 +158,7 @@ def run(options: Options) -> Report:
             "mean cosine of a unit's 5 strongest words, over that of the vectors' own dimensions",
             "intruders are found three times as often",
             INTRUSION,
-            [np.mean(coherence(codes, vectors)) / own_dimensions for codes in sparse],
+            [np.mean(coherence(codes, vectors)) / baseline for codes in sparse],
             low=2.7,
             why="halfway from 2.4, which units without the penalties reach; people's answers are another measure",
         ),

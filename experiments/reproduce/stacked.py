@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import PRIMARY, SECONDARY, Source, number, own
+from experiments.reproduce.checks import PRIMARY, SECONDARY, Source, expectation, number
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.ufldl import WEIGHT_DECAY, digit_settings
 from sae_jax import fit, lane_settings, load
@@ -68,8 +68,8 @@ def run(options: Options) -> Report:
         panel.imshow(tile(rows, (SIDE, SIDE)), cmap="gray", vmin=-1, vmax=1)
         panel.set_title(f"first layer {when} fine-tuning")
         panel.axis("off")
-    for place, (decay, found) in enumerate(scores.items()):
-        errors = [100 * (1 - score) for score in found]
+    for place, (decay, accuracies) in enumerate(scores.items()):
+        errors = [100 * (1 - score) for score in accuracies]
         panels[2].bar(np.arange(2) + 0.35 * place, errors, width=0.33, label=f"softmax decay {decay:g}")
     panels[2].set_xticks(np.arange(2) + 0.175, ["before", "after"])
     panels[2].set(ylabel="error on the test digits, %", title="fine-tuning")
@@ -78,7 +78,7 @@ def run(options: Options) -> Report:
         gained = min(after - before for before, after in scores.values())
         return Report(
             [
-                own(
+                expectation(
                     "accuracy gained by fine-tuning, the least of both weight decays",
                     "> 0",
                     gained,

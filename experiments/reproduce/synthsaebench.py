@@ -21,7 +21,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.reproduce.checks import SECONDARY, Source, order, own
+from experiments.reproduce.checks import SECONDARY, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import MEASURES, MODELS, legend_below, mean_of, seeds_of
 from sae_jax import DataConfig, sweep
@@ -74,7 +74,7 @@ def run(options: Options) -> Report:
             low=0.005,
             why="an order: what explains most has the least F1",
         ),
-        own(
+        expectation(
             "L0 over its target less 1, the worst deviation",
             "0",
             max(abs(mean_of(dataset, "eval_l0", model=name) / l0 - 1) for name in trained),
@@ -84,7 +84,7 @@ def run(options: Options) -> Report:
     ]
     if not options.quick:
         checks.append(
-            own(
+            expectation(
                 "F1, JumpReLU whose thresholds learn faster less Matryoshka",
                 "0",
                 more("truth_f1", FASTER, "matryoshka"),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.reproduce.checks import PRIMARY, RECALLED, Check, Source, number, order, own
+from experiments.reproduce.checks import PRIMARY, RECALLED, Check, Source, expectation, number, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.synthetic import MODELS, against_l0, mean_of, seeds_of, trained
 
@@ -56,7 +56,7 @@ def run(options: Options) -> Report:
         )
     worst = max(abs(mean_of(dataset, "eval_l0", model=name, target_l0=3.0) / 3 - 1) for name in dataset["model"].values)
     checks.append(
-        own(
+        expectation(
             "L0 over its target of 3 less 1, the worst deviation",
             "0",
             worst,
@@ -85,7 +85,7 @@ def _beside_guide(options: Options) -> list[Check]:
             )
             for name, (mcc, l0) in FOUND.items()
         ),
-        own(
+        expectation(
             "L0 over the guide's less 1, the worst deviation",
             "0",
             max(deviations),

@@ -18,7 +18,7 @@ import dataclasses
 
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import own
+from experiments.reproduce.checks import expectation
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.ufldl import cross_validated, on_test, train
 from sae_jax import load
@@ -43,12 +43,14 @@ def run(options: Options) -> Report:
     panels[1].legend(frameon=False)
     if options.quick:
         fall = cost / float(trained["loss"][0])
-        return Report([own("cost at the end over cost at the start", "falls", fall, high=0.7, why="20 steps")], figure)
+        return Report(
+            [expectation("cost at the end over cost at the start", "falls", fall, high=0.7, why="20 steps")], figure
+        )
     codes, held_codes = encoder(data.train), encoder(data.heldout)
     split = "8,000 of the digits for the other 2,000"
     others = "other digits, and harder ones: shown beside the test digits"
     checks = [
-        own(
+        expectation(
             "cost after 400 iterations",
             "12.11, of a float64 run on the exercise's digits",
             cost,
@@ -56,7 +58,7 @@ def run(options: Options) -> Report:
             12.11 * 1.025,
             why="other digits: their cost differs by a percent or two",
         ),
-        own(
+        expectation(
             "accuracy of softmax on codes, test digits",
             "0.962",
             on_test(codes, held_codes, data),
@@ -64,8 +66,10 @@ def run(options: Options) -> Report:
             0.967,
             why="96% says the exercise's run; two standard errors on 10,000 and 2,000 digits above it",
         ),
-        own(f"accuracy of softmax on codes, {split}", "0.962", cross_validated(codes, data, folds=5), why=others),
-        own(
+        expectation(
+            f"accuracy of softmax on codes, {split}", "0.962", cross_validated(codes, data, folds=5), why=others
+        ),
+        expectation(
             "accuracy of softmax on pixels, test digits",
             "0.907",
             on_test(data.train, data.heldout, data),
@@ -73,6 +77,8 @@ def run(options: Options) -> Report:
             0.91,
             why="90 to 91 in whole percents",
         ),
-        own(f"accuracy of softmax on pixels, {split}", "0.907", cross_validated(data.train, data, folds=5), why=others),
+        expectation(
+            f"accuracy of softmax on pixels, {split}", "0.907", cross_validated(data.train, data, folds=5), why=others
+        ),
     ]
     return Report(checks, figure)

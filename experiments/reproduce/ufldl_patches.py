@@ -24,7 +24,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from matplotlib import pyplot as plt
 
-from experiments.reproduce.checks import PRIMARY, Source, order, own
+from experiments.reproduce.checks import PRIMARY, Source, expectation, order
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.ufldl import FULL_BATCH
 from sae_jax import CLASSIC, DataConfig, LaneSettings, keys_of, lane_settings, load, sweep
@@ -62,7 +62,7 @@ def run(options: Options) -> Report:
     arrived = np.where(near.any(axis=1), curves["step"].values[near.argmax(axis=1)], np.inf)
     loose = 0.1 if options.quick else 1e-3
     checks = [
-        own(
+        expectation(
             "cost over SciPy's, worst seed",
             "1",
             float(np.max(ours / theirs)),
@@ -70,13 +70,13 @@ def run(options: Options) -> Report:
             1 + 2 * loose,
             why="SciPy's own cost moves by .04% where its start moves by 1e-7",
         ),
-        own(
+        expectation(
             "SciPy's own, where its start moves by 1e-7",
             "1",
             1 + float(np.max(np.abs(moved / theirs - 1))),
             why="how near two runs can be asked to come",
         ),
-        own(
+        expectation(
             f"iterations until within .01% of SciPy's cost after {steps}, worst seed",
             f"{steps}",
             float(np.max(arrived)),
@@ -107,7 +107,7 @@ def run(options: Options) -> Report:
                 low=0.85,
                 why="three of 25 filters may be between two edges",
             ),
-            own(
+            expectation(
                 "share of filters with Gabor R^2 > .8, beta 0",
                 "0",
                 shares[0],

@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from scipy.sparse import csr_matrix
 from sklearn.svm import LinearSVC
 
-from experiments.reproduce.checks import SECONDARY, Source, number, own
+from experiments.reproduce.checks import SECONDARY, Source, expectation, number
 from experiments.reproduce.report import Options, Report
 from experiments.reproduce.validation import labels_of, split_off
 from sae_jax import encode, lane_settings, load, sweep
@@ -73,12 +73,18 @@ def run(options: Options) -> Report:
     panels[1].set(xlabel="share of the test digits on which it is active", ylabel="units", title="plain codes")
     what = "accuracy of a linear support vector machine on the codes, %"
     if options.quick:
-        return Report([own(what, "more than on codes at random", measured, low=60, why="a quick run's")], figure)
+        return Report(
+            [expectation(what, "more than on codes at random", measured, low=60, why="a quick run's")], figure
+        )
     dead, active = float(lane["eval_dead_fraction"]), float(lane["eval_l0"])
     checks = [
         number(what, "98.8", TABLE, measured, low=98.4, why="twice as far as the rerun, 98.6"),
-        own("share of units that are dead on the test digits", "0", dead, why="units without use are not asked about"),
-        own("active units of a test digit", "100", active, why="5% of 2000 in training; here nothing is left out"),
-        own("C of least validation error", "small", cost, why="a choice"),
+        expectation(
+            "share of units that are dead on the test digits", "0", dead, why="units without use are not asked about"
+        ),
+        expectation(
+            "active units of a test digit", "100", active, why="5% of 2000 in training; here nothing is left out"
+        ),
+        expectation("C of least validation error", "small", cost, why="a choice"),
     ]
     return Report(checks, figure)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import identity
-from experiments.reproduce.checks import own
+from experiments.reproduce.checks import expectation
 from experiments.reproduce.report import Report
 from sae_jax.storage import record
 from tests.processes import ended, start
@@ -31,7 +31,7 @@ def all_of(tmp_path, monkeypatch):
 
         def run(self, options):
             ran.append(self.name)
-            return Report([own("a number", "1", 1.0, 0, 2, why="w")], Figure())
+            return Report([expectation("a number", "1", 1.0, 0, 2, why="w")], Figure())
 
     monkeypatch.setattr(reproduce, "NAMES", ("kl-curve", "ufldl-patches"))
     monkeypatch.setattr(reproduce, "_module", Counted)

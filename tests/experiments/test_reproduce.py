@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import auxk, contractive, matryoshka_absorption
-from experiments.reproduce.checks import KINDS, PRIMARY, RECALLED, Check, Source, number, order, own
+from experiments.reproduce.checks import KINDS, PRIMARY, RECALLED, Check, Source, expectation, number, order
 from experiments.reproduce.report import Options, Report, saved_tables
 from tests.tfds_files import write_digits_as_mnist
 
@@ -114,10 +114,10 @@ def test_a_number_outside_its_tolerance_ends_in_exit_code_1(tmp_path, monkeypatc
     [
         (number("x", "0.50", PAPER, 0.501, 0.4, 0.6, why="w"), ("x", "0.50", "0.501", "0.4 to 0.6", "yes")),
         (order("x", "large", PAPER, 3.0, low=4.0, why="w"), ("x", "large", "3", ">= 4", "no")),
-        (own("x", "small", 3.0, high=4.0, why="w"), ("x", "small", "3", "<= 4", "yes")),
-        (own("x", "3.5", np.array([3.0]), why="w"), ("x", "3.5", "3", "none", "not asked")),
-        (own("x", "1", [1.0, np.nan], 0, 2, why="w"), ("x", "1", "nan +- nan (2 seeds)", "0 to 2", "no")),
-        (own("x", "1", [0.0, 1.0, 5.0], 0, 1.5, why="w"), ("x", "1", "2 +- 2.6 (3 seeds)", "0 to 1.5", "no")),
+        (expectation("x", "small", 3.0, high=4.0, why="w"), ("x", "small", "3", "<= 4", "yes")),
+        (expectation("x", "3.5", np.array([3.0]), why="w"), ("x", "3.5", "3", "none", "not asked")),
+        (expectation("x", "1", [1.0, np.nan], 0, 2, why="w"), ("x", "1", "nan +- nan (2 seeds)", "0 to 2", "no")),
+        (expectation("x", "1", [0.0, 1.0, 5.0], 0, 1.5, why="w"), ("x", "1", "2 +- 2.6 (3 seeds)", "0 to 1.5", "no")),
     ],
 )
 def test_checks_say_what_they_found(check, row):
@@ -132,8 +132,8 @@ def test_checks_say_what_they_found(check, row):
         lambda: order("x", "", PAPER, 1.0, why="w"),
         lambda: order("x", "more", Source("nobody 1900", "sure"), 1.0, why="w"),
         lambda: order("x", "more", Source("", RECALLED), 1.0, why="w"),
-        lambda: own("", "1", 1.0, why="w"),
-        lambda: own("x", "1", [], why="w"),
+        lambda: expectation("", "1", 1.0, why="w"),
+        lambda: expectation("x", "1", [], why="w"),
         lambda: Check("own", "x", "1", PAPER, (1.0,), 0, 1, "w"),
         lambda: Check("order", "x", "1", None, (1.0,), 0, 1, "w"),
         lambda: Check("guess", "x", "1", None, (1.0,), 0, 1, "w"),
@@ -146,7 +146,7 @@ def test_a_check_that_does_not_say_what_it_rests_on_is_refused(make):
 
 def test_saved_checks_come_back_as_a_table_for_every_kind(tmp_path):
     checks = [
-        own("a law", "0", 0.5, high=1, why="the grid"),
+        expectation("a law", "0", 0.5, high=1, why="the grid"),
         order("an order", "less", Source("nobody 1900", RECALLED), 0.5, high=1, why="the order"),
     ]
     Report(checks, Figure()).save("one", "nobody 1900", Options(), {}, tmp_path)
@@ -162,7 +162,7 @@ def test_saved_checks_come_back_as_a_table_for_every_kind(tmp_path):
 
 
 def test_reports_are_saved_with_their_options(tmp_path):
-    report = Report([own("x", "1", 1.0, 0, 2, why="w")], Figure())
+    report = Report([expectation("x", "1", 1.0, 0, 2, why="w")], Figure())
     report.save("name", "source", Options(images="a.npy"), {"seconds": 1.0}, tmp_path / "new")
     content = json.loads((tmp_path / "new" / "name.json").read_text())
     assert content["options"] == {"quick": False, "images": "a.npy", "white": False, "images_sha256": ""}
