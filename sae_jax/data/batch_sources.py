@@ -20,7 +20,7 @@ from sae_jax.data.samples import Data, prepare
 from sae_jax.settings import UserError, check_type, received
 
 # Rows that are read of a source before a training, to be held out and as an excerpt each, in whole batches.
-ROWS = 4096
+ROWS_READ_AHEAD = 4096
 
 
 def holds_batches(source: Any) -> bool:
@@ -63,7 +63,7 @@ def as_stream(
     name = type(source).__name__ if _is_grain(source) else getattr(source, "__name__", type(source).__name__)
     read = _reader(source, name)
     first = next(read(0))
-    number = -(-ROWS // len(first))
+    number = -(-ROWS_READ_AHEAD // len(first))
     excerpt = np.concatenate(list(itertools.islice(read(0), number if heldout is not None else 2 * number)))
     start, length = 0, _length(source)
     if heldout is None:

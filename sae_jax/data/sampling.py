@@ -150,7 +150,7 @@ def _below_parents(
 ) -> Float[Array, "features batch"]:
     """Magnitudes without those of children whose parent is silent, or whose sibling has drawn the larger lot."""
     levels = tree.levels
-    above, kept = sizes[levels[0]], [sizes[levels[0]]]
+    above, magnitudes = sizes[levels[0]], [sizes[levels[0]]]
     for parents, children in itertools.pairwise(levels):
         gate = above / means[parents, None] if tree.scaled else (above > 0).astype(sizes.dtype)
         families = above.shape[0], tree.branching, above.shape[1]
@@ -160,5 +160,5 @@ def _below_parents(
             winner = jnp.argmax(drawn, axis=1)[:, None]
             family = jnp.where(jnp.arange(tree.branching)[None, :, None] == winner, family, 0)
         above = family.reshape(-1, above.shape[1])
-        kept.append(above)
-    return jnp.concatenate([*kept, sizes[tree.features :]])
+        magnitudes.append(above)
+    return jnp.concatenate([*magnitudes, sizes[tree.features :]])

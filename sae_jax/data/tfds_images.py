@@ -170,9 +170,9 @@ def _check_files(builder: Any, split: str) -> None:
     from array_record.python.array_record_module import ArrayRecordReader
 
     info = builder.info.splits[split]
-    there = {file.name for file in Path(builder.data_path).glob(f"{builder.name}-{split}.array_record*")}
-    if there != set(info.filenames):
-        raise ValueError(f"{len(there)} files of its {split} split where dataset_info.json names {len(info.filenames)}")
+    files = {file.name for file in Path(builder.data_path).glob(f"{builder.name}-{split}.array_record*")}
+    if files != set(info.filenames):
+        raise ValueError(f"{len(files)} files of its {split} split where dataset_info.json names {len(info.filenames)}")
     for file, number in zip(info.filepaths, info.shard_lengths, strict=True):
         reader = ArrayRecordReader(str(file))
         records = reader.num_records()

@@ -42,9 +42,9 @@ def check_truth(truth: Any, heldout: Float[np.ndarray, "heldout d_in"]) -> None:
         "parents": (features,),
     }
     for name, shape in expected.items():
-        found = getattr(truth, name)
-        if found is not None and np.shape(found) != shape:
+        values = getattr(truth, name)
+        if values is not None and np.shape(values) != shape:
             raise UserError(
                 f"{name} of the truth must have shape {list(shape)}, as the held-out samples say: got "
-                f"{list(np.shape(found))}; take both of one set"
+                f"{list(np.shape(values))}; take both of one set"
             )

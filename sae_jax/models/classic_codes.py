@@ -15,7 +15,7 @@ from sae_jax.models.activations import ACTIVATIONS, OUTPUTS
 from sae_jax.models.base import Batch, Codes, Params, Scalar, Step
 from sae_jax.models.classic_settings import Settings
 from sae_jax.models.linear import decoder_product, encoder_product
-from sae_jax.models.selection import dropped, largest, largest_of_units, samples_kept, units_at
+from sae_jax.models.selection import dropped, largest, largest_of_units, samples_per_unit, units_at
 
 
 def encode(params: Params, x: Batch, s: Settings) -> Float[Array, "batch d_hidden"]:
@@ -59,7 +59,7 @@ def trained_by_unit(params: Params, step: Step, s: Settings) -> Float[Array, "d_
     if s.k is not None:
         by_unit = _among_largest(by_unit, pre_activations, units_at(step, s))
     if s.lifetime is not None:
-        by_unit = jnp.where(largest_of_units(pre_activations, samples_kept(step, s), step.across), by_unit, 0)
+        by_unit = jnp.where(largest_of_units(pre_activations, samples_per_unit(step, s), step.across), by_unit, 0)
     return by_unit
 
 

@@ -92,8 +92,8 @@ def auxiliary_error(
     centre = across.mean(jnp.mean(residual, axis=0))
     variance = across.mean(jnp.mean(jnp.sum(jnp.square(residual - centre[None]), axis=1)))
     error = _unexplained(params, pre_activations, dead, residual, strength, factors)
-    there = jnp.any(dead) & (variance > 0)
-    return jnp.where(there, error / jnp.where(there, variance, 1), 0)
+    defined = jnp.any(dead) & (variance > 0)
+    return jnp.where(defined, error / jnp.where(defined, variance, 1), 0)
 
 
 def auxiliary_error_in_full(

@@ -28,8 +28,8 @@ def start_memory(s: Any) -> Memory:
 def update_memory(state: Memory, seen: Seen, s: Any) -> Memory:
     """Count silence and firing, and average the smallest code kept; a batch that kept none changes nothing."""
     after = memory.update(state.threshold, seen.least[None], s.threshold_decay)
-    there = jnp.isfinite(seen.least)
-    threshold = jax.tree.map(lambda new, old: jnp.where(there, new, old), after, state.threshold)
+    finite = jnp.isfinite(seen.least)
+    threshold = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state.threshold)
     return dataclasses.replace(firing.update_memory(state, seen, s), threshold=threshold)
 
 

@@ -157,7 +157,7 @@ def units_at(step: Step, s: Any) -> Float[Array, ""]:
     return jnp.round(jnp.where(s.k > 0, begin + (s.k - begin) * step.ramp(s.k_warmup), s.d_hidden))
 
 
-def samples_kept(step: Step, s: Any) -> Float[Array, ""]:
+def samples_per_unit(step: Step, s: Any) -> Float[Array, ""]:
     """Samples of a whole batch of B on which a unit is kept, the rounded share of `lifetime` of B; B where it is 0."""
     batch = step.across.sum(jnp.float32(len(step.x)))
     return jnp.where(s.lifetime > 0, jnp.maximum(1, jnp.round(s.lifetime * batch)), batch)

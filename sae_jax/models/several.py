@@ -44,34 +44,34 @@ def several(models: tuple[Model, ...]) -> Model:
 
     def dispatched(function: str) -> Any:
         def call(*arguments: Any) -> Any:
-            model, own = chosen(models, arguments[-1])
-            return getattr(model, function)(*arguments[:-1], own)
+            model, settings = chosen(models, arguments[-1])
+            return getattr(model, function)(*arguments[:-1], settings)
 
         return call
 
     def measures(s: Any) -> dict[str, Measure]:
-        model, own = chosen(models, s)
-        return {name: _of_own(models, measure) for name, measure in model.measures(own).items()}
+        model, settings = chosen(models, s)
+        return {name: _dispatched_measure(models, measure) for name, measure in model.measures(settings).items()}
 
     def check_settings(s: Any) -> None:
-        model, own = chosen(models, s)
-        _check_ranges(model, own)
-        model.check(own)
+        model, settings = chosen(models, s)
+        _check_ranges(model, settings)
+        model.check(settings)
 
     def check_data(s: Any, low: float, high: float) -> None:
-        model, own = chosen(models, s)
-        model.check_data(own, low, high)
+        model, settings = chosen(models, s)
+        model.check_data(settings, low, high)
 
     functions = {function: dispatched(function) for function in BY_SETTINGS}
 
     def sparse(loss: Loss, s: Any) -> Loss | None:
-        model, own = chosen(models, s)
-        of_own = model.sparse(model.loss, own) if loss is functions["loss"] else None
-        return None if of_own is None else _loss_of_own(models, of_own)
+        model, settings = chosen(models, s)
+        sparse_loss = model.sparse(model.loss, settings) if loss is functions["loss"] else None
+        return None if sparse_loss is None else _dispatched_loss(models, sparse_loss)
 
     def step_codes(params: Params, step: Step, s: Any) -> Any:
-        model, own = chosen(models, s)
-        return codes_of_step(model, params, step, own)
+        model, settings = chosen(models, s)
+        return codes_of_step(model, params, step, settings)
 
     trained = [dict(model.training) for model in models]
     shared = tuple(pair for pair in models[0].training if all(pair in one.items() for one in trained))
@@ -98,7 +98,7 @@ def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
         UserError: a value is a fraction where that model counts.
     """
     model = next(one for one in models if one.name == s.model)
-    own, shared = {}, settings_of(type(s))
+    values, shared = {}, settings_of(type(s))
     for name, field in settings_of(model.Settings).items():
         value = getattr(s, name)
         kind: Any = type(field.default)
@@ -109,14 +109,14 @@ def chosen(models: tuple[Model, ...], s: Any) -> tuple[Model, Any]:
             value = None
         if kind is int and not is_swept(field) and value != int(value):
             raise UserError(f"{name} of {model.name} must be a whole number: got {value:g}; use {round(value)}")
-        own[name] = value if is_swept(field) else kind(value)
-    return model, model.Settings(**own)
+        values[name] = value if is_swept(field) else kind(value)
+    return model, model.Settings(**values)
 
 
-def _check_ranges(model: Model, own: Any) -> None:
+def _check_ranges(model: Model, settings: Any) -> None:
     """Refuse what others of several models take and this one does not."""
     for name, field in settings_of(model.Settings).items():
-        value = getattr(own, name)
+        value = getattr(settings, name)
         for one in () if value is None else np.unique(value).tolist():
             try:
                 check(field, one)
@@ -182,11 +182,11 @@ def _common_words(one: str, other: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _loss_of_own(models: tuple[Model, ...], loss: Loss) -> Loss:
+def _dispatched_loss(models: tuple[Model, ...], loss: Loss) -> Loss:
     return lambda params, memory, step, s: loss(params, memory, step, chosen(models, s)[1])
 
 
-def _of_own(models: tuple[Model, ...], measure: Measure) -> Measure:
+def _dispatched_measure(models: tuple[Model, ...], measure: Measure) -> Measure:
     def compute(lane: Evaluated) -> Any:
         return measure.compute(lane._replace(settings=chosen(models, lane.settings)[1]))
 

@@ -34,8 +34,8 @@ def checked_model(plugin: str, model: Model) -> Model:
         model: as declared.
     """
     of_another = model.Settings in [one.Settings for one in ARCHITECTURES] or "UNREAD" not in vars(model.Settings)
-    own: dict[str, Any] = {"UNREAD": {}} if of_another else {}
-    settings = _settings(model, {}, own | {"PARTS": {"model": (model.name,)}})
+    unread: dict[str, Any] = {"UNREAD": {}} if of_another else {}
+    settings = _settings(model, {}, unread | {"PARTS": {"model": (model.name,)}})
     of_package = any(model.loss is one.loss for one in ARCHITECTURES)
     loss = model.loss if of_package else _checked_loss(plugin, model)
     return checked_functions(plugin, model)._replace(Settings=settings, loss=loss)
@@ -49,25 +49,25 @@ def extended(model: Model, terms: Terms, measures: Measures) -> Model:
         terms: those for other models are passed over.
         measures: of every model.
     """
-    own = {name: one for name, one in terms.items() if model.name in one[1].models}
-    if not own and not measures:
+    extra_terms = {name: one for name, one in terms.items() if model.name in one[1].models}
+    if not extra_terms and not measures:
         return model
-    parts = {**model.Settings.PARTS, "term": tuple(own), "measure": tuple(measures)}
+    parts = {**model.Settings.PARTS, "term": tuple(extra_terms), "measure": tuple(measures)}
     fields = {
         setting: field
-        for name, (_, term) in own.items()
+        for name, (_, term) in extra_terms.items()
         for setting, field in {name: term.weight, **term.settings}.items()
     }
-    unread = {(name, 0): tuple(term.settings) for name, (_, term) in own.items() if term.settings}
+    unread = {(name, 0): tuple(term.settings) for name, (_, term) in extra_terms.items() if term.settings}
     settings = _settings(model, fields, {"PARTS": parts, "UNREAD": {**model.Settings.UNREAD, **unread}})
     checked = {name: _checked_measure(plugin, name, one) for name, (plugin, one) in measures.items()}
     made = model._replace(Settings=settings, measures=lambda s: {**model.measures(s), **checked})
-    return _with_terms(made, model, own) if own else made
+    return _with_terms(made, model, extra_terms) if extra_terms else made
 
 
-def _with_terms(made: Model, model: Model, own: Terms) -> Model:
+def _with_terms(made: Model, model: Model, extra_terms: Terms) -> Model:
     def on(s: Any) -> Terms:
-        return {name: one for name, one in own.items() if getattr(s, name) is not None}
+        return {name: one for name, one in extra_terms.items() if getattr(s, name) is not None}
 
     def terms(s: Any) -> dict[str, Term]:
         return model.terms(s) | {name: term.curve for name, (_, term) in on(s).items()}

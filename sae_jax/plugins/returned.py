@@ -83,10 +83,10 @@ def checked_functions(plugin: str, model: Model) -> Model:
         *(init, finish, encode, step_codes, decode, active),
         *(memory, update, constrain, gradient, place),
     )
-    own: Any = {one.__name__: one for one in every if not _of_package(model, one.__name__)}
-    if "encode" in own and "step_codes" not in own:  # Those of the architecture are made otherwise.
-        own["step_codes"] = None
-    return model._replace(**own)
+    checked: Any = {one.__name__: one for one in every if not _of_package(model, one.__name__)}
+    if "encode" in checked and "step_codes" not in checked:  # Those of the architecture are made otherwise.
+        checked["step_codes"] = None
+    return model._replace(**checked)
 
 
 def checked_rows(what: str, rows: Any) -> Rows:
@@ -185,5 +185,7 @@ def _inputs(model: Model, params: Any, s: Any) -> int:
 
 
 def _of_package(model: Model, function: str) -> bool:
-    own = getattr(model, function)
-    return own is Model._field_defaults.get(function) or any(own is getattr(one, function) for one in ARCHITECTURES)
+    implementation = getattr(model, function)
+    return implementation is Model._field_defaults.get(function) or any(
+        implementation is getattr(one, function) for one in ARCHITECTURES
+    )

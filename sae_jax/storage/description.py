@@ -63,10 +63,10 @@ def axes_of(dataset: xr.Dataset) -> list[str]:
 
 def lane_dims(dataset: xr.Dataset) -> list[str]:
     """The dimensions of a Dataset's lanes but for seed, in order: those of what belongs to lanes, less its own."""
-    own = ("seed", "step", "unit", "input", "target", "snapshot")
+    other_dims = ("seed", "step", "unit", "input", "target", "snapshot")
     for kind in ("parameter", "measure", "curve"):
         for name in names_of_kind(dataset, kind):
-            return [str(dim) for dim in dataset[name].dims if dim not in own]
+            return [str(dim) for dim in dataset[name].dims if dim not in other_dims]
     return [str(dim) for dim in axes_of(dataset) if dim in dataset.dims]
 
 

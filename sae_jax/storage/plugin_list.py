@@ -161,7 +161,7 @@ def check_loaded(plugins: Iterable[Mapping[str, Any]], kinds: Sequence[str], unu
     Raises:
         UserError: one is not loaded.
     """
-    found = []
+    changed = []
     for one in plugins:
         parts = [(kind, name) for kind in kinds for name in one["parts"].get(kind, ())]
         for kind, name in (part for part in parts if part[1] not in unused):
@@ -169,8 +169,8 @@ def check_loaded(plugins: Iterable[Mapping[str, Any]], kinds: Sequence[str], unu
             if now is None:
                 raise missing(one, kind, name)
             if now.identity != _identity(one):
-                found.append(f"{IN_VERSIONS}{_name(one)} {_identity(one)} -> {now.identity}")
-    return list(dict.fromkeys(found))
+                changed.append(f"{IN_VERSIONS}{_name(one)} {_identity(one)} -> {now.identity}")
+    return list(dict.fromkeys(changed))
 
 
 def missing(plugin: Mapping[str, Any], kind: str, name: str) -> UserError:

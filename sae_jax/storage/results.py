@@ -45,7 +45,7 @@ def save(dataset: xr.Dataset, folder: str | Path) -> None:
         UserError: the Dataset does not describe itself; nothing is written.
     """
     folder = _path(folder)
-    _check_own(dataset)
+    _check_dataset(dataset)
     parameters = {name: dataset[name] for name in names_of_kind(dataset, "parameter")}
     tensors = {name: variable.values for name, variable in parameters.items()}
     metadata = {name: _declared(variable) for name, variable in parameters.items()}
@@ -63,7 +63,7 @@ def save(dataset: xr.Dataset, folder: str | Path) -> None:
 
 def save_measures(dataset: xr.Dataset, folder: Path) -> None:
     """Write results.nc alone: all variables but the parameters; arguments and errors are those of `save`."""
-    _check_own(dataset)
+    _check_dataset(dataset)
     measures = dataset.drop_vars(names_of_kind(dataset, "parameter"))
     with writing(folder):
         write_file(folder / RESULTS_FILE, lambda path: write_netcdf(measures, path))
@@ -87,7 +87,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         write_file(path, drawn.getvalue())
 
 
-def _check_own(dataset: Any) -> None:
+def _check_dataset(dataset: Any) -> None:
     ours = "use what sae_jax.sweep returned"
     check_type("dataset", dataset, xr.Dataset, "an xarray.Dataset", ours)
     try:

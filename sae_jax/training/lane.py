@@ -163,7 +163,7 @@ def final_params(lane: LaneState, settings: LaneSettings) -> Params:
     if best is None:
         return last
     watched = jnp.isfinite(lane.stopping.best_loss)
-    return jax.tree.map(lambda there, here: jnp.where(watched, there, here), best, last)
+    return jax.tree.map(lambda of_best, of_last: jnp.where(watched, of_best, of_last), best, last)
 
 
 def _placed(rows: Any, name: str) -> Array:

@@ -17,7 +17,7 @@ SETTINGS = {"d_hidden": 5, "batch_size": BATCH, "steps": 30, "learning_rate": 0.
 
 @pytest.fixture(autouse=True)
 def small_excerpts(monkeypatch):
-    monkeypatch.setattr(batch_sources, "ROWS", 2 * BATCH)
+    monkeypatch.setattr(batch_sources, "ROWS_READ_AHEAD", 2 * BATCH)
 
 
 def batch(step):
