@@ -20,7 +20,7 @@ from sae_jax.storage import results
 from sae_jax.storage.atomic import as_path
 from sae_jax.storage.description import PARAMETERS_SEED, lane_dims, names_of_kind
 from sae_jax.storage.run_list import folder_of
-from sae_jax.sweeps.reading import ENDS, check_kept, check_results, constants_of, recorded
+from sae_jax.sweeps.reading import ENDS, check_coordinates, check_results, constants_of, recorded
 from sae_jax.sweeps.used_parts import check_plugins
 from sae_jax.training.config import LaneSettings, declared, lane_settings
 from sae_jax.training.evaluation import measures_of
@@ -272,7 +272,7 @@ def open(run: str | Path | xr.Dataset, model: Model | None = None) -> Run:
     else:
         folder = folder_of(as_path("run", run, "a run's folder or its name", "use runs/NAME"))
         dataset = results.load(folder)
-    check_kept(dataset)
+    check_coordinates(dataset)
     check_plugins(dataset, ("model", "term"), model is not None)
     name = recorded(dataset, "config", dict).get("model", "classic")
     return Run(dataset, model_of(name if model is None else model), folder)

@@ -33,8 +33,8 @@ def unlearned(dataset: xr.Dataset) -> list[str]:
         return []
     explained = dataset["eval_explained_variance"]
     poor = explain_nothing(dataset).values
-    there = present(dataset)
-    total, lines, left = poor.size if there is None else int(there.sum()), list[str](), poor
+    present_lanes = present(dataset)
+    total, lines, left = poor.size if present_lanes is None else int(present_lanes.sum()), list[str](), poor
     for cause, (applies, what_to_try) in _causes(dataset, poor, explained.dims).items():
         number = int((left & applies).sum())
         left = left & ~applies

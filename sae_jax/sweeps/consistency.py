@@ -39,8 +39,8 @@ def seed_consistency(rows: Float[np.ndarray, "seeds snapshots units d_in"]) -> F
                 cosines[one, other, step] = cosines[other, one, step] = matched_cosine(
                     rows[one, step], rows[other, step]
                 )
-    there = np.isfinite(cosines).sum(axis=1)
-    return np.where(there > 0, np.nansum(cosines, axis=1) / np.maximum(there, 1), np.nan).astype(np.float32)
+    counts = np.isfinite(cosines).sum(axis=1)
+    return np.where(counts > 0, np.nansum(cosines, axis=1) / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
 def put_consistency(

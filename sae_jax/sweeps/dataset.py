@@ -249,13 +249,13 @@ def _normalisations(study: Study) -> dict[str, Any]:
     arrays = arrays_of(every, sizes["input"] + sizes["target"])
     if sizes["target"]:
         arrays = split_arrays(every, [widths_of(point) for point in study.points])
-    for name, own, label in STORED.values():
-        values = arrays[name].reshape((*dims.values(), *(sizes[dim] for dim in own)))
-        variables[name] = ((*dims, *own), values, labels(label, "1") | OF_DATA)
+    for name, inner_dims, label in STORED.values():
+        values = arrays[name].reshape((*dims.values(), *(sizes[dim] for dim in inner_dims)))
+        variables[name] = ((*dims, *inner_dims), values, labels(label, "1") | OF_DATA)
         if sizes["target"]:
-            values = arrays[of_targets(name)].reshape((*dims.values(), *(sizes["target"] for _ in own)))
+            values = arrays[of_targets(name)].reshape((*dims.values(), *(sizes["target"] for _ in inner_dims)))
             theirs = labels(of_targets(label), "1") | OF_DATA
-            variables[of_targets(name)] = ((*dims, *map(of_targets, own)), values, theirs)
+            variables[of_targets(name)] = ((*dims, *map(of_targets, inner_dims)), values, theirs)
     return variables
 
 

@@ -79,11 +79,11 @@ def is_dictionary(folder: Path) -> bool:
 
 def digest(folder: Path) -> str:
     """By what a folder of SAELens is known again: the beginning of a digest of its two files."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         with (folder / name).open("rb") as stream:
-            found.update(hashlib.file_digest(stream, "sha256").digest())
-    return found.hexdigest()[:12]
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()[:12]
 
 
 def read(path: str | Path) -> Dictionary:

@@ -45,8 +45,8 @@ def footprint_of(study: Study, keep: str, keep_state: bool = False) -> Footprint
         for variable in variables_of_all(study.points).values()
     ]
     parameters = sum(size for kind, size in sizes if kind == "parameter")
-    kept_states = sum(program.plan.lanes * program.plan.state_bytes for program in study.programs) * keep_state
-    arrays = sum(size for _, size in sizes) + kept_states
+    state_bytes = sum(program.plan.lanes * program.plan.state_bytes for program in study.programs) * keep_state
+    arrays = sum(size for _, size in sizes) + state_bytes
     # Of a lane's decoder rows at some steps nothing is left in the results.
     held = arrays + sum(program.plan.lanes * _rows_of(study.points[program.point]) for program in study.programs)
     share = {"all": 1.0, "best": 1 / len(study.grid.seeds), "none": 0.0}[keep]

@@ -217,12 +217,12 @@ def _several(name: str, given: Any) -> list[Any] | None:
     return as_array(given, name).tolist() if getattr(given, "ndim", 0) else None
 
 
-def checked(grid: Grid, there: np.ndarray | None = None) -> Grid:
+def checked(grid: Grid, present: np.ndarray | None = None) -> Grid:
     """The grid, every combination of its settings checked before the first one is trained.
 
     Args:
         grid: to check.
-        there: which of its cells there are, over its dimensions; None is all.
+        present: which of its cells there are, over its dimensions; None is all.
 
     Raises:
         UserError: a dimension names a place twice, or values do not go together.
@@ -235,7 +235,7 @@ def checked(grid: Grid, there: np.ndarray | None = None) -> Grid:
             raise UserError(f"{what}: got {', '.join(map(str, labels))}; leave one")
     cells = np.arange(int(np.prod(grid.shape[:-1], dtype=int)))
     for point, lanes, _ in grid.programs():
-        some = cells if there is None else cells[np.broadcast_to(there[grid.position(point, cells)], cells.shape)]
+        some = cells if present is None else cells[np.broadcast_to(present[grid.position(point, cells)], cells.shape)]
         if some.size:
             check_settings(lane_at(lanes, some))
     return grid

@@ -80,24 +80,24 @@ def with_parameters(dataset: xr.Dataset) -> xr.DataArray | None:
     """
     if "diverged_at" not in dataset or "seed" not in dataset["diverged_at"].dims:
         return None
-    there, dims, shape = present(dataset), dataset["diverged_at"].dims, dataset["diverged_at"].shape
+    present_lanes, dims, shape = present(dataset), dataset["diverged_at"].dims, dataset["diverged_at"].shape
     if parameters_of(dataset) == "best":
         best = (dataset[PARAMETERS_SEED] == dataset["seed"]).transpose(*dims)
-        return best if there is None else best & there
+        return best if present_lanes is None else best & present_lanes
     names = [name for name in names_of_kind(dataset, "parameter") if set(dims) <= set(dataset[name].dims)]
     if not names:
-        return there
+        return present_lanes
     # NaN begins every array of a lane that has none; of those that look so, all is read.
     arrays = [dataset[name].transpose(*dims, ...) for name in names]
     first = [one.isel({dim: 0 for dim in one.dims if dim not in dims}).values for one in arrays]
     lacks = np.array(np.isnan(first).all(axis=0))
     for lane in np.ndindex(shape):
         lacks[lane] = lacks[lane] and all(np.isnan(one.values[lane]).all() for one in arrays)
-    lacks &= True if there is None else there.transpose(*dims).values
+    lacks &= True if present_lanes is None else present_lanes.transpose(*dims).values
     if not (~lacks & (dataset["diverged_at"].values < 0)).any() or not lacks.any():
-        return there
+        return present_lanes
     has = xr.DataArray(~lacks, dataset["diverged_at"].coords, dims)
-    return has if there is None else has & there
+    return has if present_lanes is None else has & present_lanes
 
 
 def lanes_left_out(dataset: xr.Dataset) -> list[str]:
@@ -112,8 +112,8 @@ def lanes_left_out(dataset: xr.Dataset) -> list[str]:
 
 def _lacking(dataset: xr.Dataset) -> tuple[int, int]:
     """(how many lanes have no parameters while others have some, how many lanes there are)."""
-    has, there = with_parameters(dataset), present(dataset)
-    total = (0 if has is None else has.size) if there is None else int(there.sum())
+    has, present_lanes = with_parameters(dataset), present(dataset)
+    total = (0 if has is None else has.size) if present_lanes is None else int(present_lanes.sum())
     return (0 if has is None else total - int(has.sum())), total
 
 

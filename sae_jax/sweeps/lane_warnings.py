@@ -27,9 +27,9 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
     dataset = arranged(dataset)
     # Each operation of xarray copies every coordinate, and every setting is one.
     dataset = dataset.drop_vars([name for name in dataset.coords if name not in dataset.dims and name not in READ])
-    there, lines = present(dataset), []
+    present_lanes, lines = present(dataset), []
     total = dataset["loss"].isel(step=0).size if "loss" in dataset else 0
-    total = total if there is None else int(there.sum())
+    total = total if present_lanes is None else int(present_lanes.sum())
     diverged = int((dataset["diverged_at"] >= 0).sum()) if "diverged_at" in dataset else 0
     if diverged:
         lines.append(

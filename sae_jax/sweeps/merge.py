@@ -76,19 +76,19 @@ def merge(*datasets: xr.Dataset, model: Model | None = None, names: Sequence[str
     _check_samples(parts)
     grid = _union([part.grid for part in parts])
     parts = [part._replace(places=_places(part, grid)) for part in parts]
-    own = _own_coordinates([part.dataset for part in parts], (*grid.dims, "seed"))
+    inner = _inner_coordinates([part.dataset for part in parts], (*grid.dims, "seed"))
     of_parts = [list(zip(*(axis.tolist() for axis in part.places), strict=True)) for part in parts]
     lanes = set(itertools.chain(*of_parts))
     full = len(lanes) == math.prod(map(len, grid.labels.values())) * len(grid.seeds)
     every = dict.fromkeys(str(name) for part in parts for name in part.dataset.data_vars)
-    variables = {name: _joined(name, parts, grid, own, full) for name in every}
+    variables = {name: _joined(name, parts, grid, inner, full) for name in every}
     _warn_of_absent(variables, parts, names)
     if CONSISTENCY in variables:
         variables[CONSISTENCY] = _of_whole_cells(variables[CONSISTENCY], of_parts)
-    summary = _joined(SUMMARY, parts, grid, own, full)
+    summary = _joined(SUMMARY, parts, grid, inner, full)
     texts = sorted(set(summary.values.ravel().tolist()) - {""})
     coordinates = {
-        **own,
+        **inner,
         **grid_coordinates(grid),
         SUMMARY: summary if len(texts) > 1 else ((), texts[0], summary.attrs),
     }
@@ -97,8 +97,8 @@ def merge(*datasets: xr.Dataset, model: Model | None = None, names: Sequence[str
     united = xr.Dataset(variables, coordinates, {"title": parts[0].dataset.attrs.get("title", "")} | named)
     origins = dict.fromkeys(dataset.attrs[STARTED_FROM] for dataset in datasets if STARTED_FROM in dataset.attrs)
     started = {STARTED_FROM: " and ".join(origins)} if origins else {}
-    kept = {} if names_of_kind(united, "parameter") else {PARAMETERS_OF: "none"}
-    return described(united, grid).assign_attrs(started | kept)
+    without_parameters = {} if names_of_kind(united, "parameter") else {PARAMETERS_OF: "none"}
+    return described(united, grid).assign_attrs(started | without_parameters)
 
 
 def _warn_of_absent(variables: Mapping[str, xr.Variable], parts: Sequence[Part], names: Sequence[str]) -> None:
@@ -108,8 +108,8 @@ def _warn_of_absent(variables: Mapping[str, xr.Variable], parts: Sequence[Part],
         others = {name: one for name, one in variables.items() if "seed" in one.dims and name not in part.dataset}
         kinds = {name: one.attrs.get("kind") for name, one in others.items()}
         absent = [name for name, kind in kinds.items() if kind in ("task", "name") or name.startswith("eval_")]
-        kept_none = not names_of_kind(part.dataset, "parameter") and "parameter" in kinds.values()
-        if absent := absent + ["parameters"] * kept_none:
+        without_parameters = not names_of_kind(part.dataset, "parameter") and "parameter" in kinds.values()
+        if absent := absent + ["parameters"] * without_parameters:
             lacking.append(f"{sweep} without {', '.join(absent)}")
     if lacking:
         warnings.warn(
@@ -122,7 +122,7 @@ def _warn_of_absent(variables: Mapping[str, xr.Variable], parts: Sequence[Part],
 
 def _part(dataset: xr.Dataset, model: Model | None) -> Part:
     dataset = of_all_lanes(arranged(dataset))
-    grid, there = grid_of(dataset, model), present(dataset)
+    grid, present_lanes = grid_of(dataset, model), present(dataset)
     if SUMMARY not in dataset.coords:
         texts = [json.dumps(one) for one in recorded(dataset, "data", list)]
         if len(texts) != math.prod(grid.program_dims.values()):
@@ -130,7 +130,11 @@ def _part(dataset: xr.Dataset, model: Model | None) -> Part:
         shape = tuple(grid.program_dims.values())
         dataset = dataset.assign_coords({SUMMARY: (tuple(grid.program_dims), np.asarray(texts).reshape(shape))})
     total = math.prod(map(len, grid.labels.values())) * len(grid.seeds)
-    lanes = np.arange(total) if there is None else np.flatnonzero(there.transpose(*grid.dims, "seed").values)
+    lanes = (
+        np.arange(total)
+        if present_lanes is None
+        else np.flatnonzero(present_lanes.transpose(*grid.dims, "seed").values)
+    )
     return Part(dataset, grid, lanes)
 
 
@@ -208,39 +212,39 @@ def _places(part: Part, grid: Grid) -> tuple[np.ndarray, ...]:
     return (*np.asarray(cells, int).reshape(len(cells), len(grid.dims))[cell].T, of_seeds[seed])
 
 
-def _own_coordinates(datasets: Sequence[xr.Dataset], lanes: Sequence[str]) -> dict[str, xr.Variable]:
+def _inner_coordinates(datasets: Sequence[xr.Dataset], lanes: Sequence[str]) -> dict[str, xr.Variable]:
     """The coordinates that are of no lanes, such as step and unit, each with the values of all sweeps."""
-    own: dict[str, xr.Variable] = {}
+    inner: dict[str, xr.Variable] = {}
     for dataset in datasets:
         of_lanes = (*lane_dims(dataset), "seed", *lanes)
         for name, values in dataset.coords.items():
             if values.dims == (name,) and name not in of_lanes:
-                before = own[str(name)].values if name in own else values.values[:0]
-                own[str(name)] = xr.Variable(values.dims, np.union1d(before, values.values), values.attrs)
-    return own
+                before = inner[str(name)].values if name in inner else values.values[:0]
+                inner[str(name)] = xr.Variable(values.dims, np.union1d(before, values.values), values.attrs)
+    return inner
 
 
-def _joined(name: str, parts: Sequence[Part], grid: Grid, own: Mapping[str, xr.Variable], full: bool) -> xr.Variable:
+def _joined(name: str, parts: Sequence[Part], grid: Grid, inner: Mapping[str, xr.Variable], full: bool) -> xr.Variable:
     """A variable of all parts in the union's places; refuses lanes that differ between two."""
     some = [part for part in parts if name in part.dataset.variables]
     first = some[0].dataset[name]
     per_lane = first.attrs.get("kind") in OF_LANES or "seed" in first.dims
     dims = (*grid.dims, "seed") if per_lane else tuple(grid.program_dims)
     shared = [list((*grid.dims, "seed")).index(dim) for dim in dims]
-    beside = tuple(str(dim) for dim in first.dims if dim in own)
-    sizes = [*(len(grid.labels.get(dim, grid.seeds)) for dim in dims), *(own[dim].size for dim in beside)]
+    beside = tuple(str(dim) for dim in first.dims if dim in inner)
+    sizes = [*(len(grid.labels.get(dim, grid.seeds)) for dim in dims), *(inner[dim].size for dim in beside)]
     missing: Any = "" if first.dtype.kind in "OU" else 0
-    shorter = any(part.dataset.sizes[dim] < own[dim].size for part in some for dim in beside)
+    shorter = any(part.dataset.sizes[dim] < inner[dim].size for part in some for dim in beside)
     whole = full and len(some) == len(parts) and not shorter
     dtype = first.dtype if first.dtype.kind in "fOU" or whole or not per_lane else np.dtype(np.float64)
     values = np.full(sizes, np.nan if dtype.kind == "f" else missing, object if dtype.kind in "OU" else dtype)
     taken = np.zeros([sizes[i] for i in range(len(dims))], bool)
     for part in some:
         where = tuple(part.places[i] for i in shared)
-        rows = _lane_rows(part, name, beside, own)
+        rows = _lane_rows(part, name, beside, inner)
         if first.attrs.get("kind") == "parameter":  # Of a lane whose sweep kept none, another may have some.
-            there = ~np.isnan(rows).reshape(len(rows), -1).all(axis=1)
-            rows, where = rows[there], tuple(axis[there] for axis in where)
+            with_parameters = ~np.isnan(rows).reshape(len(rows), -1).all(axis=1)
+            rows, where = rows[with_parameters], tuple(axis[with_parameters] for axis in where)
         twice = taken[where] if dims else np.broadcast_to(taken, len(rows))
         if per_lane and first.attrs.get("kind") in (*OF_LANES, "status") and twice.any():
             before = values[tuple(axis[twice] for axis in where)]
@@ -261,11 +265,11 @@ def _of_whole_cells(variable: xr.Variable, of_parts: Sequence[Sequence[tuple[int
     return xr.Variable(variable.dims, values, variable.attrs)
 
 
-def _lane_rows(part: Part, name: str, beside: Sequence[str], own: Mapping[str, xr.Variable]) -> np.ndarray:
+def _lane_rows(part: Part, name: str, beside: Sequence[str], inner: Mapping[str, xr.Variable]) -> np.ndarray:
     """A variable's numbers of each of a part's lanes, [lanes, ...], filled up with NaN where others are longer."""
     variable = part.dataset[name].reset_coords(drop=True)
     lanes = (*part.grid.dims, "seed")
-    longer = {dim: own[dim].values for dim in beside if variable.sizes[dim] < own[dim].size}
+    longer = {dim: inner[dim].values for dim in beside if variable.sizes[dim] < inner[dim].size}
     wide = variable.reindex(longer, fill_value="" if variable.dtype.kind in "OU" else np.nan)
     place = np.unravel_index(part.lanes, [part.dataset.sizes[dim] for dim in lanes])
     index = tuple(where for dim, where in zip(lanes, place, strict=True) if dim in wide.dims)

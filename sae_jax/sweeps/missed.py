@@ -41,8 +41,8 @@ def missed_targets(dataset: xr.Dataset, asked: xr.DataArray | None) -> list[str]
         return []
     names = _names(dataset, lanes)
     models = {name: _model(name) for name in np.unique(names).tolist()}
-    there, causes = present(dataset), dict[tuple[str, str], list[tuple[float, str]]]()
-    total = reached.size if there is None else int(there.sum())
+    present_lanes, causes = present(dataset), dict[tuple[str, str], list[tuple[float, str]]]()
+    total = reached.size if present_lanes is None else int(present_lanes.sum())
     for name, target, l0 in zip(names[off].tolist(), targets[off].tolist(), reached[off].tolist(), strict=True):
         model = models[name]
         # Of a record that is not known by name, whether it goes by the target is known where it stands alone.

@@ -83,12 +83,12 @@ def check_moved(before: Grid, name: str, given: Mapping[str, Any]) -> None:
     Raises:
         UserError: there are such.
     """
-    had = before.axes.get("targets", (before.data.targets,))
-    if "dataset" not in given or "targets" in given or not any(had):
+    targets_before = before.axes.get("targets", (before.data.targets,))
+    if "dataset" not in given or "targets" in given or not any(targets_before):
         return
-    own = set(before.axes.get("dataset", (before.data.dataset,)))
+    datasets_before = set(before.axes.get("dataset", (before.data.dataset,)))
     values = given["dataset"] if isinstance(given["dataset"], (list, tuple)) else [given["dataset"]]
-    if others := [value for value in values if DataConfig(dataset=value).dataset not in own]:
+    if others := [value for value in values if DataConfig(dataset=value).dataset not in datasets_before]:
         raise UserError(
             f"cannot start from {name}: another dataset needs targets of its own: got {_listed(others)} without; "
             f"add {flag('targets')}"
@@ -132,8 +132,8 @@ def lanes_of(grid: Grid, origin: Earlier) -> np.ndarray:
             )
         lanes.append(places[point] * len(before.seeds) + seeds)
     numbers = np.asarray(lanes)
-    there = present(origin.dataset)
-    if there is not None and not there.transpose(*before.dims, "seed").values.ravel()[numbers].all():
+    present_lanes = present(origin.dataset)
+    if present_lanes is not None and not present_lanes.transpose(*before.dims, "seed").values.ravel()[numbers].all():
         raise UserError(
             f"cannot start from {origin.name}: every lane must have been trained there: got some that were not; "
             "start from a part of it"

@@ -42,8 +42,8 @@ DOUBLE = (
 # Where the mean is longer than the spread, all samples lie on one side of many units.
 LARGE_OFFSET = 1.0
 # What `as_data` reads of a DataConfig.
-RULES = ("normalize", "subtract_mean")
-OF_ARRAYS = (*RULES, "heldout", "data_seed", "samples")
+NORMALISATION_SETTINGS = ("normalize", "subtract_mean")
+OF_ARRAYS = (*NORMALISATION_SETTINGS, "heldout", "data_seed", "samples")
 
 
 def in_single_precision(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -145,8 +145,8 @@ def _source(data: Any, settings: dict[str, Any]) -> tuple[DataConfig, Load, dict
     if isinstance(data, DataConfig):
         return data, sources.load, settings
     if holds_batches(data):
-        read = {name: of_data.pop(name) for name in RULES if name in of_data}
-        _refuse(of_data, "of no stream", f"those of a stream are {', '.join(RULES)}")
+        read = {name: of_data.pop(name) for name in NORMALISATION_SETTINGS if name in of_data}
+        _refuse(of_data, "of no stream", f"those of a stream are {', '.join(NORMALISATION_SETTINGS)}")
         others = {name: value for name, value in settings.items() if name not in read}
         return DataConfig(dataset="array", **read), functools.partial(_stream_data, data), others
     if not holds_array(data):

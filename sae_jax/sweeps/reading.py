@@ -92,7 +92,7 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
         if not names:
             raise UserError(f"results must name the settings along every dimension: got none along {dim}; add them")
         names.sort(key=dim.__ne__)  # The one that the dimension is named after stands first.
-    check_kept(dataset)
+    check_coordinates(dataset)
     if "seed" not in dataset.coords:
         raise UserError("results must name the seeds they were trained with: got none; train them again")
     of_data = {name: fixed.pop(name) for name in settings_of(DataConfig) if name in fixed}
@@ -101,8 +101,8 @@ def grid_of(dataset: xr.Dataset, model: Model | None = None) -> Grid:
     grid = Grid(
         model, DataConfig(**of_data), fixed, ordered, {dim: tuple(names) for dim, names in along.items()}, seeds
     )
-    there = present(dataset)
-    checked(grid, None if there is None else there.any("seed").transpose(*grid.dims).values)
+    present_lanes = present(dataset)
+    checked(grid, None if present_lanes is None else present_lanes.any("seed").transpose(*grid.dims).values)
     units = max(settings.model.d_hidden for _, settings, _ in grid.programs())
     if dataset.sizes.get("unit", 0) < units:
         raise UserError(
@@ -131,7 +131,7 @@ def constants_of(dataset: xr.Dataset, fields: Collection[str]) -> dict[str, Any]
     return config | {name: dataset.coords[name].item() for name in single}
 
 
-def check_kept(dataset: xr.Dataset) -> None:
+def check_coordinates(dataset: xr.Dataset) -> None:
     """Refuse a Dataset of which coordinates have been dropped: defaults would be taken for what they were.
 
     Raises:
@@ -156,8 +156,8 @@ def settings_beside(grid: Grid, settings: Mapping[str, Any], zip: Sequence[str] 
     check_given(settings)
     # Defaults that differ between models come along with these, and are no pairs of anybody's.
     along = along_models(grid.model)
-    own = {name for name, values in along.items() if grid.axes.get(name) == values and name not in settings}
-    axes = {name: values for name, values in grid.axes.items() if name not in own}
+    model_defaults = {name for name, values in along.items() if grid.axes.get(name) == values and name not in settings}
+    axes = {name: values for name, values in grid.axes.items() if name not in model_defaults}
     along_dims = [tuple(name for name in names if name in axes) for names in grid.dims.values()]
     pairs = [names for names in along_dims if len(names) > 1]
     if zip is None and len(pairs) > 1:
@@ -188,8 +188,8 @@ def present(dataset: xr.Dataset) -> xr.DataArray | None:
     """
     if "diverged_at" not in dataset or "seed" not in dataset["diverged_at"].dims:
         return None
-    there = dataset["diverged_at"].notnull()
-    return None if bool(there.all()) else there.drop_attrs()
+    present_lanes = dataset["diverged_at"].notnull()
+    return None if bool(present_lanes.all()) else present_lanes.drop_attrs()
 
 
 def summaries(dataset: xr.Dataset, program: int) -> list[Any]:

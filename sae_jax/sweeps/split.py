@@ -92,8 +92,8 @@ def fill(study: Study, opened: Opener) -> None:
         for name, variable in variables_of(point.settings, point.data.truth).items():
             if name in dataset or variable.kind == "curve":
                 source = dataset[name] if name in dataset else 0 * dataset["loss"]
-                own = {dim: inside[dim] for dim in variable.dims}
-                values[name] = source.isel(own).values[rows].astype(variable.dtype)
+                index = {dim: inside[dim] for dim in variable.dims}
+                values[name] = source.isel(index).values[rows].astype(variable.dtype)
         put(study, opened, number, values, places, seeds)
 
 
@@ -118,13 +118,13 @@ def sameness(earlier: Earlier, points: Sequence[Point], programs: Sequence[Progr
 
 def lane_keys(grid: Grid, dataset: xr.Dataset) -> dict[tuple[Key, int], int]:
     """The lanes that a Dataset holds: (what it is, its seed) -> its number, the seeds fastest."""
-    some, lanes = present(dataset), {}
-    there = None if some is None else some.transpose(*grid.dims, "seed").values.ravel()
+    present_lanes, lanes = present(dataset), {}
+    mask = None if present_lanes is None else present_lanes.transpose(*grid.dims, "seed").values.ravel()
     for cell, (_, values) in enumerate(grid.cells()):
         key = _key(grid, values)
         for place, seed in enumerate(grid.seeds):
             lane = cell * len(grid.seeds) + place
-            if there is None or there[lane]:
+            if mask is None or mask[lane]:
                 lanes[key, seed] = lane
     return lanes
 
@@ -221,8 +221,8 @@ def unread_in(grid: Grid, values: Mapping[str, Any]) -> dict[str, str]:
     model, absent = grid.model, dict[str, str]()
     if model.choices:
         model = next(one for one in model.choices if one.name == values["model"])
-        there = {"model", *settings_of(model.Settings)}
-        absent = {name: "model" for name in settings_of(grid.model.Settings) if name not in there}
+        declared = {"model", *settings_of(model.Settings)}
+        absent = {name: "model" for name in settings_of(grid.model.Settings) if name not in declared}
     of_model = model.Settings.UNREAD if has_its_name(model) else {}
     return unread({**DataConfig.UNREAD, **TrainingSettings.UNREAD, **of_model}, values) | absent
 

@@ -163,7 +163,7 @@ def _shapes(settings: LaneSettings, d_in: int) -> dict[str, tuple[tuple[int, ...
     names = settings.architecture.statistics(settings.model)
     statistics = {name: jax.ShapeDtypeStruct((d_in,), np.float32) for name in names}
     state = jax.eval_shape(
-        lambda key, values, found: init_state(key, values, d_in, found), jax.random.key(0), one, statistics
+        lambda key, values, statistics: init_state(key, values, d_in, statistics), jax.random.key(0), one, statistics
     )
     return {
         jax.tree_util.keystr(path): (leaf.shape, leaf.dtype.kind)

@@ -26,7 +26,7 @@ from sae_jax.sweeps.lane_warnings import warnings_of
 from sae_jax.sweeps.observers import Observer, Observers, listening
 from sae_jax.sweeps.origin import check_moved, origin_at
 from sae_jax.sweeps.plan import Engine
-from sae_jax.sweeps.prepare import RULES, in_single_precision, prepare
+from sae_jax.sweeps.prepare import NORMALISATION_SETTINGS, in_single_precision, prepare
 from sae_jax.sweeps.program_lanes import place_lanes
 from sae_jax.sweeps.reading import settings_beside
 from sae_jax.sweeps.recovery import Recovery
@@ -132,7 +132,7 @@ def _beside(
     check_moved(origin.grid, origin.name, settings)
     every = settings_beside(origin.grid, settings, zip or None)
     paired = every.pop("zip")
-    of_arrays = () if isinstance(data, Data) else RULES
+    of_arrays = () if isinstance(data, Data) else NORMALISATION_SETTINGS
     read = tuple(settings_of(DataConfig)) if isinstance(data, DataConfig) else of_arrays
     if origin.dictionary:  # Of the samples it knows but that they stay as they are, where nothing else is asked for.
         asked = isinstance(data, DataConfig) and data.normalize != DataConfig().normalize

@@ -31,13 +31,13 @@ def truth_values(point: Point, values: Mapping[str, np.ndarray], cells: np.ndarr
     """
     truth = point.data.truth
     names = list(truth_measures(point.settings, truth))
-    found = {name: np.full(len(cells), np.nan, np.float32) for name in names}
+    results = {name: np.full(len(cells), np.nan, np.float32) for name in names}
     if not names or truth is None:
-        return found
+        return results
     declared = point.settings.architecture.parameters(point.settings.model)
     for lane in np.flatnonzero(values["diverged_at"] < 0).tolist():
         params = {name: values[name][lane] for name in declared}
         measured = lane_against_truth(params, point.data.heldout, lane_at(point.settings, cells[lane]), truth)
         for name in names:
-            found[name][lane] = measured[name]
-    return found
+            results[name][lane] = measured[name]
+    return results

@@ -94,9 +94,11 @@ def unneeded(dataset: xr.Dataset, known: Collection[str]) -> set[str]:
         known: settings that are declared here.
     """
     plugins = plugin_list.recorded(dataset)
-    own = {name: one.get("settings", {}).get(name, []) for one in plugins for name in one["parts"].get("term", ())}
+    term_settings = {
+        name: one.get("settings", {}).get(name, []) for one in plugins for name in one["parts"].get("term", ())
+    }
     idle = _idle_terms(dataset, plugins)
-    return {setting for name in idle for setting in (name, *own.get(name, ())) if setting not in known}
+    return {setting for name in idle for setting in (name, *term_settings.get(name, ())) if setting not in known}
 
 
 def _idle_terms(dataset: xr.Dataset, plugins: Sequence[Mapping[str, Any]]) -> list[str]:
