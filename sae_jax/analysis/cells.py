@@ -54,8 +54,8 @@ def counted(dataset: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
 def with_presence(dataset: xr.Dataset) -> xr.Dataset:
     """The Dataset as it is walked through: lanes' dimensions in front, and which lanes there are where some are not."""
     dataset = arranged(dataset)
-    there = present(dataset)
-    return dataset if there is None else dataset.assign_coords({PRESENT: there.variable})
+    present_lanes = present(dataset)
+    return dataset if present_lanes is None else dataset.assign_coords({PRESENT: present_lanes.variable})
 
 
 def without_constants(dataset: xr.Dataset) -> xr.Dataset:
@@ -182,6 +182,6 @@ def short(value: Any, digits: int = 6) -> str:
 def shorts(values: Iterable[Any]) -> list[str]:
     """Values of a setting, each in few characters, and as many digits as tell those apart that differ."""
     values = list(values)
-    found = ([short(value, digits) for value in values] for digits in range(6, 17))
-    apart = (words for words in found if len(set(words)) == len(set(values)))
+    candidates = ([short(value, digits) for value in values] for digits in range(6, 17))
+    apart = (words for words in candidates if len(set(words)) == len(set(values)))
     return next(apart, [short(value, 17) for value in values])  # Of 17 digits any two floats differ.

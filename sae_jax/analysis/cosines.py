@@ -54,8 +54,8 @@ def nearest_cosines(rows: np.ndarray) -> np.ndarray:
     """
     rows = rows[np.isfinite(rows).any(axis=1)]
     rows = rows[:, np.isfinite(rows).any(axis=0)] if len(rows) else rows
-    directions, there = _directions(rows)
-    directions = directions[there]
+    directions, nonzero = _directions(rows)
+    directions = directions[nonzero]
     if len(directions) < 2:
         return np.array([])
     chosen = evenly(len(directions), MOST_ROWS)
@@ -75,24 +75,24 @@ def nearest_rows(rows: np.ndarray, others: np.ndarray | None = None, count: int 
     Returns:
         (their numbers, their cosines), each [units, count]; -1 and NaN where there are no more, and for rows of zeros.
     """
-    (directions, own), (among, there) = _directions(rows), _directions(rows if others is None else others)
-    kept = min(count, len(among))
+    (directions, nonzero), (among, others_nonzero) = _directions(rows), _directions(rows if others is None else others)
+    columns = min(count, len(among))
     numbers = np.full((len(rows), count), -1, np.int32)
     cosines = np.full((len(rows), count), np.nan, np.float32)
     step = max(1, PIECE_BYTES // (4 * max(len(among), 1)))
-    for start in range(0, len(rows) if kept else 0, step):
+    for start in range(0, len(rows) if columns else 0, step):
         part = directions[start : start + step]
         products = part @ among.T
-        products[:, ~there] = -np.inf
+        products[:, ~others_nonzero] = -np.inf
         if others is None:
             products[np.arange(len(part)), np.arange(start, start + len(part))] = -np.inf
-        best = np.argpartition(products, -kept, axis=1)[:, -kept:]
-        found = np.take_along_axis(products, best, axis=1)
-        order = np.argsort(-found, axis=1, kind="stable")
-        best, found = (np.take_along_axis(values, order, axis=1) for values in (best, found))
-        inside = (found > -np.inf) & own[start : start + step, None]
-        numbers[start : start + step, :kept] = np.where(inside, best, -1)
-        cosines[start : start + step, :kept] = np.where(inside, found, np.nan)
+        best = np.argpartition(products, -columns, axis=1)[:, -columns:]
+        largest = np.take_along_axis(products, best, axis=1)
+        order = np.argsort(-largest, axis=1, kind="stable")
+        best, largest = (np.take_along_axis(values, order, axis=1) for values in (best, largest))
+        inside = (largest > -np.inf) & nonzero[start : start + step, None]
+        numbers[start : start + step, :columns] = np.where(inside, best, -1)
+        cosines[start : start + step, :columns] = np.where(inside, largest, np.nan)
     return numbers, cosines
 
 

@@ -99,7 +99,7 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
             not those it was trained on.
     """
     dataset, chosen = arranged(dataset), choose_devices(devices)
-    grid, there = grid_of(dataset, model), with_parameters(dataset)
+    grid, has_parameters = grid_of(dataset, model), with_parameters(dataset)
     shape, lane_dims = grid.shape, (*grid.lane_dims, "seed")
     labels = {dim: grid.labels[dim] for dim in grid.lane_dims} | {"seed": grid.seeds}
     # The seeds are the fastest axis of the lanes.
@@ -109,7 +109,7 @@ def trained(dataset: xr.Dataset, data: Data | None = None, devices: int = 0, mod
     for i, (point, settings, data_config) in enumerate(grid.programs()):
         where = {dim: grid.labels[dim].index(label) for dim, label in point.items()}
         part = dataset.isel(where)
-        places = np.arange(seeds.size) if there is None else np.flatnonzero(there.isel(where).values)
+        places = np.arange(seeds.size) if has_parameters is None else np.flatnonzero(has_parameters.isel(where).values)
         if not places.size:
             continue
         if data_config not in loaded:

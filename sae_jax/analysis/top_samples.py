@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 DRAWN = 512
 
 
-class Kept(NamedTuple):
+class TopSamples(NamedTuple):
     """The samples of highest score of every unit so far, highest first.
 
     Attributes:
-        score: [units, kept]; -inf where there is no sample yet.
-        code: [units, kept].
-        sample: its number, [units, kept]; -1 where there is none.
+        score: [units, count]; -inf where there is no sample yet.
+        code: [units, count].
+        sample: its number, [units, count]; -1 where there is none.
     """
 
-    score: Float[Array, "units kept"]
-    code: Float[Array, "units kept"]
-    sample: Int[Array, "units kept"]
+    score: Float[Array, "units count"]
+    code: Float[Array, "units count"]
+    sample: Int[Array, "units count"]
 
 
 class Seen(NamedTuple):
@@ -51,8 +51,8 @@ class Seen(NamedTuple):
 
     active: Int[Array, " units"]
     total: Float[Array, " units"]
-    top: Kept
-    drawn: Kept
+    top: TopSamples
+    drawn: TopSamples
 
 
 class Examples(NamedTuple):
@@ -111,8 +111,10 @@ def strength(codes: Codes, settings: LaneSettings) -> Codes:
     return jnp.where(signed, jnp.abs(codes), codes)
 
 
-def _none(units: int, kept: int) -> Kept:
-    return Kept(jnp.full((units, kept), -jnp.inf), jnp.zeros((units, kept)), jnp.full((units, kept), -1, jnp.int32))
+def _none(units: int, count: int) -> TopSamples:
+    return TopSamples(
+        jnp.full((units, count), -jnp.inf), jnp.zeros((units, count)), jnp.full((units, count), -1, jnp.int32)
+    )
 
 
 @jax.jit
@@ -128,30 +130,30 @@ def _after(params: Params, x: Batch, numbers: Array, turns: Array, settings: Lan
     )
 
 
-def _best(kept: Kept, score: Codes, codes: Codes, numbers: Array) -> Kept:
-    best, rows = jax.lax.top_k(score.T, min(kept.score.shape[1], len(score)))
-    found = (best, jnp.take_along_axis(codes.T, rows, axis=1), numbers[rows])
-    # Those kept stand first, so that of equal scores the earlier sample stays.
-    together = Kept(*(jnp.concatenate(pair, axis=1) for pair in zip(kept, found, strict=True)))
-    best, places = jax.lax.top_k(together.score, kept.score.shape[1])
+def _best(before: TopSamples, score: Codes, codes: Codes, numbers: Array) -> TopSamples:
+    best, rows = jax.lax.top_k(score.T, min(before.score.shape[1], len(score)))
+    block = (best, jnp.take_along_axis(codes.T, rows, axis=1), numbers[rows])
+    # Those of before stand first, so that of equal scores the earlier sample stays.
+    together = TopSamples(*(jnp.concatenate(pair, axis=1) for pair in zip(before, block, strict=True)))
+    best, places = jax.lax.top_k(together.score, before.score.shape[1])
     code, sample = (jnp.take_along_axis(values, places, axis=1) for values in together[1:])
-    return Kept(best, code, jnp.where(best > -jnp.inf, sample, -1))
+    return TopSamples(best, code, jnp.where(best > -jnp.inf, sample, -1))
 
 
-def _or_nan(kept: Any) -> np.ndarray:
-    return np.where(kept.sample >= 0, kept.code, np.nan).astype(np.float32)
+def _or_nan(samples: Any) -> np.ndarray:
+    return np.where(samples.sample >= 0, samples.code, np.nan).astype(np.float32)
 
 
 def _at_quantiles(
-    kept: Any, heights: np.ndarray, quantiles: Sequence[float], each: int
+    drawn: Any, heights: np.ndarray, quantiles: Sequence[float], each: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples next to one another in height, as many as `each`, around every quantile; with their codes."""
     order = np.argsort(heights, axis=1, kind="stable")
-    size = np.sum(kept.sample >= 0, axis=1)[:, None, None]
+    size = np.sum(drawn.sample >= 0, axis=1)[:, None, None]
     middle = np.round(np.asarray(quantiles)[None, :, None] * np.maximum(size - 1, 0)).astype(int)
     first = np.clip(middle - (each - 1) // 2, 0, np.maximum(size - each, 0))
     places = first + np.arange(each)[None, None]
     shape, inside = places.shape, places < size
     flat = np.take_along_axis(order, np.minimum(places, order.shape[1] - 1).reshape(len(order), -1), axis=1)
-    sample, code = (np.take_along_axis(values, flat, axis=1).reshape(shape) for values in (kept.sample, kept.code))
+    sample, code = (np.take_along_axis(values, flat, axis=1).reshape(shape) for values in (drawn.sample, drawn.code))
     return np.where(inside, sample, -1).astype(np.int32), np.where(inside, code, np.nan).astype(np.float32)

@@ -47,9 +47,9 @@ def has_units(dataset: xr.Dataset) -> bool:
 def best_of_units(dataset: xr.Dataset) -> dict[str, int]:
     """The lane with the highest explained variance among those of whose units something is kept, by position."""
     lanes = (*cell_axes(dataset), "seed")
-    kept = dataset[DENSITY].notnull().any("unit")
-    score = counted(dataset, [EXPLAINED])[EXPLAINED] if EXPLAINED in dataset else xr.zeros_like(kept, float)
-    ranked = score.fillna(np.finfo(float).min).where(kept, -np.inf).transpose(*lanes)
+    measured = dataset[DENSITY].notnull().any("unit")
+    score = counted(dataset, [EXPLAINED])[EXPLAINED] if EXPLAINED in dataset else xr.zeros_like(measured, float)
+    ranked = score.fillna(np.finfo(float).min).where(measured, -np.inf).transpose(*lanes)
     return {str(dim): int(place) for dim, place in ranked.argmax(lanes).items()}
 
 
@@ -119,10 +119,10 @@ def _images(
     """A decoder row at twice the size beside the samples that its unit is most active on."""
     height, width = shape
     rows = lane[ROWS].dropna("unit", how="all").dropna("input", how="all").values.astype(float)
-    kept = min(SAMPLES, lane.sizes["top_rank"])
-    samples = _whole(lane, TOP)[shown, :kept]
+    count = min(SAMPLES, lane.sizes["top_rank"])
+    samples = _whole(lane, TOP)[shown, :count]
     low, high = np.quantile(heldout[samples[samples >= 0]], [0.005, 0.995])
-    across = -(-kept // 2)
+    across = -(-count // 2)
     pictures = []
     for unit, numbers in zip(shown, samples, strict=True):
         picture = np.full((2 * height + 1, 2 * width + 1 + across * (width + 1) + width // 4), np.nan)
@@ -177,13 +177,13 @@ def _numbers(lane: xr.Dataset, shown: np.ndarray, style: Style) -> tuple[Figure,
     size = (style.widths[1], 3.6) if style.widths else (10.6, 5.6)
     figure, [panel, table] = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(1, 1.25))
     density, mean = lane[DENSITY].values, lane[MEAN].values
-    there = np.isfinite(density) & (density > 0) & np.isfinite(mean)
-    others = np.setdiff1d(np.flatnonzero(there), shown)
+    plotted = np.isfinite(density) & (density > 0) & np.isfinite(mean)
+    others = np.setdiff1d(np.flatnonzero(plotted), shown)
     panel.plot(density[others], mean[others], "o", ms=3, color="0.6", mew=0, label="other units")
     panel.plot(density[shown], mean[shown], "s", ms=4, color=MARKED, mew=0, label="units of the table")
     panel.axvline(DENSE_ABOVE, color="black", lw=1, ls="--", label="dense above")
     panel.set(xscale="log", xlabel="density: share of samples on which a unit fires", ylabel="mean code where it fires")
-    decades = np.log10(density[there].max() / density[there].min())
+    decades = np.log10(density[plotted].max() / density[plotted].min())
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     panel.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     panel.xaxis.set_minor_formatter(NullFormatter())

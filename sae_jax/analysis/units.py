@@ -91,23 +91,23 @@ def units_of(
     names, others = _checked_names(names, len(samples)), _checked_others(others, lane)
     rows = _decoder_rows(lane)
     _check_fits(lane.d_hidden, len(others), options, 1)
-    found = examples(lane, samples, lane.rows_at_once, options.top, options.quantiles, options.each)
+    unit_examples = examples(lane, samples, lane.rows_at_once, options.top, options.quantiles, options.each)
     nearest = nearest_rows(rows, count=options.nearest)
     matches = [nearest_rows(rows, _decoder_rows(other)) for other in others.values()]
     values: dict[str, Any] = {
-        DENSITY: found.density,
-        MEAN: found.mean,
-        DEAD: found.density == 0,
-        DENSE: found.density > DENSE_ABOVE,
-        **{TOP: found.top, TOP_CODES: found.top_codes},
-        **{AT_QUANTILES: found.at_quantiles, CODES_AT_QUANTILES: found.codes_at_quantiles},
+        DENSITY: unit_examples.density,
+        MEAN: unit_examples.mean,
+        DEAD: unit_examples.density == 0,
+        DENSE: unit_examples.density > DENSE_ABOVE,
+        **{TOP: unit_examples.top, TOP_CODES: unit_examples.top_codes},
+        **{AT_QUANTILES: unit_examples.at_quantiles, CODES_AT_QUANTILES: unit_examples.codes_at_quantiles},
         **{NEAREST: nearest[0], NEAREST_COSINES: nearest[1]},
     }
     if matches:
-        values |= {MATCH: np.concatenate([found for found, _ in matches], axis=1)}
+        values |= {MATCH: np.concatenate([numbers for numbers, _ in matches], axis=1)}
         values |= {MATCH_COSINES: np.concatenate([cosines for _, cosines in matches], axis=1)}
     if names is not None:
-        values[TOP_NAMES] = np.asarray([*map(printable, names), ""], object)[found.top]
+        values[TOP_NAMES] = np.asarray([*map(printable, names), ""], object)[unit_examples.top]
     declared = variables_of(rule_of(lane.settings))
     variables = {name: labelled(declared[name], ("unit",), one) for name, one in values.items()}
     return xr.Dataset(variables, coordinates_of(options, lane.d_hidden, [*others]))
@@ -169,12 +169,12 @@ def measure(
     lane_dims = (*grid.dims, "seed", "unit")
     variables = {name: labelled(declared[name], lane_dims, values) for name, values in whole.items()}
     used = {dim for variable in variables.values() for dim in variable[0]}
-    own = {name: one for name, one in coordinates.items() if name in used and name != "unit"}
-    measured = xr.Dataset(variables, own)
-    kept = with_units(dataset, measured, model)
-    best = best_of_units(kept)
+    used_coordinates = {name: one for name, one in coordinates.items() if name in used and name != "unit"}
+    measured = xr.Dataset(variables, used_coordinates)
+    combined = with_units(dataset, measured, model)
+    best = best_of_units(combined)
     with drawing():
-        figure = unit_page(kept, best, samples[tuple(best.values())].heldout, SCREEN)
+        figure = unit_page(combined, best, samples[tuple(best.values())].heldout, SCREEN)
     plt.close(figure)  # It stays as it is; pyplot forgets it.
     return Measurement(measured, figure)
 
@@ -257,8 +257,8 @@ def _checked_others(others: Any, lane: TrainedLane) -> dict[int, TrainedLane]:
 
 def _check_fits(units: int, seeds: int, options: UnitsConfig, lanes: int) -> None:
     """Refuse to keep more than there is memory for."""
-    kept = options.top * 3 + len(options.quantiles) * options.each * 2 + options.nearest * 2 + seeds * 2 + 4
-    needed = 4 * units * (lanes * kept + 3 * (options.top + DRAWN) * 2)
+    values_per_unit = options.top * 3 + len(options.quantiles) * options.each * 2 + options.nearest * 2 + seeds * 2 + 4
+    needed = 4 * units * (lanes * values_per_unit + 3 * (options.top + DRAWN) * 2)
     available = available_memory()
     if needed > available:
         raise UserError(

@@ -134,11 +134,11 @@ def _every(run: Run) -> Iterator[TrainedLane]:
 
     from sae_jax.sweeps.reading import present
 
-    there = present(run.dataset)
+    present_lanes = present(run.dataset)
     dims = [dim for dim in run.dims if dim in run.dataset.dims]
     for place in np.ndindex(*(run.dataset.sizes[dim] for dim in dims)):
         index = dict(zip(dims, place, strict=True))
-        if there is not None and not bool(there.isel(index)):
+        if present_lanes is not None and not bool(present_lanes.isel(index)):
             continue
         one = run.dataset.isel(index)
         names = [name for name in (*run.fields, "seed") if name in one.coords and run.dataset.coords[name].dims]

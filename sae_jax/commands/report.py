@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         print(out)
 
 
-def check_own_page(folder: Path) -> None:
+def check_run_page(folder: Path) -> None:
     """Refuse a run's folder in which the page could not be written, before anything is trained.
 
     Raises:
@@ -89,7 +89,7 @@ def check_own_page(folder: Path) -> None:
         raise unwritable(path, error, "the run's page", "rename what is there, or pass --report False") from None
 
 
-def write_own_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -> Path:
+def write_run_page(dataset: xr.Dataset, folder: Path, samples: Sequence[Data]) -> Path:
     """Write the page of a run that has just been trained into its folder; the path.
 
     Args:

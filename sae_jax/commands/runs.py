@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             raise UserError("yes must stand beside clear: got no --clear; add it")
         elif name:
             folders = [Path(which.runs) / name, Path(name)]
-            chosen = next((found for found in map(run_at, folders) if found), None)
+            chosen = next((run for run in map(run_at, folders) if run), None)
             if not chosen:
                 for folder in folders:
                     check_reachable(folder / CONFIG_FILE, "a run")

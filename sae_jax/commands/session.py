@@ -20,7 +20,7 @@ from sae_jax.commands.environment import call, draw_usual, set_up
 from sae_jax.commands.extending import check_single, completed, earlier_of, origin_of_run, record_of, version_lines
 from sae_jax.commands.flags import Parsed, named_flags, without
 from sae_jax.commands.plugin_flags import made_observers, names_of
-from sae_jax.commands.report import check_own_page, write_own_page
+from sae_jax.commands.report import check_run_page, write_run_page
 from sae_jax.commands.resuming import begun_words, named_folder, recorded_words, resumed_words
 from sae_jax.commands.run_config import RunConfig
 from sae_jax.commands.run_log import RunLog, recorded
@@ -73,9 +73,9 @@ def run_study(command: str, argv: Sequence[str], parse: Parse) -> None:
     run = parsed[0]
     agree("read the command", "plug-ins", [[one.name, one.identity] for one in plugin_list.LOADED.values()])
     with contextlib.closing(Observers()) as observer:
-        own = together("read the command", lambda: made_observers(run.observers if leads() else ()))
+        requested = together("read the command", lambda: made_observers(run.observers if leads() else ()))
         terminal, log = (Terminal(), RunLog()) if leads() else (None, None)
-        for one in (terminal, log, *own):
+        for one in (terminal, log, *requested):
             if one:
                 observer.add(one)
         # What is to be said at the end is said once the folder is free again.
@@ -187,7 +187,7 @@ def _claim_folder(
     named_by_time = Path(run.runs) / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = folder or stack.enter_context(runs.new_folder(named_by_time))
     if run.report:
-        check_own_page(folder)
+        check_run_page(folder)
     return folder, stack.enter_context(runs.claim(folder, content, unnamed(study)))
 
 
@@ -286,13 +286,13 @@ def _write_results(
         return []
     if states is not None:
         save_states(states, folder)
-    kept = keep_parameters(dataset, run.keep, opened)
-    results.save(kept, folder)
+    saved = keep_parameters(dataset, run.keep, opened)
+    results.save(saved, folder)
     from sae_jax.analysis.summary import write_summary  # Training need not wait for it.
 
     written = [write_summary(dataset, folder)]
     written += draw_usual(dataset, folder / "figures") if run.figures else []
-    written += [write_own_page(kept, folder, [point.data for point in study.points])] if run.report else []
+    written += [write_run_page(saved, folder, [point.data for point in study.points])] if run.report else []
     states_file = [STATE_FILE] if states is not None else []
     names = records.CONFIG_FILE, PROVENANCE_FILE, LOG_FILE, results.RESULTS_FILE, results.PARAMS_FILE, *states_file
     return [*(folder / name for name in names), *written]

@@ -72,8 +72,8 @@ def main(argv: list[str]) -> None:
                 results.save_figure(measurement.figure, path)
             results.save_measures(dataset, folder)
             write_summary(dataset, folder)
-        told = [name for name in dataset.data_vars if name in (*SHOWN_IN_TABLES, "diverged_at")]
-        print_task(dataset[told].assign_attrs(dataset.attrs), "units")
+        shown = [name for name in dataset.data_vars if name in (*SHOWN_IN_TABLES, "diverged_at")]
+        print_task(dataset[shown].assign_attrs(dataset.attrs), "units")
         for line in [] if one else lanes_left_out(arranged(dataset)):
             print(f"warning: {line}")
         print(f"{caption_of(measurement.figure)}\nfiles:\n  {folder / results.RESULTS_FILE}\n  {path}")

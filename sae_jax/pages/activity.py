@@ -53,11 +53,13 @@ def activity(lane: TrainedLane, samples: np.ndarray) -> Activity:
     middle = np.round(np.asarray(QUANTILES)[None, :, None] * np.maximum(count[:, None, None] - 1, 0)).astype(int)
     first = np.clip(middle - (EACH - 1) // 2, 0, np.maximum(count[:, None, None] - EACH, 0))
     upwards = (first + np.arange(EACH)).reshape(len(count), -1)
-    found, values = _at_ranks(np.where(upwards < count[:, None], count[:, None] - 1 - upwards, -1), order, codes, count)
+    quantile_samples, values = _at_ranks(
+        np.where(upwards < count[:, None], count[:, None] - 1 - upwards, -1), order, codes, count
+    )
     shape = (len(count), len(QUANTILES), EACH)
     return Activity(
         (count / len(samples)).astype(np.float32),
-        *(top, top_codes, found.reshape(shape), values.reshape(shape)),
+        *(top, top_codes, quantile_samples.reshape(shape), values.reshape(shape)),
         _histogram(heights),
     )
 
@@ -66,10 +68,10 @@ def _at_ranks(
     ranks: np.ndarray, order: np.ndarray, codes: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples of every unit by rank of their activation, [units, ranks], and its codes on them."""
-    there = (ranks >= 0) & (ranks < count[:, None])
-    found = np.take_along_axis(order, np.clip(ranks, 0, order.shape[1] - 1), axis=1)
-    values = codes[found, np.arange(len(order))[:, None]]
-    return np.where(there, found, -1).astype(np.int32), np.where(there, values, np.nan).astype(np.float32)
+    in_range = (ranks >= 0) & (ranks < count[:, None])
+    samples = np.take_along_axis(order, np.clip(ranks, 0, order.shape[1] - 1), axis=1)
+    values = codes[samples, np.arange(len(order))[:, None]]
+    return np.where(in_range, samples, -1).astype(np.int32), np.where(in_range, values, np.nan).astype(np.float32)
 
 
 def _histogram(heights: np.ndarray) -> np.ndarray:
@@ -77,7 +79,7 @@ def _histogram(heights: np.ndarray) -> np.ndarray:
     highest = heights.max(axis=1, keepdims=True)
     scale = np.where(np.isfinite(highest) & (highest > 0), highest, 1)
     units = np.broadcast_to(np.arange(len(heights))[:, None], heights.shape)
-    there = np.isfinite(heights)
-    bins = np.clip((heights / scale)[there] * BINS, 0, BINS - 1).astype(int)
-    counts = np.bincount(units[there] * BINS + bins, minlength=len(heights) * BINS)
+    finite = np.isfinite(heights)
+    bins = np.clip((heights / scale)[finite] * BINS, 0, BINS - 1).astype(int)
+    counts = np.bincount(units[finite] * BINS + bins, minlength=len(heights) * BINS)
     return counts.reshape(len(heights), BINS).astype(np.int32)

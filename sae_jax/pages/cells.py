@@ -44,14 +44,14 @@ def lane_parts(
             lane |= {part: packer.put(one[:units], exact=True) for part, one in values.items()}
         else:
             without["numbers"] += 1
-        found = decoder_rows(dataset, place)
-        if found is not None and rows.take(found.size + 4 * len(found)):
-            largest = np.abs(found).max(axis=1)
-            scaled = found / np.where(largest > 0, largest, 1)[:, None]
+        weights = decoder_rows(dataset, place)
+        if weights is not None and rows.take(weights.size + 4 * len(weights)):
+            largest = np.abs(weights).max(axis=1)
+            scaled = weights / np.where(largest > 0, largest, 1)[:, None]
             lane |= {"rows": packer.put(as_bytes(scaled, LOWEST, 1)), "largest_weights": packer.put(largest)}
             lane |= _shape(dataset.isel(place))
-            lane["units"] = max(units, len(found))
-        elif found is not None:
+            lane["units"] = max(units, len(weights))
+        elif weights is not None:
             without["rows"] += 1
         lanes[number] = lane
     what = {"numbers": "firing rates and mean activations of units", "rows": "decoder rows"}

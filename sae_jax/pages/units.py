@@ -146,9 +146,9 @@ def _of_lane(lanes: Lanes, index: int, samples: np.ndarray, others: Mapping[int,
         rows = lane.params[ROWS]
         part["nearest"], part["nearest_cosines"] = nearest_rows(rows, count=NEAREST)
         if others:
-            found = [nearest_rows(rows, other.params[ROWS]) for other in others.values()]
-            part["match"] = np.concatenate([numbers for numbers, _ in found], axis=1)
-            part["match_cosines"] = np.concatenate([cosines for _, cosines in found], axis=1)
+            matches = [nearest_rows(rows, other.params[ROWS]) for other in others.values()]
+            part["match"] = np.concatenate([numbers for numbers, _ in matches], axis=1)
+            part["match_cosines"] = np.concatenate([cosines for _, cosines in matches], axis=1)
     return part
 
 

@@ -70,8 +70,8 @@ def with_measurement(dataset: xr.Dataset, measurement: Measurement, model: Model
     for name in earlier:
         if not _of_tasks(dataset, name):
             raise UserError(f"variables of tasks must be new to the run: got {name}, which it has; rename the task's")
-    kept = described(dataset, grid_of(dataset, model)).drop_vars(earlier)
-    return kept.merge(measurement.variables, combine_attrs="override")
+    without_earlier = described(dataset, grid_of(dataset, model)).drop_vars(earlier)
+    return without_earlier.merge(measurement.variables, combine_attrs="override")
 
 
 def _of_tasks(dataset: xr.Dataset, name: Hashable) -> bool:
@@ -135,8 +135,8 @@ def measure(
     with drawing():
         figure = module.draw(measured, _best_lane(module.SCORE, programs, results))
     plt.close(figure)  # It stays as it is; pyplot forgets it.
-    own = [name for name in measured.variables if name in measured.data_vars or name in results[0].coordinates]
-    others = [name for name in measured.variables if name not in own or name == PRESENT]
+    task_names = [name for name in measured.variables if name in measured.data_vars or name in results[0].coordinates]
+    others = [name for name in measured.variables if name not in task_names or name == PRESENT]
     return Measurement(measured.drop_vars(others), figure)
 
 
