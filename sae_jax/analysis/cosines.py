@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from sae_jax.analysis.cells import by_cell, cell_count, evenly, name_of
 from sae_jax.analysis.channels import spare
-from sae_jax.analysis.filters import MOST_CELLS, ROWS, first_lane
+from sae_jax.analysis.filters import MOST_CELLS, first_lane
 from sae_jax.analysis.style import Style, balanced, panel_width, panels_of, say, wrapped
+from sae_jax.training.lane import ROWS
 
 # Rows whose nearest one is searched for, of a lane that has more.
 MOST_ROWS = 1000

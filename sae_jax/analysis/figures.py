@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sae_jax.analysis.beside import Beside
 from sae_jax.analysis.cells import MEAN_ACTIVATION, cell_count, lane_scalars, with_presence, without_constants
 from sae_jax.analysis.cosines import cosines
-from sae_jax.analysis.filters import ROWS, filters, filters_best, has_images
+from sae_jax.analysis.filters import filters, filters_best, has_images
 from sae_jax.analysis.heatmaps import heatmap_measures, heatmaps
 from sae_jax.analysis.lines import (
     CONSISTENCY,
@@ -30,6 +30,7 @@ from sae_jax.analysis.unit_page import has_units, units
 from sae_jax.settings import UserError, check_type, unknown
 from sae_jax.storage.atomic import as_path
 from sae_jax.storage.results import save_figure
+from sae_jax.training.lane import ROWS
 
 
 class Drawing(NamedTuple):

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from sae_jax.analysis.cells import EXPLAINED, by_cell, cell_axes, cell_count, counted, evenly, name_of
 from sae_jax.analysis.style import Style, say, wrapped
+from sae_jax.training.lane import ROWS
 
-ROWS, FIRING_RATE = "decoder_weight", "eval_firing_rate"
+FIRING_RATE = "eval_firing_rate"
 MOST_CELLS = 25
 FAINT = 0.25
 Side = Literal["left", "center"]

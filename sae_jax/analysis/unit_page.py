@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from sae_jax.analysis.cells import EXPLAINED, PRESENT, cell_axes, counted, evenly, name_of
 from sae_jax.analysis.channels import PALETTE
-from sae_jax.analysis.filters import ROWS, Pixels, picture_panels, pixels_of, score_of, show_picture, tile
+from sae_jax.analysis.filters import Pixels, picture_panels, pixels_of, score_of, show_picture, tile
 from sae_jax.analysis.lanes import trained
 from sae_jax.analysis.style import Style, say
 from sae_jax.analysis.unit_variables import (
@@ -29,6 +29,7 @@ from sae_jax.analysis.unit_variables import (
     TOP_CODES,
     TOP_NAMES,
 )
+from sae_jax.training.lane import ROWS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

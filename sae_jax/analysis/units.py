@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.analysis.cosines import nearest_rows
-from sae_jax.analysis.filters import ROWS
 from sae_jax.analysis.lanes import Lanes, trained
 from sae_jax.analysis.options import UnitsConfig
 from sae_jax.analysis.tasks import Measurement
@@ -46,6 +45,7 @@ from sae_jax.settings import UserError, check_type, check_whole, printable, rece
 from sae_jax.storage.memory import available_memory
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import arranged, check_results, described, grid_of
+from sae_jax.training.lane import ROWS
 from sae_jax.training.shapes import check_samples
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from sae_jax.analysis.cells import cell_axes
-from sae_jax.analysis.filters import FIRING_RATE, ROWS
+from sae_jax.analysis.filters import FIRING_RATE
 from sae_jax.pages.packing import Packer, Room, as_bytes
 from sae_jax.storage.description import PARAMETERS_SEED
 from sae_jax.sweeps.lane_warnings import MEAN_ACTIVATION
+from sae_jax.training.lane import ROWS
 
 OF_UNITS = {"rate": FIRING_RATE, "mean": MEAN_ACTIVATION, "largest": "eval_max_activation"}
 # A weight, as a share of the largest one of its row, is 128 + 127 times it as a byte, so that 0 stays 0.

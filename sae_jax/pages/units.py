@@ -10,7 +10,6 @@ import xarray as xr
 
 from sae_jax.analysis.cells import cell_axes
 from sae_jax.analysis.cosines import nearest_rows
-from sae_jax.analysis.filters import ROWS
 from sae_jax.analysis.lanes import Lanes, trained
 from sae_jax.analysis.unit_variables import DENSE_ABOVE, rule_of
 from sae_jax.analysis.units import lane_of, other_seeds, place_of
@@ -20,6 +19,7 @@ from sae_jax.pages.packing import Packer, Room, as_bytes
 from sae_jax.settings import UserError, printable
 from sae_jax.sweeps.keep import need_parameters
 from sae_jax.sweeps.reading import grid_of
+from sae_jax.training.lane import ROWS
 
 NEAREST = 5
 # Letters of a sample's name that are held and searched; a list shows fewer.
