@@ -65,20 +65,20 @@ function sortedNumbers(run, cell, seeds, of) {
 }
 
 function meanCard(run, cell, seeds) {
-  const found = sortedNumbers(run, cell, seeds, (lane) => run.read(lane?.mean)), rho = run.rhos ? run.rhos[cell] : NaN;
-  if (!found.length) return null;
-  const values = new Map(found), kept = found.map(([seed]) => seed), longest = Math.max(...found.map(([, one]) => one.length));
-  const rows = () => [["rank", ...kept.map((seed) => `seed ${run.seeds[seed]}`)], ...range(longest).map((at) => [at + 1, ...kept.map((seed) => values.get(seed)[at] ?? "")])];
+  const means = sortedNumbers(run, cell, seeds, (lane) => run.read(lane?.mean)), rho = run.rhos ? run.rhos[cell] : NaN;
+  if (!means.length) return null;
+  const values = new Map(means), measured = means.map(([seed]) => seed), longest = Math.max(...means.map(([, one]) => one.length));
+  const rows = () => [["rank", ...measured.map((seed) => `seed ${run.seeds[seed]}`)], ...range(longest).map((at) => [at + 1, ...measured.map((seed) => values.get(seed)[at] ?? "")])];
   const against = Number.isFinite(rho) ? ` against rho ${short(rho)}` : "";
-  const all = found.flatMap(([, one]) => one), active = all.filter((one) => one > 0), wide = active.length > all.length / 2 && isWide(active);
+  const all = means.flatMap(([, one]) => one), active = all.filter((one) => one > 0), wide = active.length > all.length / 2 && isWide(active);
   const words = [Number.isFinite(rho) ? "Dashed: the target rho." : "", "Units of each seed from the least to the most active.",
     wide && active.length < all.length ? `${all.length - active.length} at 0 are below a logarithmic axis.` : ""].filter(Boolean).join(" ");
-  const middle = found.map(([, one]) => one[Math.floor(one.length / 2)]);
+  const middle = means.map(([, one]) => one[Math.floor(one.length / 2)]);
   const made = card({ title: `Mean activation per unit${against}`, rows, note: words,
     alt: `Mean activation of every unit on held-out samples, sorted${against}; medians ${middle.map((one) => short(one)).join(", ")}.` });
   made.show = () => {
     const drawn = figure({ x: "units, sorted by mean activation", y: "mean activation", ...(wide ? { y_axis_type: "log" } : {}) });
-    lines(drawn, run, kept, (seed) => [range(values.get(seed).length).map((at) => at + 1), values.get(seed)], "rank", made.plot.clientWidth);
+    lines(drawn, run, measured, (seed) => [range(values.get(seed).length).map((at) => at + 1), values.get(seed)], "rank", made.plot.clientWidth);
     if (Number.isFinite(rho)) drawn.line([1, longest], [rho, rho], { line_color: colour("ink"), line_dash: [8, 4], line_width: 1.5 });
     return draw(made.plot, drawn);
   };
@@ -86,24 +86,24 @@ function meanCard(run, cell, seeds) {
 }
 
 function densityCard(run, cell, seeds) {
-  const found = sortedNumbers(run, cell, seeds, (lane) => densitiesOf(run, lane));
-  if (!found.length) return null;
+  const densities = sortedNumbers(run, cell, seeds, (lane) => densitiesOf(run, lane));
+  if (!densities.length) return null;
   // Ten parts a decade, over the decades that hold a unit.
-  const active = found.flatMap(([, rates]) => rates).filter((rate) => rate > 0).map(Math.log10);
-  const low = Math.max(-6, Math.floor(Math.min(-2, ...active))), edges = range(1 - 10 * low).map((at) => low + at / 10), kept = found.map(([seed]) => seed);
-  const counts = new Map(found.map(([seed, rates]) => {
+  const active = densities.flatMap(([, rates]) => rates).filter((rate) => rate > 0).map(Math.log10);
+  const low = Math.max(-6, Math.floor(Math.min(-2, ...active))), edges = range(1 - 10 * low).map((at) => low + at / 10), measured = densities.map(([seed]) => seed);
+  const counts = new Map(densities.map(([seed, rates]) => {
     const bins = new Array(edges.length - 1).fill(0);
     for (const rate of rates) if (rate > 0) bins[Math.max(0, Math.min(bins.length - 1, Math.floor((Math.log10(rate) - low) * 10)))] += 1;
     return [seed, bins];
   }));
-  const dead = found.map(([, rates]) => rates.filter((rate) => rate === 0).length), dense = found.map(([, rates]) => rates.filter((rate) => rate > run.dense).length);
-  const rows = () => [["density from", "density to", ...kept.map((seed) => `seed ${run.seeds[seed]}`)],
-    ...range(edges.length - 1).map((at) => [10 ** edges[at], 10 ** edges[at + 1], ...kept.map((seed) => counts.get(seed)[at])])];
-  const told = `Dead units (never active): ${dead.join(", ")}; dense ones (active on more than ${percent(run.dense)}): ${dense.join(", ")}, by seed.`;
-  const made = card({ title: "Firing densities", rows, note: told, alt: `Histogram of the share of held-out samples on which each unit is active. ${told}` });
+  const dead = densities.map(([, rates]) => rates.filter((rate) => rate === 0).length), dense = densities.map(([, rates]) => rates.filter((rate) => rate > run.dense).length);
+  const rows = () => [["density from", "density to", ...measured.map((seed) => `seed ${run.seeds[seed]}`)],
+    ...range(edges.length - 1).map((at) => [10 ** edges[at], 10 ** edges[at + 1], ...measured.map((seed) => counts.get(seed)[at])])];
+  const summary = `Dead units (never active): ${dead.join(", ")}; dense ones (active on more than ${percent(run.dense)}): ${dense.join(", ")}, by seed.`;
+  const made = card({ title: "Firing densities", rows, note: summary, alt: `Histogram of the share of held-out samples on which each unit is active. ${summary}` });
   made.show = () => {
     const drawn = figure({ x: "share of held-out samples on which a unit is active", y: "units", x_axis_type: "log", y_range: new Bokeh.DataRange1d({ start: 0 }) });
-    lines(drawn, run, kept, (seed) => {
+    lines(drawn, run, measured, (seed) => {
       const bins = counts.get(seed);
       return [bins.flatMap((_, at) => [10 ** edges[at], 10 ** edges[at + 1]]), bins.flatMap((count) => [count, count])];
     }, "density", made.plot.clientWidth);

@@ -137,7 +137,7 @@ function pointOf(view, event) {
 }
 
 function isWide(values) {
-  const found = values.filter((value) => Number.isFinite(value));
-  const [low, high] = [Math.min(...found), Math.max(...found)];
-  return found.length > 1 && low > 0 && high > 5 * low;
+  const finite = values.filter((value) => Number.isFinite(value));
+  const [low, high] = [Math.min(...finite), Math.max(...finite)];
+  return finite.length > 1 && low > 0 && high > 5 * low;
 }

@@ -30,18 +30,18 @@ function rowsCard(run, cell, seed, side, s) {
   const made = card({ title: `Decoder rows of seed ${run.seeds[seed]}`, rows: () => weightTable(run, lane, range(units)), focusable: true,
     alt: `${words} Arrow keys move from one to the next, Enter opens its unit.`,
     note: lane.shape ? `Each is scaled to its own largest weight. Click one for its unit. ${ROUNDED}` : `Every row is a unit; click it for more of the unit. ${ROUNDED}` });
-  const told = element("p", { class: "facts", role: "status", "aria-live": "polite" }, words);
-  made.insertBefore(told, made.plot.nextSibling);
+  const status = element("p", { class: "facts", role: "status", "aria-live": "polite" }, words);
+  made.insertBefore(status, made.plot.nextSibling);
   if (shown < units) {
     const parts = range(Math.ceil(units / most)).map((part) => [part, `${part * most} to ${Math.min(units, (part + 1) * most) - 1}`]);
     made.insertBefore(choice("units", parts, first / most, (value) => go({ part: value }, true)), made.plot);
   }
   const open = (unit) => go({ view: "units", run: side.run, cell: placesOf(run, cell).join("-"), seed, unit });
-  (lane.shape ? tiles : rowsHeatmap)(run, lane, made, range(shown).map((at) => first + at), told, open);
+  (lane.shape ? tiles : rowsHeatmap)(run, lane, made, range(shown).map((at) => first + at), status, open);
   return made;
 }
 
-function tiles(run, lane, made, units, told, open) {
+function tiles(run, lane, made, units, status, open) {
   const [height, width] = lane.shape, bytes = run.read(lane.rows), across = Math.ceil(Math.sqrt(units.length)), down = Math.ceil(units.length / across);
   const canvas = element("canvas", { class: "rows", width: across * (width + 1) + 1, height: down * (height + 1) + 1 });
   canvas.style.width = `${Math.max(canvas.width, Math.min(420, canvas.width * 6))}px`;
@@ -55,7 +55,7 @@ function tiles(run, lane, made, units, told, open) {
     const [x, y] = corner(chosen), part = (value, whole) => `${(100 * value) / whole}%`;
     Object.assign(cursor.style, { left: part(x, canvas.width), top: part(y, canvas.height), width: part(width + 2, canvas.width), height: part(height + 2, canvas.height) });
     cursor.hidden = false;
-    told.textContent = `Unit ${units[chosen]}`;
+    status.textContent = `Unit ${units[chosen]}`;
   };
   arrowKeys(made.plot, down, across, () => ({ row: Math.floor(chosen / across), column: chosen % across }), (row, column) => mark(row * across + column), () => open(units[chosen]));
   canvas.addEventListener("click", (event) => {
@@ -68,7 +68,7 @@ function tiles(run, lane, made, units, told, open) {
 }
 
 // Colours end at a weight that only a tenth of the lane's units exceed, so that a few large ones leave the others in sight.
-function rowsHeatmap(run, lane, made, units, told, open) {
+function rowsHeatmap(run, lane, made, units, status, open) {
   made.classList.add("whole");
   const size = lane.rows.shape[1], weights = units.map((unit) => weightsOf(run, lane, unit));
   const sorted = [...run.read(lane.largest_weights)].filter((largest) => largest > 0).sort((a, b) => a - b);
@@ -79,7 +79,7 @@ function rowsHeatmap(run, lane, made, units, told, open) {
     .reduce((best, place) => (Math.abs(weights[row][place]) > Math.abs(weights[row][best]) ? place : best), column * each);
   const tell = (row, column) => {
     const input = largestOf(row, column);
-    told.textContent = `Unit ${units[row]}, ${run.along} ${input}: weight ${short(weights[row][input])}`;
+    status.textContent = `Unit ${units[row]}, ${run.along} ${input}: weight ${short(weights[row][input])}`;
   };
   const mark = (row, column) => {
     Object.assign(at, { row, column });
@@ -134,9 +134,9 @@ function unitRow(run, lane, unit) {
     const drawn = figure({ height: 220, x: along, y: "weight" });
     drawn.xaxes[0].ticker.min_interval = 1;
     const data = source({ at: range(weights.length), left: range(weights.length).map((at) => at - 0.4), right: range(weights.length).map((at) => at + 0.4),
-      weight: weights, told: weights.map((weight) => short(weight)), colour: weights.map((weight) => tint(weight < 0 ? 0 : 1)) });
+      weight: weights, text: weights.map((weight) => short(weight)), colour: weights.map((weight) => tint(weight < 0 ? 0 : 1)) });
     const bars = drawn.quad({ field: "left" }, { field: "right" }, 0, { field: "weight" }, { source: data, fill_color: { field: "colour" }, line_color: { field: "colour" } });
-    hover(drawn, [bars], [[along, "@at"], ["weight", "@told"]], "vline");
+    hover(drawn, [bars], [[along, "@at"], ["weight", "@text"]], "vline");
     return draw(made.plot, drawn);
   };
   return made;

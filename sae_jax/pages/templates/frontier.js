@@ -15,8 +15,8 @@ function frontierView(runs, s) {
   const made = card({ title: `${y.label} against ${x.label}`, rows, focusable: true,
     note: `Means over seeds; bars are the ${shared.deviation} over seeds. Click a point for its cell; click a name below to hide its line.`,
     alt: `${y.label} against ${x.label}: ${points.length} cells in ${series.length} series. Arrow keys move from point to point, Enter opens the cell.` });
-  const told = element("p", { class: "facts", role: "status", "aria-live": "polite" });
-  made.append(told);
+  const status = element("p", { class: "facts", role: "status", "aria-live": "polite" });
+  made.append(status);
   const cursor = source({ x: [], y: [] });
   const open = (point) => {
     const [cell, seed] = runs.indexOf(point.run) ? ["bcell", "bseed"] : ["cell", "seed"];
@@ -30,7 +30,7 @@ function frontierView(runs, s) {
     event.preventDefault();
     at = (at + step + points.length) % points.length;
     cursor.data = { x: [points[at].x.mean], y: [points[at].y.mean] };
-    told.textContent = `${cellName(points[at].run, points[at].cell)}: ${x.label} ${withDeviation(points[at].x)}, ${y.label} ${withDeviation(points[at].y)}`;
+    status.textContent = `${cellName(points[at].run, points[at].cell)}: ${x.label} ${withDeviation(points[at].x)}, ${y.label} ${withDeviation(points[at].y)}`;
   });
   made.show = async () => {
     const view = await draw(made.plot, frontierFigure(series, x, y, cursor, made.plot.clientWidth));
@@ -76,8 +76,8 @@ function frontierFigure(series, x, y, cursor, width) {
     const marks = made.scatter({ field: "x" }, { field: "y" }, { source: data, marker: MARKS[(look + 3 * Math.floor(look / 8)) % 8], size: 9, fill_color: shade, line_color: shade });
     const bars = [];
     for (const [part, other] of [["x", "y"], ["y", "x"]]) {
-      const found = one.points.filter((point) => Number.isFinite(point[part].deviation));
-      const ends = (sign) => found.map((point) => point[part].mean + sign * point[part].deviation), same = found.map((point) => point[other].mean);
+      const finite = one.points.filter((point) => Number.isFinite(point[part].deviation));
+      const ends = (sign) => finite.map((point) => point[part].mean + sign * point[part].deviation), same = finite.map((point) => point[other].mean);
       const [low, high] = [ends(-1), ends(1)];
       bars.push(part === "x" ? made.segment(low, same, high, same, { line_color: shade }) : made.segment(same, low, same, high, { line_color: shade }));
     }

@@ -22,9 +22,9 @@ function fieldsOf(run, s, cell) {
   for (const row of rows) {
     for (const column of columns) {
       const choices = spans.map((span, axis) => (axis === shown.y ? [row] : axis === shown.x ? [column] : span));
-      const cells = choices.reduce((found, span) => found.flatMap((places) => span.map((place) => [...places, place])), [[]]);
-      const own = fixed.map((place, axis) => (axis === shown.y ? row : axis === shown.x ? column : place));
-      fields.push({ row, column, cells: cells.map((places) => cellAt(run, places)), cell: cellAt(run, own) });
+      const cells = choices.reduce((combinations, span) => combinations.flatMap((places) => span.map((place) => [...places, place])), [[]]);
+      const chosen = fixed.map((place, axis) => (axis === shown.y ? row : axis === shown.x ? column : place));
+      fields.push({ row, column, cells: cells.map((places) => cellAt(run, places)), cell: cellAt(run, chosen) });
     }
   }
   return { ...shown, rows: rows.length, columns: columns.length, fields, averaged: over.filter((name) => shown.names.includes(name)) };
@@ -46,8 +46,8 @@ function heatmapCard(run, measure, grid, values, limits, pick) {
     ...grid.fields.map((field, index) => [grid.y < 0 ? "" : exactly(run.axes[grid.y], field.row), grid.x < 0 ? "" : exactly(run.axes[grid.x], field.column),
       values[index].mean, values[index].deviation, values[index].count])];
   const made = card({ title, alt, rows, focusable: true, note: `Mean over seeds${words}. Click a cell for its curves and units.` });
-  const told = element("p", { class: "facts", role: "status", "aria-live": "polite" });
-  made.append(told);
+  const status = element("p", { class: "facts", role: "status", "aria-live": "polite" });
+  made.append(status);
   const cursor = source({ x: [], y: [] });
   made.mark = (cell) => {
     const at = grid.fields.findIndex((field) => field.cell === cell);
@@ -55,7 +55,7 @@ function heatmapCard(run, measure, grid, values, limits, pick) {
     made.at = field;
     cursor.data = { x: [field.column], y: [field.row] };
     const number = values[Math.max(at, 0)];
-    told.textContent = `${cellName(run, cell)}: ${measure.label} ${number.count ? withDeviation(number) : absence(run, cell)}`;
+    status.textContent = `${cellName(run, cell)}: ${measure.label} ${number.count ? withDeviation(number) : absence(run, cell)}`;
   };
   made.show = async () => {
     const view = await draw(made.plot, heatmapFigure(run, grid, values, limits, cursor, made.plot.clientWidth));
@@ -85,7 +85,7 @@ function heatmapFigure(run, grid, values, [low, high], cursor, width) {
     x: grid.fields.map((field) => field.column), y: grid.fields.map((field) => field.row), value: values.map((value) => value.mean),
     text: values.map((value, index) => (value.count ? short(value.mean, 2) : missing(grid.fields[index]))),
     ink: values.map((value) => (value.count ? (value.mean > (low + high) / 2 ? "black" : "white") : ground)),
-    cell: grid.fields.map((field) => cellName(run, field.cell)), told: values.map((value) => withDeviation(value)),
+    cell: grid.fields.map((field) => cellName(run, field.cell)), mean: values.map((value) => withDeviation(value)),
   });
   const fields = made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: data, fill_color: { field: "value", transform: mapper }, line_color: null });
   const room = (width - 130) / grid.columns;
@@ -96,7 +96,7 @@ function heatmapFigure(run, grid, values, [low, high], cursor, width) {
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "black", line_width: 5 });
   made.rect({ field: "x" }, { field: "y" }, 0.98, 0.98, { source: cursor, fill_color: null, line_color: "white", line_width: 2 });
   colourBar(made, mapper);
-  hover(made, [fields], [["cell", "@cell"], ["mean", "@told"]]);
+  hover(made, [fields], [["cell", "@cell"], ["mean", "@mean"]]);
   return made;
 }
 

@@ -9,8 +9,8 @@ function runAt(text) {
 
 // The run beside the first one: where none is named the next one, -1 for none.
 function besideOf(s) {
-  const own = runAt(s.run), other = s.beside === undefined ? (own === 0 ? 1 : 0) : Number(s.beside);
-  return runs[other] && other !== own ? other : -1;
+  const current = runAt(s.run), other = s.beside === undefined ? (current === 0 ? 1 : 0) : Number(s.beside);
+  return runs[other] && other !== current ? other : -1;
 }
 
 function renderGrid(s, fresh) {
@@ -92,12 +92,12 @@ function renderUnits(s, fresh) {
   const order = JSON.stringify([s.sort, s.order, s.q]);
   if (here.shown !== order) {
     here.shown = order;
-    here.found = sortedUnits(foundUnits(here.units, run, lane, s.q || ""), s);
-    here.browser.update(here.found, s);
+    here.listed = sortedUnits(foundUnits(here.units, run, lane, s.q || ""), s);
+    here.browser.update(here.listed, s);
     const [dead, dense] = ["dead", "dense"].map((flag) => here.units.filter((unit) => unit[flag]).length);
-    here.count.textContent = `${here.found.length} of ${here.units.length} units; ${dead} dead, ${dense} dense (active on more than ${percent(run.dense)})`;
+    here.count.textContent = `${here.listed.length} of ${here.units.length} units; ${dead} dead, ${dense} dense (active on more than ${percent(run.dense)})`;
   }
-  const unit = (s.unit && here.units[Number(s.unit)]) || here.found[0];
+  const unit = (s.unit && here.units[Number(s.unit)]) || here.listed[0];
   here.browser.mark(unit ? unit.number : -1);
   if (!unit) {
     here.place.replaceChildren(element("p", { class: "note" }, "The search finds no unit."));
@@ -110,14 +110,14 @@ function renderUnits(s, fresh) {
 
 function unitControls(run, cell, seed, s) {
   const places = placesOf(run, cell);
-  const at = (axis, place) => places.map((own, index) => (index === axis ? Number(place) : own)).join("-");
+  const at = (axis, place) => places.map((value, index) => (index === axis ? Number(place) : value)).join("-");
   const search = element("input", { type: "search", value: s.q || "", placeholder: "number, word, dead or dense", oninput: (event) => go({ q: event.target.value, unit: "" }, true) });
   return element("div", { class: "controls" }, runs.length > 1 ? choice("run", runs.map((one, index) => [index, one.name]), runAt(s.run), (value) => go({ run: value, cell: "", seed: "", unit: "" })) : null,
     run.axes.map((axis, index) => choice(axis.name, axis.values.map((value, place) => [place, value]), places[index], (place) => go({ cell: at(index, place), seed: "", unit: "" }))),
     choice("seed", run.seeds.map((value, place) => [place, divergedAt(run, cell, place) >= 0 ? `${value} (diverged)` : place === run.bestSeeds[cell] ? `${value} (best)` : value]), seed, (value) => go({ seed: value, unit: "" })),
     element("label", {}, "search", search),
     element("label", {}, "\u00a0", element("button", { type: "button", onclick: () => saveTable([["unit", "density", "mean activation", "largest", "match", "dead", "dense"],
-      ...view("units").found.map((unit) => [unit.number, unit.density, unit.mean, unit.largest, unit.match, unit.dead, unit.dense])], `units of ${cellName(run, cell)} seed ${run.seeds[seed]}`) }, "Units as CSV")));
+      ...view("units").listed.map((unit) => [unit.number, unit.density, unit.mean, unit.largest, unit.match, unit.dead, unit.dense])], `units of ${cellName(run, cell)} seed ${run.seeds[seed]}`) }, "Units as CSV")));
 }
 
 function renderFrontier(s) {

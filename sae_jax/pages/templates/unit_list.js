@@ -19,11 +19,11 @@ function unitsOf(run, lane) {
   const [tops, matches] = [detail?.top_codes, detail?.match_cosines].map(run.read), seeds = detail?.seeds.length ?? 0;
   return range(lane.units).map((number) => {
     const density = densities ? densities[number] : NaN;
-    const found = matches ? [...matches.subarray(number * seeds, (number + 1) * seeds)].filter(Number.isFinite) : [];
+    const cosines = matches ? [...matches.subarray(number * seeds, (number + 1) * seeds)].filter(Number.isFinite) : [];
     return {
       number, density, mean: means ? means[number] : NaN, dead: density === 0, dense: density > run.dense,
       largest: largest ? largest[number] : tops ? tops[number * detail.top_codes.shape[1]] : NaN,
-      match: found.length ? found.reduce((a, b) => a + b, 0) / found.length : NaN,
+      match: cosines.length ? cosines.reduce((a, b) => a + b, 0) / cosines.length : NaN,
     };
   });
 }
@@ -83,8 +83,8 @@ function unitList(run, lane, pick, sort) {
       if (!rows.has(place)) { rows.set(place, rowOf(place)); inside.append(rows.get(place)); }
     }
   }
-  const update = (found, s) => {
-    units = found;
+  const update = (listed, s) => {
+    units = listed;
     rows.clear();
     inside.replaceChildren();
     inside.style.height = `${Math.max(units.length * ROW, ROW)}px`;
@@ -92,11 +92,11 @@ function unitList(run, lane, pick, sort) {
     if (!units.length) inside.append(element("p", { class: "note" }, "No unit is found."));
     const key = s.sort || "density", up = s.order ? s.order === "up" : key === "unit";
     for (const head of heads.querySelectorAll("button")) {
-      const own = head.dataset.sort === key;
+      const sorted = head.dataset.sort === key;
       const label = COLUMNS.find(([name]) => name === head.dataset.sort)[1];
-      head.dataset.order = own ? (up ? "up" : "down") : "";
-      head.setAttribute("aria-label", `sort by ${label}${own ? `, now ${up ? "ascending" : "descending"}` : ""}`);
-      head.textContent = `${label}${own ? (up ? " \u25b2" : " \u25bc") : ""}`;
+      head.dataset.order = sorted ? (up ? "up" : "down") : "";
+      head.setAttribute("aria-label", `sort by ${label}${sorted ? `, now ${up ? "ascending" : "descending"}` : ""}`);
+      head.textContent = `${label}${sorted ? (up ? " \u25b2" : " \u25bc") : ""}`;
     }
     fill();
   };
