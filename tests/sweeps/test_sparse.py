@@ -13,7 +13,7 @@ import sae_jax
 from sae_jax.sweeps import split
 from sae_jax.sweeps.plan import Engine, make_plan, repacked
 
-SETTINGS: dict[str, Any] = {"d_hidden": 200, "batch_size": 64, "steps": 60, "learning_rate": 0.003, "progress": False}
+SETTINGS: dict[str, Any] = {"d_hidden": 200, "batch_size": 64, "steps": 24, "learning_rate": 0.003, "progress": False}
 MODELS: list[dict[str, Any]] = [
     {"model": "topk", "k": [2.0, 5.0]},
     {"model": "matryoshka", "k": [2.0, 5.0], "dead_units": "auxk", "dead_after": 200},
@@ -56,20 +56,26 @@ def test_lists_train_what_products_do(samples: np.ndarray, settings: dict[str, A
     assert_near(lists, products, 2e-4)
 
 
-def test_a_lane_is_its_solo_run(samples: np.ndarray) -> None:
-    one = {"devices": 1, "cells_per_block": 1, "model": "batch_topk"}
-    grid, _ = swept(samples, k=[2.0, 5.0], **one)
-    solo, _ = swept(samples, k=2.0, **(one | {"seeds": [1]}))
+ONE_DEVICE = {"devices": 1, "cells_per_block": 1, "model": "batch_topk"}
+
+
+@pytest.fixture(scope="module")
+def grid(samples: np.ndarray) -> xr.Dataset:
+    """Lanes of lists on one device."""
+    return swept(samples, k=[2.0, 5.0], **ONE_DEVICE)[0]
+
+
+def test_a_lane_is_its_solo_run(samples: np.ndarray, grid: xr.Dataset) -> None:
+    solo, _ = swept(samples, k=2.0, **(ONE_DEVICE | {"seeds": [1]}))
     lane = grid.sel(k=2.0, seed=1)
     for name in ("loss", "eval_explained_variance", "encoder_weight", "decoder_weight", "threshold"):
         np.testing.assert_allclose(lane[name], solo[name].squeeze(), rtol=0, atol=1e-5 * float(abs(lane[name]).max()))
 
 
-def test_split_batches(samples: np.ndarray) -> None:
-    whole, _ = swept(samples, devices=1, cells_per_block=1, model="batch_topk", k=3.0)
-    split, plan = swept(samples, devices=2, data_parallel=2, cells_per_block=1, model="batch_topk", k=3.0)
+def test_split_batches(samples: np.ndarray, grid: xr.Dataset) -> None:
+    parts, plan = swept(samples, k=[2.0, 5.0], **(ONE_DEVICE | {"devices": 2, "data_parallel": 2}))
     assert "by active codes alone" in plan[0]
-    assert_near(whole, split, 2e-4)
+    assert_near(grid, parts, 2e-4)
 
 
 def test_the_way_of_training_follows_from_the_packing() -> None:
@@ -83,7 +89,8 @@ def test_an_extension_says_where_lists_would_differ(samples: np.ndarray, monkeyp
     # What a run's folder records of it.
     packed = lambda *arguments: split.earlier_sweep(*arguments)._replace(cells_per_block=1)  # noqa: E731
     monkeypatch.setattr("sae_jax.sweeps.extend.earlier_sweep", packed)
-    one = {"devices": 1, "cells_per_block": 1}
+    # However many lanes there are, a chunk is of two of them: its programs are the same.
+    one = {"devices": 1, "cells_per_block": 1, "lanes_per_chunk": 2}
     earlier, _ = swept(samples, model="topk", k=[2.0, 5.0], **one)
     for k, bits in (([2.0, 4.6, 5.0], True), ([2.0, 4.0, 5.0], False), ([2.0, 5.0, 20.0], False)):
         lines = Lines()
