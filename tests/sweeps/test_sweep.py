@@ -205,7 +205,7 @@ def test_early_stopping_is_per_lane(samples):
 
 @pytest.mark.usefixtures("optimised")
 def test_the_penalty_holds_the_mean_activation_near_rho_on_patches():
-    made = sweep(DataConfig(samples=5000), rho=[0.05, 0.1], beta=[3.0, 6.0], seeds=2, steps=4000)
+    made = sweep(DataConfig(samples=5000), rho=[0.05, 0.1], beta=[3.0, 6.0], seeds=2, steps=1000)
     means = made["eval_mean_activation"].mean("unit")
     assert float(np.abs(means / made["rho"] - 1).max()) < 0.15
 
