@@ -17,7 +17,7 @@ from tests.tfds_files import write_digits_as_mnist
 
 PAPER = Source("nobody 1900, table 1", PRIMARY)
 # Their few steps take less time than optimising their programs does.
-SHORT = {"pca", "ufldl-patches", "ufldl-mnist", "self-taught", "stacked", "ema-rule"}
+SHORT = {"pca", "ufldl-patches", "ufldl-mnist", "stacked", "ema-rule"}
 
 
 def installed(package):
