@@ -20,9 +20,11 @@ from tests.processes import start as start_python
 DICTIONARY = FIXTURES / "folders" / "batchtopk-training"
 
 SMALL = ["--samples", "300", "--d-hidden", "6", "--batch-size", "50", "--seeds", "2"]
-GRID = ["--steps", "40", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
-GRID += ["--figures", "False"]
-LONG = ["--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
+# A process that waits for another computes all the while: samples are those that are read soonest, and what the first
+# one does alone, as the page, is left out where nothing is asked of it.
+GRID = ["--steps", "20", "--rho", "0.05", "0.1", "--beta", "0.5", "2", "--corruption", "gaussian", "--noise", "0.1"]
+GRID += ["--figures", "False", "--dataset", "digits"]
+LONG = ["--dataset", "digits", "--steps", "300000", "--rho", "0.05", "--beta", "1", "--name", "long"]
 
 
 def free_port():
@@ -61,7 +63,7 @@ def ended(running, seconds=240):
 def folder(tmp_path_factory):
     """Where the sweep is that the others are held to: one process, four devices."""
     folder = tmp_path_factory.mktemp("alone")
-    words = [*GRID, "--devices", "4", "--keep-state", "True", "--name", "run"]
+    words = [*GRID, "--devices", "4", "--keep-state", "True", "--report", "False", "--name", "run"]
     [(code, _, complaint)] = ended(start(folder, words))
     assert (code, complaint) == (0, "")
     return folder
@@ -104,7 +106,7 @@ def test_many_processes_train_what_one_does(alone, processes, devices, how, tmp_
     "words",
     [
         ["--extend", "run", "--rho", "0.05", "0.1", "0.2"],
-        ["--start-from", "run", "--steps", "60"],
+        ["--start-from", "run", "--steps", "20"],
         [
             "--start-from",
             str(DICTIONARY),
@@ -132,7 +134,18 @@ def test_many_processes_go_on_from_what_one_has_trained(words, folder, tmp_path)
 
 
 def test_processes_that_are_asked_to_end_go_on_together_to_the_same_bits(tmp_path):
-    words = [*GRID, "--devices", "2", "--lanes-per-chunk", "4", "--checkpoint-every", "0", "--name"]
+    words = [
+        *GRID,
+        "--devices",
+        "2",
+        "--lanes-per-chunk",
+        "4",
+        "--checkpoint-every",
+        "0",
+        "--report",
+        "False",
+        "--name",
+    ]
     undisturbed = ended(start(tmp_path, *[[*words, "whole"]] * 2))
     assert [code for code, _, _ in undisturbed] == [0, 0]
     running = start(tmp_path, *[[*words, "run"]] * 2)
