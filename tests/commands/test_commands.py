@@ -87,7 +87,8 @@ def test_train_is_a_sweep_of_one_cell(tmp_path, call):
     assert sorted(path.stem for path in (tmp_path / "runs/one/figures").iterdir()) == [
         name for name in FIGURES if name not in ("heatmaps", "frontier")
     ]
-    call(sweep.main, *words[:-2], "--beta", "1", "2", "--seeds", "1", "3", "--name", "both")
+    undrawn = ["--figures", "False", "--report", "False"]
+    call(sweep.main, *words[:-2], *undrawn, "--beta", "1", "2", "--seeds", "1", "3", "--name", "both")
     lane = results.load(tmp_path / "runs" / "both").sel(beta=2, seed=[3])
     np.testing.assert_allclose(alone["encoder_weight"], lane["encoder_weight"], rtol=1e-5, atol=1e-6)
 

@@ -18,6 +18,7 @@ def digits_run(tmp_path_factory):
     words = ["--dataset", "digits", "--classes", "0-8", "--rho", "0.1", "--beta", "0.1", "1", "--seeds", "2"]
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()):
         patched.chdir(folder)
+        words += ["--figures", "False", "--report", "False"]
         sweep.main(["--steps", "100", "--d-hidden", "10", *words, "--name", "digits"])
     return folder / "runs" / "digits"
 

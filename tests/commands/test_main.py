@@ -67,7 +67,7 @@ def unfinished(folder):
 
 
 def test_a_run_goes_on_from_a_clone_and_from_an_installed_package(called, monkeypatch, tmp_path, capsys):
-    called("sweep", *SMOKE, "--name", "one")
+    called("sweep", *SMOKE, "--figures", "False", "--report", "False", "--name", "one")
     folder = tmp_path / "runs" / "one"
     trained = results.load(folder)["loss"].values
     record = json.loads((folder / "config.json").read_text())

@@ -23,6 +23,7 @@ from tests.processes import ended, start
 PAGE = EXAMPLE.with_name("plugins.md")
 PLUGIN = ("--plugin", "docs/my_parts.py")
 QUICK = ("--d-hidden", "4", "--seeds", "1", "--figures", "False", "--batch-size", "50", "--steps", "2")
+QUICK += ("--report", "False")
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +192,7 @@ def test_with_its_plug_in_a_run_is_encoded_merged_extended_and_started_from(ther
     assert np.load(tmp_path / "codes.npz")["codes"].shape == (1000, 12)
     merge.main(["runs/sharp", "runs/sharp", *PLUGIN, "--runs", str(tmp_path), "--name", "both"])
     assert json.loads((tmp_path / "both" / "config.json").read_text())["plugins"][0]["parts"]["model"] == ["softplus"]
-    more = ["--figures", "False", "--runs", str(tmp_path), *PLUGIN]
+    more = ["--figures", "False", "--report", "False", "--runs", str(tmp_path), *PLUGIN]
     sweep.main(["--extend", str(there / "runs" / "rings"), "--student-t", "0", ".1", ".2", *more, "--name", "extended"])
     before, after = results.load("runs/rings"), results.load(tmp_path / "extended")
     np.testing.assert_array_equal(after["loss_student_t"].isel(student_t=[0, 1]), before["loss_student_t"])
@@ -234,6 +235,8 @@ def test_a_run_is_resumed_with_its_plug_in_and_equals_one_that_was_not_interrupt
         "12",
         "--figures",
         "False",
+        "--report",
+        "False",
         "--observers",
         "stopper",
     ]
@@ -269,7 +272,7 @@ def test_an_installed_package_is_known_without_a_flag(tmp_path, monkeypatch, cap
     monkeypatch.syspath_prepend(tmp_path)
     assert "--sharpness" in flags_of(helped(sweep, "--help", capsys=capsys))
     words = ["--dataset", "rings", "--model", "softplus", "--d-hidden", "3", "--steps", "2", "--figures", "False"]
-    sweep.main([*words, "--seeds", "1", "--name", "run"])
+    sweep.main([*words, "--report", "False", "--seeds", "1", "--name", "run"])
     record = json.loads(Path("runs/run/config.json").read_text())
     assert record["plugins"][0]["package"] == "their-parts" and record["versions"]["plug-in their-parts"] == "1.2"
     encode.main(["runs/run"])

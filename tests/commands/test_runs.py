@@ -25,13 +25,14 @@ def folder(tmp_path_factory):
     """A folder of finished runs: one of the same sweep for each value of --keep."""
     place = tmp_path_factory.mktemp("place")
     for keep in ("all", "best", "none"):
-        sweep.main([*SMOKE, "--runs", str(place / "runs"), "--name", keep, "--keep", keep])
+        drawn = ["--figures", str(keep != "best"), "--report", "False"]
+        sweep.main([*SMOKE, *drawn, "--runs", str(place / "runs"), "--name", keep, "--keep", keep])
     return place / "runs"
 
 
 def test_a_run_keeps_what_it_printed_and_where_it_was_made(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sweep.main([*SMOKE, "--name", "one"])
+    sweep.main([*SMOKE, "--figures", "False", "--report", "False", "--name", "one"])
     printed = capsys.readouterr().out.splitlines()
     command, *logged = (tmp_path / "runs/one/log.txt").read_text().splitlines()
     progress = ("compiling:", "training:", "evaluating:")
