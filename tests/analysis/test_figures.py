@@ -1,5 +1,6 @@
 """Figures: they are drawn for every shape of sweep, and show what is in the Dataset."""
 
+import functools
 import json
 
 import matplotlib
@@ -10,9 +11,9 @@ from matplotlib.colors import to_rgb
 from sae_jax import DataConfig, UserError, sweep
 from sae_jax.analysis import figures, options
 from sae_jax.analysis.figures import FIGURES, drawn, save_all, usual_figures
-from sae_jax.analysis.style import STYLES, caption_of
+from sae_jax.analysis.style import SCREEN, STYLES, caption_of
 from sae_jax.storage.description import names_of_kind
-from tests.analysis.drawing import SEVERAL, SINGLE, draw, panels, titles
+from tests.analysis.drawing import SEVERAL, SINGLE, draw, lay_out, panels, titles
 
 matplotlib.use("Agg")
 SHORT = {"d_hidden": 5, "batch_size": 32, "steps": 20}
@@ -24,6 +25,12 @@ def five():
     """Five axes, of which one picks the program."""
     axes = {"rho": [0.05, 0.1], "beta": [0.5, 1.0], "activation": ["sigmoid", "relu"], "ema_decay": [0.5, 0.9]}
     return sweep(DIGITS, seeds=2, **SHORT, **axes, l1=[0.0, 0.1, 0.2])
+
+
+@pytest.fixture(scope="module")
+def figure_of_five(five):
+    """A function of a figure's name: that of five axes, laid out, drawn once for all who look at it."""
+    return functools.cache(functools.partial(lay_out, five))
 
 
 def test_the_names_and_styles_that_help_lists_are_those_that_there_are():
@@ -59,13 +66,21 @@ def test_figures_that_cannot_be_written_are_refused_in_one_line(dataset, tmp_pat
     assert not list((tmp_path / "figures").iterdir())
 
 
-def test_a_large_grid_is_drawn_in_part_and_says_so(tmp_path, monkeypatch):
+def as_large_grid(dataset):
+    """A run with 300 beta, two rho and two l1, whose cells are those of a small run again and again."""
+    betas = ("beta", np.linspace(0.1, 3, 300), dataset["beta"].attrs)
+    grid = dataset.isel(beta=np.arange(300) % dataset.sizes["beta"], seed=[0]).assign_coords(beta=betas)
+    lanes = [name for name in grid.data_vars if "seed" in grid[name].dims]
+    grid = grid.assign({name: grid[name].expand_dims(l1=[0.0, 0.1]) for name in lanes})
+    axes = ("beta", "rho", "l1")
+    return grid.transpose(*axes, ...).assign_attrs(axes=json.dumps(axes))
+
+
+def test_a_large_grid_is_drawn_in_part_and_says_so(dataset, tmp_path, monkeypatch):
     shown, save = {}, figures.save_figure
     # Drawn once for its files and for what follows: that takes longest.
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: save(shown.setdefault(path.stem, figure), path))
-    settings = {"beta": list(np.linspace(0.1, 3, 300)), "rho": [0.1, 0.2], "l1": [0.0, 0.1]}
-    grid = sweep(DIGITS, d_hidden=2, batch_size=32, steps=2, **settings)
-    for path in save_all(grid, tmp_path):
+    for path in save_all(as_large_grid(dataset), tmp_path):
         assert max(matplotlib.image.imread(path).shape) < 8000
     assert len(panels(shown["curves"])[0].get_lines()) == 9 * 2
     assert caption_of(shown["curves"]).endswith("shown in part: beta: 9 of 300 values")
@@ -123,22 +138,22 @@ def test_the_frontier_shows_what_is_asked_for_and_activations_where_codes_are_de
     assert not [title for title in titles(draw(dense, "heatmaps")) if "active" in title]
 
 
-def test_axes_beyond_two_are_panels_and_what_is_left_out_is_said(five):
-    figure = draw(five, "curves")
+def test_axes_beyond_two_are_panels_and_what_is_left_out_is_said(five, figure_of_five):
+    figure = figure_of_five("curves")
     assert len(panels(figure)) == 5 * 4  # The loss and its four terms; activation x ema_decay.
     assert panels(figure)[3].get_title().replace("\n", " ") == "ema_decay=0.9, activation=relu"
     assert caption_of(figure).endswith("shown in part: l1=0 alone of 3 values")
     lines = panels(figure)[1].get_lines()
     expected = five["loss"].sel(rho=0.1, beta=0.5, activation="relu", ema_decay=0.5, l1=0.0).mean("seed")
     np.testing.assert_allclose(lines[2].get_ydata(), expected, rtol=1e-5)
-    assert len(panels(draw(five, "heatmaps"))) == 5 * 4
+    assert len(panels(figure_of_five("heatmaps"))) == 5 * 4
     # Along rho, colour for beta, line style for activation, panels for the other two.
-    assert len(panels(draw(five, "frontier"))) == 2 * 2 * 3
-    assert len(panels(draw(five, "mean_activation"))) == 2 * 2
+    assert len(panels(figure_of_five("frontier"))) == 2 * 2 * 3
+    assert len(panels(figure_of_five("mean_activation"))) == 2 * 2
 
 
-def test_every_axis_has_a_look_of_its_own_and_a_place_in_the_legend(five):
-    figure = draw(five, "curves")
+def test_every_axis_has_a_look_of_its_own_and_a_place_in_the_legend(figure_of_five):
+    figure = figure_of_five("curves")
     lines = panels(figure)[0].get_lines()
     colours, styles = (
         {function(line) for line in lines} for function in (lambda x: x.get_color(), lambda x: x.get_linestyle())
@@ -150,29 +165,29 @@ def test_every_axis_has_a_look_of_its_own_and_a_place_in_the_legend(five):
     assert texts[:6] == ["rho", "0.05", "0.1", "beta", "0.5", "1"]
 
 
-def test_panels_that_are_compared_have_one_scale(five):
+def test_panels_that_are_compared_have_one_scale(figure_of_five):
     for name in ("curves", "frontier", "mean_activation"):
-        for row in np.array_split(panels(draw(five, name))[:4], 1):
+        for row in np.array_split(panels(figure_of_five(name))[:4], 1):
             assert len({panel.get_ylim() for panel in row}) == 1
 
 
 @pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 @pytest.mark.parametrize("which", ["one", "two", "five"])
-def test_no_text_lies_on_another_and_legends_not_on_data(which, style, dataset, five):
+def test_no_text_lies_on_another_and_legends_not_on_data(which, style, dataset, five, figure_of_five):
     run = {"one": dataset.isel(beta=0), "two": dataset, "five": five}[which]
     for name in ("curves", "heatmaps", "frontier", "mean_activation"):
-        figure = draw(run, name, style)
-        renderer = figure.canvas.get_renderer()
+        shared = which == "five" and style is SCREEN
+        figure = figure_of_five(name) if shared else lay_out(run, name, style)
         texts = [panel.title for panel in panels(figure)] + [panel.yaxis.label for panel in panels(figure)]
         texts += [text for text in figure.texts if text.get_text()]
-        boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
         for i, box in enumerate(boxes):
             overlaps = [other for other in boxes[:i] if box.padded(-2).overlaps(other.padded(-2))]
             assert not overlaps, name
             assert box.x0 > -2 and box.x1 < figure.bbox.x1 + 2, name
         for legend in figure.legends:
-            box = legend.get_window_extent(renderer)
-            assert not [panel for panel in panels(figure) if box.overlaps(panel.get_window_extent(renderer))], name
+            box = legend.get_window_extent()
+            assert not [panel for panel in panels(figure) if box.overlaps(panel.get_window_extent())], name
             assert not [other for other in boxes if box.padded(-1).overlaps(other)], name
 
 
@@ -216,7 +231,7 @@ def test_every_declared_measure_of_a_lane_has_a_heatmap(dataset):
 
 @pytest.mark.parametrize("single", [False, True], ids=["grid", "one cell"])
 def test_what_a_run_does_not_hold_is_not_drawn_and_nothing_raises(dataset, single):
-    dataset = dataset.isel(rho=0, beta=0) if single else dataset
+    dataset = dataset.isel(rho=0, beta=0) if single else dataset.isel(beta=slice(2))
     everything = set(usual_figures(dataset))
     assert everything == (SINGLE if single else SEVERAL)
 
@@ -238,7 +253,7 @@ def test_lanes_that_diverged_or_are_absent_are_left_out_of_means_and_counted(dat
     whole["diverged_at"][0, 0, 1] = 3
     for name in [*names_of_kind(whole, "measure"), *names_of_kind(whole, "curve"), "diverged_at", "decoder_weight"]:
         whole[name][1, 2] = np.nan
-    made = {name: draw(whole, name) for name in SEVERAL}
+    made = {name: lay_out(whole, name) for name in SEVERAL}
     for name in ("curves", "frontier", "heatmaps"):
         assert "without 1 lanes that diverged and 2 lanes that are absent" in caption_of(made[name])
     shown = panels(made["heatmaps"])[1].images[0].get_array()
@@ -250,6 +265,6 @@ def test_lanes_that_diverged_or_are_absent_are_left_out_of_means_and_counted(dat
 def test_axes_that_were_selected_down_are_drawn_and_named(dataset, selection):
     part = dataset.isel(selection)
     for name in usual_figures(part if "seed" in part.dims else part.expand_dims("seed")):
-        figure = draw(part, name)
+        figure = lay_out(part, name)
         for axis in set(selection) - {"seed"}:
             assert f"{axis}={part[axis].item():g}" in caption_of(figure)

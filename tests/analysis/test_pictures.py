@@ -13,7 +13,7 @@ from sae_jax.analysis.figures import FIGURES, save_all, usual_figures
 from sae_jax.analysis.filters import tile
 from sae_jax.analysis.style import PAPER, SCREEN, caption_of, drawing
 from sae_jax.storage.results import save_figure
-from tests.analysis.drawing import SEVERAL, draw, panels
+from tests.analysis.drawing import SEVERAL, draw, lay_out, panels
 
 matplotlib.use("Agg")
 SHORT = {"d_hidden": 5, "batch_size": 32, "steps": 20}
@@ -40,7 +40,7 @@ def test_what_a_user_named_is_no_formula(style, dataset):
     paths = ["array:/$_$a", r"array:/\$b", "c"]
     run, shown = dataset.rename(beta="path").assign_coords(path=paths), set()
     for name in usual_figures(run):
-        texts = [text for text in draw(run, name, style).findobj(matplotlib.text.Text) if text.get_text()]
+        texts = [text for text in lay_out(run, name, style).findobj(matplotlib.text.Text) if text.get_text()]
         assert not any(text.get_parse_math() for text in texts), name
         shown |= {path for path in paths for text in texts if path in text.get_text()}
     assert shown == set(paths)
@@ -115,7 +115,7 @@ def test_dead_units_are_faint_and_the_others_are_not(dataset):
 
 def test_a_paper_has_its_columns_small_fonts_and_no_captions(dataset):
     for name in usual_figures(dataset):
-        figure = draw(dataset, name, PAPER)
+        figure = lay_out(dataset, name, PAPER)
         assert not figure.get_suptitle() and caption_of(figure)
         assert figure.get_figwidth() in (pytest.approx(3.35, abs=0.1), pytest.approx(6.9, abs=0.15))
         sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
