@@ -6,7 +6,8 @@ import time
 def until(tab, condition, *given):
     """Wait until a condition holds in the page, whose own rules allow no library to poll there."""
     began = time.monotonic()
-    while not tab.evaluate(condition, *given):
+    # Only whether it holds leaves the page: what stands for it may be a chart with all that hangs on it.
+    while not tab.evaluate_handle(condition, *given).evaluate("Boolean"):
         assert time.monotonic() - began < 20, f"{condition}: got {tab.url}"
         tab.wait_for_timeout(20)
 
