@@ -253,10 +253,10 @@ def test_a_batch_is_a_function_of_the_seed_and_the_step_however_it_is_drawn(argu
         same = np.all(np.asarray(other) == np.asarray(one(0, 3)), axis=1)
         assert not np.any(same & np.any(other != 0, axis=1))
     # Over lanes at once, and split over devices.
-    lanes = jax.vmap(lambda key: feed.draw(block, key, 3, 24, None))(jax.vmap(jax.random.key)(jnp.arange(3)))
+    lanes = jax.jit(jax.vmap(lambda seed: feed.draw(block, jax.random.key(seed), 3, 24, None)))(jnp.arange(3))
     for seed in range(3):
         np.testing.assert_allclose(lanes[seed], one(seed, 3), rtol=1e-5, atol=1e-6)
-    shares = jax.vmap(lambda _: batch(0, 3, "batch"), axis_name="batch", axis_size=2)(jnp.arange(2))
+    shares = jax.jit(jax.vmap(lambda _: batch(0, 3, "batch"), axis_name="batch", axis_size=2))(jnp.arange(2))
     np.testing.assert_allclose(shares.reshape(24, -1), one(0, 3), rtol=1e-5, atol=1e-6)
 
 
@@ -278,8 +278,8 @@ def test_lanes_equal_those_trained_alone_and_take_no_sample_twice():
             lane = every[name].sel(l1=l1, seed=seed)
             np.testing.assert_allclose(lane, alone[name].sel(seed=seed), rtol=2e-4, atol=1e-5, err_msg=name)
     feed = load(data).feed
-    batches = [feed.draw(feed.block(0, 16, 50), jax.random.key(0), step, 16, None) for step in range(50)]
-    rows = np.concatenate(batches)
+    block, key = feed.block(0, 16, 50), jax.random.key(0)
+    rows = np.concatenate(jax.lax.map(lambda step: feed.draw(block, key, step, 16, None), jnp.arange(50)))
     rows = rows[np.any(rows != 0, axis=1)]
     assert len(np.unique(rows, axis=0)) == len(rows) > 300
 
