@@ -1,6 +1,7 @@
 """Four CPU devices, no silent rank promotion, and shapes checked against the signatures' annotations."""
 
 import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -41,6 +42,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # As many threads for products of matrices as a worker has cores: those that wait for work would take others' time.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 LARGEST_CACHE = 4 * 2**30
+# What a worker may hold of compiled programs from one module to the next: many of them share a machine's memory.
+MOST_MEMORY = 3 * 2**29
 # Everything is compiled once for all workers and their processes, and for later runs of the suite, away from the user's
 # own cache: in pytest's, which --cache-clear empties.
 CACHE = os.environ.get("SAE_JAX_TEST_CACHE")
@@ -115,11 +118,17 @@ def as_for_a_user(environment):
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_fit_into_the_process():
-    """Some hundred tests compile more programs than a process has room for."""
+    """Some hundred tests compile more programs than a process and the memory of a machine have room for."""
     yield
     from sae_jax.sweeps.devices import release_programs  # After the import hook.
 
     release_programs()
+    with contextlib.suppress(OSError, AttributeError):  # Other systems have no such file, or no such function.
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        if pages * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+            jax.clear_caches()
+            # Otherwise what is free stays the process's.
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
