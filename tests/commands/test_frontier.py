@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from sae_jax.analysis import figures
 from sae_jax.commands import frontier
 from sae_jax.commands.flags import parse
 from sae_jax.models.presets import preset
@@ -14,11 +13,8 @@ WORDS = ["--model", "relu", "topk", "jumprelu", "--target-l0", "2", "3", "--step
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    place, usual = tmp_path_factory.mktemp("place"), figures.usual_figures
-    with pytest.MonkeyPatch.context() as patched:
-        # Of the usual figures the one that is looked at.
-        patched.setattr(figures, "usual_figures", lambda run: [name for name in usual(run) if name == "frontier"])
-        frontier.main([*WORDS, "--seeds", "2", "--report", "False", "--runs", str(place), "--name", "f"])
+    place = tmp_path_factory.mktemp("place")
+    frontier.main([*WORDS, "--seeds", "2", "--runs", str(place), "--name", "f"])
     return place / "f"
 
 
@@ -37,7 +33,7 @@ def test_it_is_resumed_to_the_same_bytes(run):
     (run / "results.nc").unlink()
     (run / "params.safetensors").unlink()
     (run / "unfinished").mkdir()
-    frontier.main(["--resume", str(run), "--figures", "False", "--report", "False"])
+    frontier.main(["--resume", str(run)])
     assert (run / "results.nc").read_bytes() == before
 
 
