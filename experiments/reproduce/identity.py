@@ -12,6 +12,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ import jax
 
 import sae_jax
 from sae_jax import UserError
-from sae_jax.storage.atomic import read_file
+from sae_jax.storage.atomic import read_file, reason_of
 from sae_jax.storage.provenance import now, processor, source
 from sae_jax.storage.record import package_versions, source_digest
 from sae_jax.sweeps.devices import machine_description
@@ -76,12 +77,21 @@ def check_replaceable(folder: Path, name: str, options: dict[str, Any]) -> None:
     """Refuse to replace the report of a whole run by that of a quick one.
 
     Raises:
-        UserError: the folder holds a report of this name that is of a whole run, and these options are a quick run's.
+        UserError: the folder holds a report of this name that is of a whole run, or whose file cannot be read, and
+            these options are a quick run's.
     """
-    path, whole = folder / f"{name}.json", False
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    path = folder / f"{name}.json"
+    if not options["quick"] or not os.path.lexists(path):
+        return
+    try:
         whole = json.loads(read_file(path))["options"]["quick"] is False
-    if whole and options["quick"]:
+    except OSError as error:
+        raise UserError(
+            f"a quick run replaces no report that cannot be read: got {path}: {reason_of(error)}; pass another --out"
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if whole:
         raise UserError(
             f"a quick run replaces no report of a whole one: got {path}; pass another --out, or leave --quick out"
         )

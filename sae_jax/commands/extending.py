@@ -139,8 +139,7 @@ def _folder(name: str, run: RunConfig) -> Path:
     """The folder of a finished run, by its path or by its name in the folder of all runs."""
     path, named = Path(name), Path(run.runs) / name
     folder = named if os.path.isdir(named) and not os.path.isdir(path) else path
-    if runs.is_unfinished(folder):
-        raise UserError(f"a run must be finished to go on from it: got {folder}; resume it: --resume {folder}")
+    runs.check_finished(folder)
     return folder
 
 

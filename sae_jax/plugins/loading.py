@@ -63,7 +63,7 @@ def load(plugin: str | Path | types.ModuleType) -> Plugin:
     if not isinstance(plugin, types.ModuleType):
         return load_files([plugin])[0]
     path = Path(getattr(plugin, "__file__", None) or plugin.__name__)
-    content = path.read_bytes() if path.is_file() else plugin.__name__.encode()
+    content = _content(path)[1] if os.path.isfile(path) else plugin.__name__.encode()
     return _loaded(_Read(plugin, path.name, os.path.abspath(path), hashlib.sha256(content).hexdigest(), ""), {})
 
 

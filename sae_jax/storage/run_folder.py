@@ -66,13 +66,14 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_finished(folder: Path) -> None:
-    """Refuse to add to the results of an unfinished run: they are written anew at its end.
+    """Refuse an unfinished run, whose results are written at its end.
 
     Raises:
         UserError: it is one.
     """
     if is_unfinished(folder):
-        raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
+        fix = f"resume it by the command that began it: --resume {folder}"
+        raise UserError(f"a run must be finished: got {folder}, an unfinished one; {fix}")
 
 
 def check_claimable(folder: Path) -> None:

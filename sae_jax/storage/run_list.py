@@ -17,6 +17,7 @@ from sae_jax.storage.run_folder import (
     LOCK_FILE,
     REMOVED,
     UNFINISHED,
+    check_finished,
     holds_run,
     is_locked,
     is_unfinished,
@@ -60,8 +61,8 @@ def folder_of(run: str | Path, runs: str | Path = "runs") -> Path:
     # A folder of samples may have the name of a run that was trained on them.
     if not holds_run(folder) and (holds_run(named) or (not os.path.exists(folder) and os.path.isdir(named))):
         folder = named
-    if is_unfinished(folder) and not (folder / RESULTS_FILE).is_file():
-        raise UserError(f"a run must be finished: got {folder}, an unfinished one; resume it: --resume {folder}")
+    if not (folder / RESULTS_FILE).is_file():
+        check_finished(folder)
     return folder
 
 

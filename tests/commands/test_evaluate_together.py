@@ -64,7 +64,8 @@ def test_an_unfinished_run_is_not_evaluated_since_its_results_are_written_anew(r
     with pytest.raises(SystemExit) as stopped:
         evaluate.main([str(run), "--task", "anomaly"])
     assert stopped.value.code == 2
-    line = f"error: a run must be finished: got {run}, an unfinished one; resume it: --resume {run}\n"
+    fix = f"resume it by the command that began it: --resume {run}"
+    line = f"error: a run must be finished: got {run}, an unfinished one; {fix}\n"
     assert capsys.readouterr().err == line and (run / "results.nc").read_bytes() == before
 
 

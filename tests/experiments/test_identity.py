@@ -1,6 +1,8 @@
 """Reproductions are not run again where their report is of the same, and go on after they were interrupted."""
 
+import errno
 import json
+import os
 import signal
 import time
 
@@ -79,6 +81,21 @@ def test_a_quick_run_replaces_no_whole_report(all_of, tmp_path, capsys):
         all_of("--quick")
     assert stopped.value.code == 2 and (tmp_path / "kl-curve.json").read_bytes() == before
     assert "a quick run replaces no report of a whole one" in capsys.readouterr().err
+
+
+def test_a_quick_run_replaces_no_report_that_it_cannot_read(all_of, tmp_path, monkeypatch, capsys):
+    all_of()
+    before = (tmp_path / "kl-curve.json").read_bytes()
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(identity, "read_file", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        all_of("--quick")
+    assert stopped.value.code == 2 and (tmp_path / "kl-curve.json").read_bytes() == before
+    line = f"that cannot be read: got {tmp_path / 'kl-curve.json'}: Permission denied; pass another --out"
+    assert f"error: kl-curve: a quick run replaces no report {line}" in capsys.readouterr().err
 
 
 def test_other_sources_or_versions_are_run(all_of, monkeypatch):

@@ -1,7 +1,10 @@
 """Plug-ins as a program loads them: what is registered, refused, replaced and forgotten."""
 
+import errno
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -44,6 +47,13 @@ def test_a_module_is_a_plug_in_too(tmp_path, monkeypatch):
     plugin = load(module)
     assert plugin.declared["model"]["softplus"] is module.SOFTPLUS
     assert load(tmp_path / "spoken.py") is plugin
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"can be read: got .*spoken\.py: Permission denied"):
+        load(module)
     with pytest.raises(UserError, match="plugin must be a file or a module: got 7"):
         load(7)
 
