@@ -29,9 +29,9 @@ install_import_hook([f"sae_jax.{module}" for module in CHECKED], "tests.conftest
 
 # Compiling is most of the suite's time, and arithmetic is what it tests: XLA's older emitters make kernels in a third
 # of the time of its newer ones, and one piece of a program takes less than 32; and next to nothing is optimised.
-QUICK_COMPILER = "--xla_cpu_parallel_codegen_split_count=1"
-if jax.__version_info__ < (0, 11):  # Later versions have the newer emitters alone, and end where the flag is given.
-    QUICK_COMPILER += " --xla_cpu_use_fusion_emitters=false"
+QUICK_COMPILER = (
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+)
 if QUICK_COMPILER not in os.environ.get("XLA_FLAGS", ""):  # Workers have it from the process that starts them.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILER}".strip()
 # Tracing makes many small objects and few cycles of them: garbage is looked for where there is much that is new.
