@@ -61,7 +61,7 @@ def folder_of(run: str | Path, runs: str | Path = "runs") -> Path:
     # A folder of samples may have the name of a run that was trained on them.
     if not holds_run(folder) and (holds_run(named) or (not os.path.exists(folder) and os.path.isdir(named))):
         folder = named
-    if not (folder / RESULTS_FILE).is_file():
+    if not os.path.isfile(folder / RESULTS_FILE):
         check_finished(folder)
     return folder
 
