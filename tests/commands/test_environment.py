@@ -185,7 +185,9 @@ def test_a_working_folder_that_was_removed_is_named_in_a_line(command, words, tm
         "import sae_jax.commands.main as command; command.main()"
     )
     run = Path(__file__).parents[1] / "storage" / "runs" / "format1"
-    words = [sys.executable, "-c", code, command, *(str(run) if word == "RUN" else word for word in words)]
+    # As the installed command is started, without the working folder in the path: NumPy is not imported from a removed
+    # one by Python 3.13.
+    words = [sys.executable, "-P", "-c", code, command, *(str(run) if word == "RUN" else word for word in words)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
