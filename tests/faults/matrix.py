@@ -33,7 +33,7 @@ SWEEP = ["experiments.sweep", *TRAINING, "--lanes-per-chunk", "2", "--checkpoint
 OTHER = ["experiments.sweep", *TRAINING, "--beta", "1", "--name", "other"]
 # Changes from run to run, and says nothing about what was trained.
 VOLATILE = {"log.txt", "provenance.json"}
-FINISHED = re.compile("which is finished|which holds a finished run")
+FINISHED = re.compile("which is finished|which holds a finished run|an empty folder: got .*, which holds something")
 REMOVALS = ("unlink", "unlinkat", "rmdir")
 LITTER = re.compile(r"\.partial|\.removed|\.lock|unfinished|orbax")
 
