@@ -208,7 +208,8 @@ def test_a_changed_command_on_an_unfinished_run_is_refused_and_the_run_left_as_i
     assert code == 2 and f"{rule}unit_parallel 1 -> 2; add --unit-parallel 1" in complaint
     _, complaint, code = ended(start(tmp_path, "runs/run", command="evaluate"))
     assert code == 2 and complaint.count("\n") == 1
-    assert "a run must be finished: got runs/run, an unfinished one; resume it by the command that" in complaint
+    fix = "resume it by the command that began it: --resume runs/run"
+    assert f"a run must be finished: got runs/run, an unfinished one; {fix}" in complaint
     swapped = ["--beta", "0.5", "2", "--rho", "0.05", "0.1", *WORDS[6:], "--name", "run"]
     _, complaint, code = ended(start(tmp_path, *swapped))
     assert (
